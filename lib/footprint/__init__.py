@@ -1,0 +1,16 @@
+"""The Footprint of a Token: measure, model and explain what serving a large language model costs.
+
+Read the module names aloud and you have the method: `spec` says what there is, `workload` what is asked, `meter` what
+is read, `profile` runs it, `trace` keeps it, `energy` and `carbon` derive from it, `predict` models what nobody here owns,
+`decide` and `charts` say what it means, `sweep` does it many times.
+"""
+
+__version__ = "0.1.0"
+
+
+class Refused(ValueError):
+    """Bad input, said in one sentence: what was wrong and what is allowed."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Let a notebook show the sentence alone (an IPython protocol)."""
+        return [f"Refused: {self}"]

@@ -1,0 +1,79 @@
+"""Where a run comes from: hardware, software, code and time, without names of people or machines."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from footprint import meter, spec, workload
+
+PACKAGES = ("torch", "transformers", "numpy", "nvidia-ml-py", "xarray", "papermill")
+
+
+def run(request: dict, card) -> dict:
+    """Root attributes that are known before the model is loaded. No host name, no user name, no path, no raw UUID."""
+    gpu = meter.identity(request["device"]) if card is not None else {}
+    name = gpu.get("name") or processor()
+    start = datetime.now(UTC).isoformat(timespec="seconds")
+    digest = hashlib.sha256(f"{asked(request)} {name} {start}".encode()).hexdigest()
+    has_counter = meter.read(card)["status"] == "ok"
+    source = "none" if card is None else "nvml_counter" if has_counter else meter.power_call(card)[0]
+    release = re.match(r"[\d.]*", platform.release())[0]
+    versions = [f"{package} {_version(package)}" for package in PACKAGES]
+    return {
+        "run_id": digest[:12], "request": asked(request),
+        "device": card_id(name) if gpu else workload.slug(name), "device_name": name,
+        "device_hash": hashlib.sha256(gpu["uuid"].encode()).hexdigest()[:12] if gpu else "",
+        "engine": request["engine"], "load_average": os.getloadavg()[0],
+        "driver": gpu.get("driver", ""), "git_commit": commit(),
+        "software": ", ".join([f"Python {platform.python_version()}", *versions, f"Linux {release}"]),
+        "seed": request["seed"], "start_utc": start, "energy_source": source, "window_s": float(request["window_s"]),
+    }  # fmt: skip
+
+
+def asked(request: dict) -> str:
+    """What was asked, as JSON with sorted keys, without the place of the result."""
+    kept = {key: value for key, value in request.items() if key != "out"}
+    if Path(kept["model"]).exists():
+        kept["model"] = Path(kept["model"]).resolve().name  # a local folder's place is nobody's business
+    return json.dumps(kept, sort_keys=True)
+
+
+def root() -> Path:
+    """Folder of the book (it holds `_toc.yml`) at or above the working directory, else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here)
+
+
+def card_id(name: str) -> str:
+    """Id of a card in the table whose name this is, else a slug of the name."""
+    makers = r"\b(NVIDIA|Tesla|Quadro|GeForce|Generation)\b"
+    known = {workload.slug(spec.gpu(item).name): item for item in spec.gpus()}
+    bare = workload.slug(re.sub(makers, "", name).strip())
+    return known.get(bare, bare)
+
+
+def processor() -> str:
+    """Name of the CPU as Linux gives it, else the architecture."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", names[0]).strip() if names else platform.machine()
+
+
+def commit() -> str:
+    """Commit of the code, with `+` when the checkout holds changes; empty outside a checkout."""
+    here = Path(__file__).parent
+    asked = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True)
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

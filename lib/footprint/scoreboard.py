@@ -1,0 +1,109 @@
+"""The scoreboard: the claims of the paper's abstract and our hypotheses, each with a verdict, its status and its odds."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from footprint import findings, spec
+
+SURE = 0.95  # probability from which a verdict is plain
+LIKELY = 0.75
+
+
+def verdict(probability: float) -> str:
+    """Words for a probability that a claim holds: holds, likely, open, unlikely, fails."""
+    if pd.isna(probability):
+        return "open"
+    words = ((SURE, "holds"), (LIKELY, "likely holds"), (1 - LIKELY, "open"), (1 - SURE, "likely fails"))
+    return next((word for least, word in words if probability >= least), "fails")
+
+
+def _row(probability: float, because: str, kinds) -> dict:
+    kinds = sorted(set(kinds))
+    status = kinds[0] if len(kinds) == 1 else "derived"
+    return {"verdict": verdict(probability), "probability": probability, "because": because, "status": status}
+
+
+def hardware_matters(pairs: pd.DataFrame, quantity: str, unit: str) -> dict:
+    """A1, A2: the quantity differs between the two cards (probability of the larger side, median over points)."""
+    ratios = findings.versus(pairs, quantity)
+    odds = ratios["probability"].where(ratios["ratio"] > 1, 1 - ratios["probability"])
+    low, high = ratios["ratio"].min(), ratios["ratio"].max()
+    because = f"The T4 takes {low:.2f} to {high:.2f} times the {unit} of the RTX 6000 Ada over {len(ratios)} points."
+    return _row(odds.median(), because, ratios["kind"])
+
+
+def newer_is_faster(pairs: pd.DataFrame) -> dict:
+    """H1: faster at every point, with a lead that grows with batch and with model size (decode)."""
+    ratios = findings.versus(pairs, "time_s")
+    decode = findings.at(ratios, phase="decode")
+    curves = decode.sort_values("batch").groupby(["model", "prompt_tokens"])["ratio"]
+    grows = (curves.last() > curves.first()).mean()
+    one = findings.at(decode, batch=1).groupby("model")["ratio"].median()
+    sizes = " < ".join(f"{one[m]:.1f}" for m in sorted(one.index, key=lambda m: spec.model(m).parameters))
+    slowest = ratios["probability"].min()
+    because = (
+        f"Faster at all {len(ratios)} points (least certain: {slowest:.0%}); the decode lead grows with batch in "
+        f"{grows:.0%} of the curves and at batch 1 by model size {sizes}."
+    )
+    grown = grows == 1 and one.reindex(sorted(one.index, key=lambda m: spec.model(m).parameters)).is_monotonic_increasing
+    return _row(slowest if grown else min(slowest, 0.5), because, ratios["kind"])
+
+
+def older_wins_small(pairs: pd.DataFrame) -> dict:
+    """H2: at batch 1 the smallest model costs less energy a token on the older card, at the largest batch more."""
+    ratios = findings.at(findings.versus(pairs, "energy_per_token_J"), phase="decode", model="llama-1b")
+    first, last = ratios["batch"].min(), ratios["batch"].max()
+    small, large = (findings.at(ratios, batch=batch) for batch in (first, last))
+    odds = (1 - small["probability"].median()) * large["probability"].median()
+    because = (
+        f"Decode of the 1B model: the T4 takes {small['ratio'].median():.2f} times the energy at batch {first} and "
+        f"{large['ratio'].median():.2f} times at batch {last}."
+    )
+    return _row(odds, because, ratios["kind"])
+
+
+def phases_differ(pairs: pd.DataFrame) -> dict:
+    """H3: prefill and decode differ in which card takes less energy, at some point that both cards serve."""
+    ratios = findings.versus(pairs, "energy_per_token_J")
+    keys = ["model", "batch", "prompt_tokens", "output_tokens"]
+    both = ratios.pivot_table(index=keys, columns="phase", values=["ratio", "probability"])
+    p, q = both["probability"]["prefill"], both["probability"]["decode"]
+    differ = p * (1 - q) + q * (1 - p)
+    model, batch = differ.idxmax()[:2]
+    at = both.loc[differ.idxmax()]["ratio"]
+    because = (
+        f"Furthest apart for {findings.label(model)} at batch {batch}: T4 over RTX 6000 Ada is {at['prefill']:.2f} in prefill "
+        f"and {at['decode']:.2f} in decode; phases disagree at {((both['ratio'] > 1).nunique(axis=1) > 1).mean():.0%} of points."
+    )
+    return _row(differ.max(), because, ratios["kind"])
+
+
+def batching_helps(pairs: pd.DataFrame) -> dict:
+    """H4: a larger batch takes less energy a generated token, until memory runs out."""
+    decode = findings.at(pairs, phase="decode").dropna(subset=["energy_per_token_J"])
+    curves = decode.sort_values("batch").groupby(["model", "device", "prompt_tokens"])["energy_per_token_J"]
+    falls = curves.apply(lambda column: (column.diff().dropna() <= 0).all())
+    saving = (curves.first() / curves.last()).median()
+    because = f"Energy a token falls with every doubling in {falls.sum()} of {len(falls)} curves, {saving:.0f} times in all (median)."
+    return _row(falls.mean(), because, decode["kind"])
+
+
+JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
+    "A1": lambda pairs: hardware_matters(pairs, "time_s", "time"),
+    "A2": lambda pairs: hardware_matters(pairs, "energy_per_token_J", "energy"),
+    "H1": newer_is_faster,
+    "H2": older_wins_small,
+    "H3": phases_differ,
+    "H4": batching_helps,
+}
+
+
+def table(pairs: pd.DataFrame, judges=None) -> pd.DataFrame:
+    """One row a claim: id, claim, verdict so far, probability, why, and the status of the evidence."""
+    judges = JUDGES if judges is None else judges
+    rows = []
+    for claim in spec.table("published"):
+        judged = judges[claim["id"]](pairs) if claim["id"] in judges else _row(float("nan"), "Not judged yet.", ["unverified"])
+        rows.append({"id": claim["id"], "claim": claim["claim"], **judged})
+    return pd.DataFrame(rows)

@@ -1,0 +1,148 @@
+"""One look for every figure and table: fixed colours with meaning, an offline renderer, a badge for every number's status.
+
+`python -m footprint.theme FILE` writes the script bundle (Vega, Vega-Lite, vega-embed) that the pages load.
+"""
+
+import html
+import json
+import sys
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+
+COLOURS = {
+    "prefill": "#c2693d", "decode": "#3f7fb5", "generate": "#7a6fb0", "idle_bare": "#8a8a8a", "idle_loaded": "#a3937b",
+    "t4": "#2f9079", "T4": "#2f9079", "rtx-6000-ada": "#b3589a", "RTX 6000 Ada": "#b3589a", "cpu": "#8d8255", "other": "#8a8f98",
+    "CA-QC": "#3a9bb8", "US-CAL-CISO": "#b58a2e", "US-NW-PACE": "#8c6a5d",
+    "operational": "#c98a1b", "embodied": "#7465b3",
+    "measured": "#2f9079", "modelled": "#8a8f98", "trained": "#3f7fb5", "random": "#8a8f98",
+}  # fmt: skip
+DOMAINS = {
+    "card": ["T4", "RTX 6000 Ada"], "phase": ["prefill", "decode", "generate"], "weights": ["trained", "random"],
+    "pair": ["t4", "rtx-6000-ada", "other"], "kind": ["measured", "modelled"], "part": ["operational", "embodied"],
+    "zone": ["CA-QC", "US-CAL-CISO", "US-NW-PACE"],
+}  # fmt: skip
+SHAPES = {"measured": "circle", "modelled": "diamond", "mixed": "triangle", "prefill": "square", "decode": "circle",
+          "generate": "triangle", "trained": "circle", "random": "diamond", "operational": "circle",
+          "embodied": "square"}  # fmt: skip
+STATUSES = ("measured", "modelled", "published", "derived", "unverified")
+VEGA_LITE = "6.4"
+LONG = 48  # a text of more characters gets a wider column
+
+
+def colour(field: str, title: str | None = None, **options) -> alt.Color:
+    """The colour channel of a field whose values have fixed colours."""
+    domain = DOMAINS[field]
+    scale = alt.Scale(domain=domain, range=[COLOURS[name] for name in domain])
+    return alt.Color(f"{field}:N", title=title, scale=scale, **options)
+
+
+def shape(field: str, **options) -> alt.Shape:
+    """The shape channel of a field: measured and modelled never look alike."""
+    domain = DOMAINS[field]
+    scale = alt.Scale(domain=domain, range=[SHAPES[name] for name in domain])
+    return alt.Shape(f"{field}:N", title=None, scale=scale, **options)
+
+
+def _look() -> alt.theme.ThemeConfig:
+    quiet = {"labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
+             "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.5,
+             "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
+    words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
+             "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
+    config = {
+        "background": "transparent", "font": "inherit", "view": {"stroke": None, "continuousWidth": 620},
+        "axis": quiet, "legend": {**words, "orient": "top", "symbolType": "circle"}, "header": {**words, "labelPadding": 6},
+        "mark": {"color": "currentColor"}, "text": {"color": "currentColor"}, "rule": {"color": "currentColor"},
+        "point": {"strokeWidth": 1.6}, "line": {"strokeWidth": 1.8},
+    }  # fmt: skip
+    return alt.theme.ThemeConfig({"config": config})
+
+
+def _render(spec: dict) -> dict:
+    """A chart as page source: an empty host and the specification beside it; `charts.js` draws it when it is seen."""
+    text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
+    script = f'<script type="application/json">{text}</script>'
+    return {"text/html": f'<div class="vl-chart"><div class="vl-host"></div>{script}</div>'}
+
+
+def enable() -> None:
+    """Use this look and the offline renderer for all charts of the process."""
+    alt.theme.register("book", enable=True)(_look)
+    alt.renderers.register("book", _render)
+    alt.renderers.enable("book")
+    alt.data_transformers.disable_max_rows()
+
+
+class Page(str):
+    """HTML that a notebook shows as it is."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} characters of HTML>"
+
+
+def badge(status: str) -> Page:
+    """A small mark of a number's status."""
+    if status not in STATUSES:
+        raise ValueError(f"The status {status!r} is unknown; allowed are {', '.join(STATUSES)}.")
+    return Page(f'<span class="status {status}">{status}</span>')
+
+
+def kinds(column) -> str:
+    """The badges of the kinds of evidence in a column, for a sentence."""
+    return " ".join(badge(name) if name in STATUSES else name for name in sorted(set(column)))
+
+
+def note(text: str) -> Page:
+    """One sentence in place of a figure or table that has nothing to show."""
+    return Page(f'<p class="nothing">{html.escape(text)}</p>')
+
+
+def say(text: str):
+    """A paragraph of MyST Markdown whose numbers were computed in the cell that says it."""
+    from IPython.display import Markdown
+
+    return Markdown(" ".join(text.split()))
+
+
+def table(frame: pd.DataFrame, digits: int = 3) -> Page:
+    """A table for a page: numbers to the right with `digits` significant digits, statuses as badges, a box that scrolls."""
+
+    def cell(value) -> tuple[str, str]:
+        if isinstance(value, Page):
+            return "", str(value)
+        if isinstance(value, str):
+            kind = "text" if len(value) > LONG else ""
+            return kind, badge(value) if value in STATUSES else html.escape(value)
+        if pd.isna(value):
+            return "number", "–"
+        return "number", f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}g}" if abs(
+            value
+        ) < 1e3 else f"{value:,.0f}"
+
+    columns = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    rows = []
+    for row in frame.itertuples(index=False):
+        cells = [cell(value.item() if hasattr(value, "item") else value) for value in row]
+        rows.append("<tr>" + "".join(f'<td class="{kind}">{text}</td>' for kind, text in cells) + "</tr>")
+    body = "".join(rows)
+    return Page(
+        f'<div class="table-box"><table class="plain"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script in a scope of its own (loading it twice is harmless)."""
+    import vl_convert
+
+    return "(function(){" + vl_convert.javascript_bundle(vl_version=VEGA_LITE) + "})();\n"
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(bundle(), encoding="utf-8")

@@ -1,0 +1,229 @@
+/* A fake libnvidia-ml.so.1: the sensor of a GPU whose load is scripted, so that its true energy is known exactly.
+
+   The environment variable FAKE_NVML names a script, read at each nvmlInit: one `key value ...` a line (tests/fake.py
+   writes it). Time is CLOCK_MONOTONIC less `epoch`, or, with `clock`, a double in a shared file that every call moves
+   on by its own duration: then minutes of measurement take a second. The name of the card always contains FAKE. */
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, UNKNOWN = 999 };
+enum { MOST_POINTS = 4096, MOST_FAULTS = 16 };
+
+struct fault { char call[24]; int code; long after_calls; double after_s; long times; long calls; };
+
+static struct {
+  double epoch, update, span, phase, noise, gain, tick, lag, average, latency, freeze, reset, throttle_s, others_s;
+  int blind, spin, mig, virtualisation, others, cards, temperature, points, faults;
+  unsigned long long throttle;
+  double at[MOST_POINTS], watts[MOST_POINTS], joules[MOST_POINTS];
+  struct fault fault[MOST_FAULTS];
+} s;
+static volatile double *virtual_now;
+static double *seen;      /* joules that a part-time counter has added up after k updates */
+static long seen_count, seen_room;
+
+/* -- time ---------------------------------------------------------------------------------------------------------- */
+
+static double now(void) {
+  struct timespec t;
+  if (virtual_now) return *virtual_now;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + 1e-9 * t.tv_nsec - s.epoch;
+}
+
+static void spend(double seconds) {
+  struct timespec t = {(time_t)seconds, (long)(1e9 * fmod(seconds, 1.0))};
+  double stop = now() + seconds;
+  if (virtual_now) *virtual_now += seconds;
+  else if (s.spin) while (now() < stop);
+  else if (seconds > 0) nanosleep(&t, NULL);
+}
+
+/* -- the load: straight lines through the points, over and over ------------------------------------------------------ */
+
+static double energy(double t) {
+  double length = s.at[s.points - 1], rounds = floor(t / length), in = t - rounds * length;
+  int low = 0, high = s.points - 1;
+  if (length <= 0) return s.watts[0] * t;
+  while (high - low > 1) { int mid = (low + high) / 2; if (s.at[mid] <= in) low = mid; else high = mid; }
+  double part = in - s.at[low], width = s.at[high] - s.at[low];
+  double slope = width > 0 ? (s.watts[high] - s.watts[low]) / width : 0;
+  return rounds * s.joules[s.points - 1] + s.joules[low] + part * (s.watts[low] + slope * part / 2);
+}
+
+/* -- the sensor ------------------------------------------------------------------------------------------------------ */
+
+static double gauss(long k) { /* the same noise for the same update, however often it is read */
+  uint64_t x = (uint64_t)k * 0x9E3779B97F4A7C15ull + 0x1234567;
+  double u[2];
+  for (int i = 0; i < 2; i++) {
+    x ^= x >> 30; x *= 0xBF58476D1CE4E5B9ull; x ^= x >> 27; x *= 0x94D049BB133111EBull; x ^= x >> 31;
+    u[i] = ((x >> 11) + 0.5) / 9007199254740992.0;
+  }
+  return sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]);
+}
+
+static double reading(long k, double span) {
+  double t = k * s.update + s.phase;
+  return fmax(0, s.gain * (energy(t) - energy(t - span)) / span + s.noise * gauss(k));
+}
+
+static long update_at(double t) { return (long)floor((t - s.phase) / s.update); }
+
+static double counter_at(double t) {
+  if (t > s.freeze) t = s.freeze;
+  double base = t > s.reset ? s.reset : 0;
+  t = floor(t / s.tick) * s.tick - s.lag;
+  if (!s.blind) return s.gain * (energy(t) - (base ? energy(base) : 0)) + (base ? 0 : 1e5);
+  long k = update_at(t);
+  if (k < 0) return 0;
+  if (k >= seen_room) seen = realloc(seen, sizeof *seen * (seen_room = 2 * k + 1024));
+  for (; seen_count <= k; seen_count++)
+    seen[seen_count] = (seen_count ? seen[seen_count - 1] : 0) + s.update * reading(seen_count, s.span);
+  return seen[k];
+}
+
+/* -- the script ------------------------------------------------------------------------------------------------------ */
+
+static void point(double t, double watts) {
+  int i = s.points++;
+  s.at[i] = t; s.watts[i] = watts;
+  s.joules[i] = i ? s.joules[i - 1] + (t - s.at[i - 1]) * (watts + s.watts[i - 1]) / 2 : 0;
+}
+
+static void map_clock(const char *path) {
+  int file = open(path, O_RDWR);
+  void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  if (page != MAP_FAILED) virtual_now = page;
+}
+
+static int read_script(void) {
+  const char *path = getenv("FAKE_NVML");
+  FILE *file = path ? fopen(path, "r") : NULL;
+  char key[32], text[512];
+  double a, b;
+  struct { const char *key; double *to; } number[] = {
+    {"epoch", &s.epoch}, {"update", &s.update}, {"span", &s.span}, {"phase", &s.phase}, {"noise", &s.noise},
+    {"gain", &s.gain}, {"tick", &s.tick}, {"lag", &s.lag}, {"average", &s.average}, {"latency", &s.latency},
+    {"freeze", &s.freeze}, {"reset", &s.reset}};
+  struct { const char *key; int *to; } whole[] = {
+    {"blind", &s.blind}, {"spin", &s.spin}, {"mig", &s.mig}, {"virtualisation", &s.virtualisation},
+    {"cards", &s.cards}, {"temperature", &s.temperature}};
+  memset(&s, 0, sizeof s);
+  virtual_now = NULL; seen_count = 0;
+  s.update = s.span = s.tick = 0.1; s.gain = s.average = s.spin = s.cards = 1; s.temperature = 40;
+  s.freeze = s.reset = s.throttle_s = s.others_s = INFINITY;
+  if (!file) return UNKNOWN;
+  while (fscanf(file, "%31s", key) == 1) {
+    if (!strcmp(key, "point") && fscanf(file, "%lf %lf", &a, &b) == 2 && s.points < MOST_POINTS) point(a, b);
+    else if (!strcmp(key, "clock") && fscanf(file, "%511s", text) == 1) map_clock(text);
+    else if (!strcmp(key, "throttle") && fscanf(file, "%llx %lf", &s.throttle, &s.throttle_s) == 2) continue;
+    else if (!strcmp(key, "others") && fscanf(file, "%d %lf", &s.others, &s.others_s) == 2) continue;
+    else if (!strcmp(key, "fault") && s.faults < MOST_FAULTS) {
+      struct fault *f = &s.fault[s.faults++];
+      if (fscanf(file, "%23s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times) != 5) return UNKNOWN;
+    } else if (fscanf(file, "%lf", &a) == 1) {
+      for (size_t i = 0; i < sizeof number / sizeof *number; i++) if (!strcmp(key, number[i].key)) *number[i].to = a;
+      for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) if (!strcmp(key, whole[i].key)) *whole[i].to = (int)a;
+    }
+  }
+  fclose(file);
+  return s.points ? OK : UNKNOWN;
+}
+
+static int faulty(const char *call) { /* the code that a scripted fault gives this call, counted fault by fault */
+  for (int i = 0; i < s.faults; i++) {
+    struct fault *f = &s.fault[i];
+    if (strcmp(f->call, call) && strcmp(f->call, "all")) continue;
+    long over = ++f->calls - f->after_calls;
+    if (over > 0 && over <= f->times && now() >= f->after_s) return f->code;
+  }
+  return OK;
+}
+
+static int begin(const char *call, int costs) {
+  if (costs) spend(s.latency);
+  return faulty(call);
+}
+
+/* -- the calls of NVML ----------------------------------------------------------------------------------------------- */
+
+typedef void *device;
+struct value { uint32_t field, scope; int64_t timestamp, latency; uint32_t type, result; union { uint32_t ui; uint64_t ull; } value; };
+struct process { uint32_t pid; uint64_t memory; uint32_t instance, compute; };
+struct pci { char legacy[16]; uint32_t domain, bus, device, id, subsystem; char bus_id[32]; };
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; int bad = read_script(); return bad ? bad : faulty("init"); }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { return OK; }
+const char *nvmlErrorString(int code) { static char text[32]; snprintf(text, sizeof text, "fake error %d", code); return text; }
+int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "FAKE 1.0"); return OK; }
+int nvmlDeviceGetCount_v2(unsigned *to) { *to = s.cards; return OK; }
+
+/* NVML's own order is not that of the PCI bus here: card i sits on bus `cards - i`. */
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *to) { *to = (device)(intptr_t)(i + 1); int bad = faulty("handle"); return bad ? bad : i < (unsigned)s.cards ? OK : INVALID; }
+int nvmlDeviceGetHandleByUUID(const char *uuid, device *to) {
+  int i = -1;
+  if (sscanf(uuid, "GPU-FAKE-%d", &i) != 1 || i < 0 || i >= s.cards) return NOT_FOUND;
+  *to = (device)(intptr_t)(i + 1);
+  return OK;
+}
+int nvmlDeviceGetUUID(device d, char *to, unsigned n) { snprintf(to, n, "GPU-FAKE-%d", (int)(intptr_t)d - 1); return faulty("uuid"); }
+int nvmlDeviceGetName(device d, char *to, unsigned n) { snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2"); return faulty("name"); }
+int nvmlDeviceGetPciInfo_v3(device d, struct pci *to) {
+  memset(to, 0, sizeof *to);
+  to->bus = s.cards - (int)(intptr_t)d + 1;
+  snprintf(to->bus_id, sizeof to->bus_id, "00000000:%02X:00.0", to->bus);
+  return OK;
+}
+int nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) { (void)d; *current = *pending = s.mig; return OK; }
+int nvmlDeviceGetVirtualizationMode(device d, unsigned long long *to) { (void)d; *to = s.virtualisation; return OK; }
+
+int nvmlDeviceGetPowerUsage(device d, unsigned *to) {
+  (void)d;
+  int bad = begin("power", 1);
+  *to = bad ? 0 : (unsigned)lround(1e3 * reading(update_at(now()), s.average));
+  return bad;
+}
+int nvmlDeviceGetTotalEnergyConsumption(device d, unsigned long long *to) {
+  (void)d;
+  int bad = begin("counter", 1);
+  *to = bad ? 0 : (unsigned long long)(1e3 * counter_at(now()));
+  return bad;
+}
+int nvmlDeviceGetFieldValues(device d, int n, struct value *v) {
+  (void)d;
+  int bad = begin("fields", 1);
+  for (int i = 0; i < n; i++) {
+    v[i].result = v[i].field == 186 ? faulty("instant") : v[i].field == 83 ? faulty("counter_field") : NOT_SUPPORTED;
+    if (v[i].field == 186) v[i].value.ui = (uint32_t)lround(1e3 * reading(update_at(now()), s.span));
+    if (v[i].field == 83) v[i].value.ull = (uint64_t)(1e3 * counter_at(now()));
+  }
+  return bad;
+}
+int nvmlDeviceGetTemperature(device d, int sensor, unsigned *to) { (void)d; (void)sensor; *to = s.temperature; return faulty("temperature"); }
+int nvmlDeviceGetClockInfo(device d, int kind, unsigned *to) { (void)d; *to = kind == 1 ? 1500 : 7000; return faulty("clock"); }
+int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *to) { (void)d; *to = 400000; return faulty("limit"); }
+int nvmlDeviceGetCurrentClocksEventReasons(device d, unsigned long long *to) {
+  (void)d;
+  *to = now() >= s.throttle_s ? s.throttle : 0;
+  return faulty("throttle");
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *n, struct process *to) {
+  (void)d;
+  int bad = faulty("processes"), count = now() >= s.others_s ? s.others : 0, room = (int)*n;
+  *n = count;
+  if (bad || !count) return bad;
+  if (!to || room < count) return TOO_SMALL;
+  for (int i = 0; i < count; i++) to[i] = (struct process){.pid = 4000000 + i, .memory = 1 << 20};
+  return OK;
+}
