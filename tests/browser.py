@@ -19,9 +19,8 @@ def pages() -> list[Path]:
 
 
 def settle(page) -> None:
-    """Scroll through the page and wait until every chart is drawn."""
-    page.evaluate("""() => document.querySelectorAll('.vl-chart').forEach(box => box.scrollIntoView())""")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.vl-chart')].every(box => box.dataset.rendered || box.dataset.failed)"
-    )
+    """Scroll from chart to chart and wait until each is drawn."""
+    for chart in page.locator(".vl-chart").element_handles():
+        chart.scroll_into_view_if_needed()
+        chart.wait_for_selector("xpath=self::*[@data-rendered or @data-failed]", state="attached")
     page.evaluate("() => window.scrollTo(0, 0)")

@@ -130,7 +130,8 @@ static int read_script(void) {
     else if (!strcmp(key, "others") && fscanf(file, "%d %lf", &s.others, &s.others_s) == 2) continue;
     else if (!strcmp(key, "fault") && s.faults < MOST_FAULTS) {
       struct fault *f = &s.fault[s.faults++];
-      if (fscanf(file, "%23s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times) != 5) return UNKNOWN;
+      int got = fscanf(file, "%23s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times);
+      if (got != 5) return UNKNOWN;
     } else if (fscanf(file, "%lf", &a) == 1) {
       for (size_t i = 0; i < sizeof number / sizeof *number; i++) if (!strcmp(key, number[i].key)) *number[i].to = a;
       for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) if (!strcmp(key, whole[i].key)) *whole[i].to = (int)a;
@@ -140,12 +141,12 @@ static int read_script(void) {
   return s.points ? OK : UNKNOWN;
 }
 
-static int faulty(const char *call) { /* the code that a scripted fault gives this call, counted fault by fault */
+static int faulty(const char *call) { /* the code that a scripted fault gives this call; each fault counts for itself */
   for (int i = 0; i < s.faults; i++) {
     struct fault *f = &s.fault[i];
-    if (strcmp(f->call, call) && strcmp(f->call, "all")) continue;
+    if ((strcmp(f->call, call) && strcmp(f->call, "all")) || now() < f->after_s) continue;
     long over = ++f->calls - f->after_calls;
-    if (over > 0 && over <= f->times && now() >= f->after_s) return f->code;
+    if (over > 0 && over <= f->times) return f->code;
   }
   return OK;
 }
@@ -158,35 +159,61 @@ static int begin(const char *call, int costs) {
 /* -- the calls of NVML ----------------------------------------------------------------------------------------------- */
 
 typedef void *device;
-struct value { uint32_t field, scope; int64_t timestamp, latency; uint32_t type, result; union { uint32_t ui; uint64_t ull; } value; };
+struct value {
+  uint32_t field, scope;
+  int64_t timestamp, latency;
+  uint32_t type, result;
+  union { uint32_t ui; uint64_t ull; } value;
+};
 struct process { uint32_t pid; uint64_t memory; uint32_t instance, compute; };
 struct pci { char legacy[16]; uint32_t domain, bus, device, id, subsystem; char bus_id[32]; };
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; int bad = read_script(); return bad ? bad : faulty("init"); }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return OK; }
-const char *nvmlErrorString(int code) { static char text[32]; snprintf(text, sizeof text, "fake error %d", code); return text; }
+const char *nvmlErrorString(int code) {
+  static char text[32];
+  snprintf(text, sizeof text, "fake error %d", code);
+  return text;
+}
 int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "FAKE 1.0"); return OK; }
 int nvmlDeviceGetCount_v2(unsigned *to) { *to = s.cards; return OK; }
 
 /* NVML's own order is not that of the PCI bus here: card i sits on bus `cards - i`. */
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *to) { *to = (device)(intptr_t)(i + 1); int bad = faulty("handle"); return bad ? bad : i < (unsigned)s.cards ? OK : INVALID; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *to) {
+  *to = (device)(intptr_t)(i + 1);
+  return i < (unsigned)s.cards ? faulty("handle") : INVALID;
+}
 int nvmlDeviceGetHandleByUUID(const char *uuid, device *to) {
   int i = -1;
   if (sscanf(uuid, "GPU-FAKE-%d", &i) != 1 || i < 0 || i >= s.cards) return NOT_FOUND;
   *to = (device)(intptr_t)(i + 1);
   return OK;
 }
-int nvmlDeviceGetUUID(device d, char *to, unsigned n) { snprintf(to, n, "GPU-FAKE-%d", (int)(intptr_t)d - 1); return faulty("uuid"); }
-int nvmlDeviceGetName(device d, char *to, unsigned n) { snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2"); return faulty("name"); }
+int nvmlDeviceGetUUID(device d, char *to, unsigned n) {
+  snprintf(to, n, "GPU-FAKE-%d", (int)(intptr_t)d - 1);
+  return faulty("uuid");
+}
+int nvmlDeviceGetName(device d, char *to, unsigned n) {
+  snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2");
+  return faulty("name");
+}
 int nvmlDeviceGetPciInfo_v3(device d, struct pci *to) {
   memset(to, 0, sizeof *to);
   to->bus = s.cards - (int)(intptr_t)d + 1;
   snprintf(to->bus_id, sizeof to->bus_id, "00000000:%02X:00.0", to->bus);
   return OK;
 }
-int nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) { (void)d; *current = *pending = s.mig; return OK; }
-int nvmlDeviceGetVirtualizationMode(device d, unsigned long long *to) { (void)d; *to = s.virtualisation; return OK; }
+int nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) {
+  (void)d;
+  *current = *pending = s.mig;
+  return OK;
+}
+int nvmlDeviceGetVirtualizationMode(device d, unsigned long long *to) {
+  (void)d;
+  *to = s.virtualisation;
+  return OK;
+}
 
 int nvmlDeviceGetPowerUsage(device d, unsigned *to) {
   (void)d;
@@ -205,14 +232,26 @@ int nvmlDeviceGetFieldValues(device d, int n, struct value *v) {
   int bad = begin("fields", 1);
   for (int i = 0; i < n; i++) {
     v[i].result = v[i].field == 186 ? faulty("instant") : v[i].field == 83 ? faulty("counter_field") : NOT_SUPPORTED;
-    if (v[i].field == 186) v[i].value.ui = (uint32_t)lround(1e3 * reading(update_at(now()), s.span));
     if (v[i].field == 83) v[i].value.ull = (uint64_t)(1e3 * counter_at(now()));
+    else v[i].value.ui = (uint32_t)lround(1e3 * reading(update_at(now()), s.span));
   }
   return bad;
 }
-int nvmlDeviceGetTemperature(device d, int sensor, unsigned *to) { (void)d; (void)sensor; *to = s.temperature; return faulty("temperature"); }
-int nvmlDeviceGetClockInfo(device d, int kind, unsigned *to) { (void)d; *to = kind == 1 ? 1500 : 7000; return faulty("clock"); }
-int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *to) { (void)d; *to = 400000; return faulty("limit"); }
+int nvmlDeviceGetTemperature(device d, int sensor, unsigned *to) {
+  (void)d; (void)sensor;
+  *to = s.temperature;
+  return faulty("temperature");
+}
+int nvmlDeviceGetClockInfo(device d, int kind, unsigned *to) {
+  (void)d;
+  *to = kind == 1 ? 1500 : 7000;
+  return faulty("clock");
+}
+int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *to) {
+  (void)d;
+  *to = 400000;
+  return faulty("limit");
+}
 int nvmlDeviceGetCurrentClocksEventReasons(device d, unsigned long long *to) {
   (void)d;
   *to = now() >= s.throttle_s ? s.throttle : 0;

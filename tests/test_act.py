@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from footprint import Refused, act, spec
-from footprint.embodied import embodied
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
+
+from footprint import Refused, act, spec
+from footprint.embodied import embodied
 
 # facebookresearch/ACT abc9fbb, act/models: node -> EPA kWh/cm2, GPA at 95 %, GPA at 99 %, MPA (g/cm2), read there.
 LOGIC = {

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from footprint import Refused, spec
 
 # With each config the total that its maker publishes with the weights.

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
-from footprint import Refused, carbon, spec
 from hypothesis import given
 from hypothesis import strategies as st
+
+from footprint import Refused, carbon, spec
 
 AMOUNTS = st.floats(0, 1e9, allow_subnormal=False)
 FACTORS = st.floats(0, 1e3, allow_subnormal=False)

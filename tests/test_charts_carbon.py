@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+
 from footprint import carbon, charts_carbon, draws, spec
 from footprint.embodied import ALL_METHODS
 from footprint.theme import COLOURS
@@ -36,7 +37,7 @@ def marks(specification) -> set[str]:
     if not isinstance(specification, dict):
         return set()
     here = specification.get("mark", {})
-    return {here["type"]} if isinstance(here, dict) and here else set().union(*map(marks, specification.values()))
+    return {here["type"]} if isinstance(here, dict) and "type" in here else set().union(*map(marks, specification.values()))
 
 
 def rows(specification: dict) -> list[dict]:

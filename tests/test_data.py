@@ -6,6 +6,7 @@ import re
 from importlib.resources import files
 
 import pytest
+
 from footprint import spec
 
 DATA = files("footprint").joinpath("data")

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from footprint import Refused, draws, spec
-from footprint.draws import embodied_draws, parameters, priors, quantile, sensitivity, summary, use_draws
-from footprint.embodied import embodied
 from SALib.analyze import sobol as analyse
 from SALib.sample import sobol as sample
 from scipy import stats
+
+from footprint import Refused, draws, spec
+from footprint.draws import embodied_draws, parameters, priors, quantile, sensitivity, summary, use_draws
+from footprint.embodied import embodied
 
 PRIORS = spec.table("priors")
 U = np.linspace(0.001, 0.999, 99)

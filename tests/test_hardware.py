@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from footprint import Refused, hardware
 
 CPU = torch.device("cpu")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+
 from footprint import Refused, carbon
 from footprint.hours import at, hourly, typical
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+
 from footprint import Refused, spec
 
 # Totals that the makers publish with the weights (the safetensors metadata of each model), and one computed by hand.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from footprint import Refused, act, spec, teardown
 from footprint.embodied import embodied
 

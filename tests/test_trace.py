@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import xarray as xr
+
 from footprint import Refused, trace
 from footprint.schema import ATTRS, SCHEMA, variables
 

@@ -8,9 +8,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from footprint import Refused, spec, workload
 from hypothesis import given as drawn
 from hypothesis import strategies as st
+
+from footprint import Refused, spec, workload
 
 # 10, 25, 50, 75, 90 % quantiles and the mean of all 8,819 (code) and 19,366 (conv) requests of the Azure trace 2023.
 FULL = {

@@ -1,30 +1,63 @@
-// Draw each chart when it comes near the screen (all of them before printing), and again when the theme changes.
+// Draw each chart when it comes near the screen, and all of them before printing. Colours follow the page by themselves:
+// text and lines are `currentColor`. Pages without a chart never load the bundle.
 (function () {
-  function mode() {
-    return document.documentElement.dataset.theme === "dark" ? "dark" : "light";
+  const bundle = new URL("vega/bundle.js", document.currentScript.src).href;
+  const NARROW = 560; // CSS pixels of room below which views beside each other go below each other
+  const LEAST = 0.8; // of its size, for a chart that is a little too wide
+
+  function several(spec) {
+    const { row, column, facet } = spec.encoding || {};
+    return row || column || facet || spec.facet || spec.hconcat || spec.vconcat || spec.concat;
   }
-  function draw(box) {
-    const spec = JSON.parse(box.querySelector("script").textContent);
-    const host = box.querySelector(".vl-host");
-    return vegaEmbed(host, spec, { renderer: "svg", actions: false, tooltip: { theme: mode() } }).then(
-      function () { box.dataset.rendered = mode(); },
-      function (error) { box.dataset.failed = String(error); console.error(error); }
-    );
+
+  function stack(spec, room) {
+    const encoding = spec.encoding || {}, inner = spec.spec || spec;
+    if (spec.hconcat) { spec.vconcat = spec.hconcat; delete spec.hconcat; }
+    if (encoding.column && !encoding.row) { encoding.facet = encoding.column; delete encoding.column; }
+    if (spec.facet && spec.facet.column && !spec.facet.row) spec.facet = spec.facet.column;
+    if (encoding.facet) encoding.facet.columns = 1;
+    if (spec.facet && spec.facet.field) spec.columns = 1;
+    if (encoding.facet || (spec.facet && spec.facet.field)) inner.width = room - 90;
   }
+
+  async function draw(box) {
+    if (box.dataset.asked) return;
+    box.dataset.asked = "yes";
+    const spec = JSON.parse(box.querySelector("script").textContent), room = box.clientWidth;
+    const caption = box.closest("figure")?.querySelector(".caption-text");
+    spec.description = spec.description || (caption ? caption.textContent : document.title);
+    if (room < NARROW && several(spec)) stack(spec, room);
+    const legend = room < NARROW ? { columns: 2, layout: { top: { direction: "vertical" } } } : {};
+    const config = { font: getComputedStyle(document.body).fontFamily, legend };
+    const { view } = await vegaEmbed(box.querySelector(".vl-host"), spec, { renderer: "svg", actions: false, config });
+    const drawing = box.querySelector("svg");
+    if (drawing.clientWidth > room && !several(spec)) await view.width(view.width() - drawing.clientWidth + room).runAsync();
+    const ratio = room / drawing.clientWidth; // a little too wide: smaller; much too wide: it scrolls
+    if (ratio < 1 && ratio >= LEAST) Object.assign(drawing.style, { width: room + "px", height: "auto" });
+    reach(box);
+    box.dataset.rendered = "yes";
+  }
+
+  function attempt(box) {
+    draw(box).catch(function (error) { box.dataset.failed = String(error); console.error(error); });
+  }
+
+  function reach(box) { // what scrolls sideways must scroll by the keyboard too
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  }
+
   document.addEventListener("DOMContentLoaded", function () {
+    document.querySelectorAll(".table-box, .equation").forEach(reach);
     const boxes = Array.from(document.querySelectorAll(".vl-chart"));
-    const near = new IntersectionObserver(function (entries) {
-      entries.filter(function (entry) { return entry.isIntersecting; }).forEach(function (entry) {
-        near.unobserve(entry.target);
-        draw(entry.target);
-      });
-    }, { rootMargin: "600px" });
-    boxes.forEach(function (box) { near.observe(box); });
-    window.addEventListener("beforeprint", function () {
-      boxes.forEach(function (box) { if (!box.dataset.rendered) draw(box); });
-    });
-    new MutationObserver(function () {
-      boxes.forEach(function (box) { if (box.dataset.rendered) draw(box); });
-    }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    if (!boxes.length) return;
+    const script = Object.assign(document.createElement("script"), { src: bundle });
+    script.onload = function () {
+      const near = new IntersectionObserver(function (entries) {
+        entries.filter((entry) => entry.isIntersecting).forEach((entry) => attempt(entry.target));
+      }, { rootMargin: "600px" });
+      boxes.forEach((box) => near.observe(box));
+      window.addEventListener("beforeprint", () => boxes.forEach(attempt));
+    };
+    document.head.append(script);
   });
 })();

@@ -3,15 +3,19 @@
 Colour is the card, a panel is a model or a phase, shape tells modelled from measured. Bands and bars are intervals.
 """
 
+import math
+import sys
+
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from footprint import findings, theme
+from footprint import findings, theme, totals, validation
 
 BATCH = alt.X(
     "batch:Q", title="batch size", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64])
 )
+REGIONS = {"CA-QC": "Quebec", "US-CAL-CISO": "California", "US-NW-PACE": "PacifiCorp East"}
 PANEL = {"width": 150, "height": 190}
 
 
@@ -40,8 +44,8 @@ def _curves(rows: pd.DataFrame, quantity: str, title: str, facets: dict, format:
     base = alt.Chart(rows[[*dict.fromkeys([*columns, *(f.shorthand.split(":")[0] for f in facets.values())])]]).encode(
         x=BATCH, color=theme.colour("card")
     )
-    scale = alt.Scale(type="log", nice=False)
-    y = alt.Y(f"{quantity}:Q", title=title, scale=scale)
+    scale, axis = alt.Scale(type="log", nice=False), alt.Axis(tickCount=4)
+    y = alt.Y(f"{quantity}:Q", title=title, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.16).encode(y=alt.Y(f"{quantity}_low:Q", title=title, scale=scale), y2=f"{quantity}_high:Q")
     tips = ["card:N", "model_name:N", "batch:Q", alt.Tooltip(f"{quantity}:Q", format=format), "kind:N"]
     line = base.mark_line().encode(y=y)
@@ -85,8 +89,7 @@ def ratios(table: pd.DataFrame, prompt: int, title: str) -> alt.FacetChart:
     base = alt.Chart(rows).encode(x=BATCH, color=theme.colour("phase"))
     scale = alt.Scale(type="log", base=2)
     y = alt.Y("ratio:Q", title=title, scale=scale)
-    bars = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q",
-                                                              xOffset="phase:N")  # fmt: skip
+    bars = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
     tips = [
         "phase:N",
         "batch:Q",
@@ -98,36 +101,72 @@ def ratios(table: pd.DataFrame, prompt: int, title: str) -> alt.FacetChart:
 
 
 def memory(table: pd.DataFrame, cards: pd.DataFrame) -> alt.FacetChart:
-    """Memory of the pairs against batch with each card's limit; what does not fit is a cross."""
-    rows = _named(findings.at(table, phase="generate"))
-    used = rows["memory_B"].fillna(rows["peak_memory_B"])
-    rows = rows.assign(GiB=used / 2**30, fits=np.where(rows["status"] == "oom", "does not fit", "fits"),
-                       prompt=rows["prompt_tokens"].astype(str) + " tokens",
-                       limit=rows["device"].map(cards.set_index("id")["memory_GiB"].astype(float)))  # fmt: skip
-    columns = ["card", "device", "model_name", "batch", "GiB", "fits", "prompt", "limit"]
-    base = alt.Chart(rows.dropna(subset=["GiB"])[columns]).encode(x=BATCH, color=theme.colour("card"))
-    y = alt.Y("GiB:Q", title="memory (GiB)", scale=alt.Scale(type="log", base=2))
-    line = base.mark_line().encode(y=y, strokeDash=alt.StrokeDash("prompt:N", title="prompt"))
-    shapes = alt.Shape("fits:N", title=None, scale=alt.Scale(domain=["fits", "does not fit"], range=["circle", "cross"]))
-    dots = base.mark_point(filled=True, size=40).encode(y=y, shape=shapes, tooltip=["card:N", "batch:Q", "GiB:Q", "prompt:N"])
-    limit = base.mark_rule(strokeDash=[2, 3]).encode(y="limit:Q", x=alt.X())
-    return (limit + line + dots).properties(**PANEL).facet(column=_by_model())
+    """Memory of each model against batch, with the two cards' memory as lines: above a line it does not fit."""
+    rows = findings.at(table, phase="generate")
+    used = rows["memory_B"].fillna(rows["peak_memory_B"]) / 2**30
+    rows = _named(rows.assign(GiB=used, prompt=rows["prompt_tokens"].astype(str) + " tokens"))
+    curves = rows.groupby(["model_name", "batch", "prompt"], sort=False)["GiB"].max().reset_index().assign(card="")
+    limit = dict(zip(cards["name"], cards["memory_GiB"].astype(float), strict=True))
+    ends = pd.DataFrame({"card": name, "limit": limit[name], "model_name": model}
+                        for name in theme.DOMAINS["card"] for model in curves["model_name"].unique())  # fmt: skip
+    data = pd.concat([curves, ends], ignore_index=True)
+    scale = alt.Scale(type="log", base=2)
+    y = alt.Y("GiB:Q", title="memory (GiB)", scale=scale)
+    base = alt.Chart(data)
+    line = base.mark_line(point=True).encode(
+        x=BATCH, y=y, strokeDash=alt.StrokeDash("prompt:N", title="prompt"), tooltip=["batch:Q", "GiB:Q", "prompt:N"]
+    )
+    line = line.transform_filter("isValid(datum.GiB)")
+    rule = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("limit:Q", scale=scale), color=theme.colour("card"))
+    rule = rule.transform_filter("isValid(datum.limit)")
+    return (rule + line).properties(**PANEL).facet(column=_by_model())
 
 
 def cards(table: pd.DataFrame) -> alt.LayerChart:
     """Where the cards stand: memory bandwidth against peak fp16 rate, the paper's two named in colour."""
-    rows = table.assign(**{name: table[name].astype(float) for name in ("bandwidth_GBps", "peak_fp16_tflops", "tdp_W")})
+    size, limits = {"width": 640, "height": 380}, {"bandwidth_GBps": (250, 11000), "peak_fp16_tflops": (55, 1300)}
+    rows = table.assign(**{name: table[name].astype(float) for name in (*limits, "tdp_W")})
     rows["pair"] = rows["id"].where(rows["id"].isin(["t4", "rtx-6000-ada"]), "other")
-    base = alt.Chart(rows[["id", "name", "pair", "bandwidth_GBps", "peak_fp16_tflops", "tdp_W", "release_year"]]).encode(
-        x=alt.X("bandwidth_GBps:Q", title="memory bandwidth (GB/s)", scale=alt.Scale(type="log", nice=False, padding=24)),
-        y=alt.Y("peak_fp16_tflops:Q", title="peak fp16 rate (TFLOP/s)", scale=alt.Scale(type="log", nice=False, padding=24)),
-    )
+    x, y = (
+        alt.X("bandwidth_GBps:Q", title="memory bandwidth (GB/s)",
+              scale=alt.Scale(type="log", domain=limits["bandwidth_GBps"])),
+        alt.Y("peak_fp16_tflops:Q", title="peak fp16 rate (TFLOP/s)", axis=alt.Axis(tickCount=5),
+              scale=alt.Scale(type="log", domain=limits["peak_fp16_tflops"])),
+    )  # fmt: skip
+    shown = rows[["name", "pair", "bandwidth_GBps", "peak_fp16_tflops", "tdp_W", "release_year"]]
     tips = ["name:N", "bandwidth_GBps:Q", "peak_fp16_tflops:Q", "tdp_W:Q", "release_year:N"]
-    dots = base.mark_circle(opacity=0.85).encode(
-        color=theme.colour("pair", legend=None), size=alt.Size("tdp_W:Q", title="power cap (W)"), tooltip=tips
-    )
-    names = base.mark_text(align="left", dx=9, dy=3, fontSize=10).encode(text="name:N")
-    return (dots + names).properties(width=620, height=360)
+    dots = alt.Chart(shown).mark_circle(opacity=0.85).encode(
+        x=x, y=y, color=theme.colour("pair", legend=None), tooltip=tips,
+        size=alt.Size("tdp_W:Q", title="power cap (W)", legend=alt.Legend(values=[70, 300, 700])),
+    )  # fmt: skip
+    spots = [
+        (np.log(rows[name]) - np.log(low)) / np.log(high / low) * size[side]
+        for (name, (low, high)), side in zip(limits.items(), size, strict=True)
+    ]
+    shown = shown.assign(dy=_apart(spots[0].to_numpy(), spots[1].to_numpy(), rows["name"].to_numpy()))
+    names = [
+        alt.Chart(part).mark_text(align="left", dx=11, dy=dy, fontSize=10).encode(x=x, y=y, text="name:N")
+        for dy, part in shown.groupby("dy")
+    ]
+    return alt.layer(dots, *names).properties(**size)
+
+
+def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Vertical shift of each label, in pixels, so that no two labels to the right of their dots overlap."""
+    placed: list[tuple[float, float, float]] = []
+    shifts = np.zeros(len(names), dtype=int)
+    for i in np.argsort(-x):
+        wide = 5.6 * len(names[i])
+        for shift in (0, 12, -12, 24, -24, 36, -36, 48):
+            clear = all(
+                x[i] > left + length or left > x[i] + wide or abs(y[i] - shift - height) > 11
+                for left, length, height in placed
+            )
+            if clear:
+                break
+        shifts[i] = shift
+        placed.append((x[i], wide, y[i] - shift))
+    return shifts
 
 
 def bound(table: pd.DataFrame) -> alt.LayerChart:
@@ -152,7 +191,7 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
 
 def scoreboard(table: pd.DataFrame) -> alt.LayerChart:
     """The probability of each claim, with the band in which nothing can be told."""
-    rows = table[["id", "probability", "verdict", "status", "because"]]
+    rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"])
     x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]),
               axis=alt.Axis(format="%"))  # fmt: skip
     band = (
@@ -160,8 +199,8 @@ def scoreboard(table: pd.DataFrame) -> alt.LayerChart:
     )
     base = alt.Chart(rows).encode(y=alt.Y("id:N", title=None, sort=None))
     line = base.mark_rule(opacity=0.4).encode(x=x, x2=alt.datum(0.5))
-    dots = base.mark_point(filled=True, size=70).encode(
-        x=x, color=theme.colour("kind", legend=None), tooltip=["id:N", "verdict:N", "probability:Q", "because:N"]
+    dots = base.mark_point(filled=True, size=80).encode(
+        x=x, shape=theme.shape("kind", legend=None), tooltip=["id:N", "verdict:N", "probability:Q", "because:N"]
     )
     words = base.mark_text(align="left", dx=10).encode(x=x, text="verdict:N")
     return (band + line + dots + words).properties(width=520, height=alt.Step(24))
@@ -196,3 +235,82 @@ def coverage(table: pd.DataFrame) -> alt.Chart:
         )
         .properties(width=440, height=alt.Step(34))
     )
+
+
+def predicted(rows: pd.DataFrame, most: int = 1800) -> alt.FacetChart:
+    """Expected over measured for left-out measurements (`validation.residuals`), a panel a quantity, thinned evenly."""
+    rows = rows.assign(ratio=rows["expected"] / rows["value"], what=rows["quantity"].map(validation.QUANTITIES))
+    rows = rows.dropna(subset=["what"])
+    rows = rows.iloc[:: math.ceil(len(rows) / most)]
+    base = alt.Chart(rows[["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]])
+    scale = alt.Scale(type="log", domain=[0.33, 3], clamp=True)
+    dots = base.mark_circle(size=14, opacity=0.45).encode(
+        x=alt.X("value:Q", title="measured", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s", tickCount=4)),
+        y=alt.Y("ratio:Q", title="expected / measured", scale=scale, axis=alt.Axis(values=[0.5, 0.8, 1, 1.25, 2])),
+        color=theme.colour("engine"),
+        tooltip=["gpu:N", "model:N", "software:N", "batch:Q", "value:Q", "expected:Q"],
+    )
+    even = base.mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
+    panels = alt.Facet("what:N", title=None, sort=list(validation.QUANTITIES.values()))
+    chart = (even + dots).properties(width=165, height=150).facet(facet=panels, columns=3)
+    return chart.resolve_scale(x="independent")
+
+
+def errors(table: pd.DataFrame, by: str) -> alt.LayerChart:
+    """Median and 90th percentile of the size of the error by a column of `validation.summary`, most rows first."""
+    y = alt.Y(f"{by}:N", title=None, sort=alt.SortField("rows", order="descending"))
+    x = alt.X("median error:Q", title="size of the error: median (dot) to 90th percentile", axis=alt.Axis(format="%"))
+    base = alt.Chart(table).encode(y=y)
+    line = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x=x, x2="90th percentile:Q")
+    tips = [
+        f"{by}:N",
+        "rows:Q",
+        *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("median error", "90th percentile", "coverage")),
+    ]
+    dots = base.mark_circle(size=70).encode(x=x, tooltip=tips)
+    count = base.mark_text(align="left", dx=6, fontSize=10).encode(x="90th percentile:Q", text="rows:Q")
+    return (line + dots + count).properties(width=480, height=alt.Step(20))
+
+
+def headline(numbers: pd.DataFrame) -> alt.FacetChart:
+    """Grams for a million tokens at the batch of least carbon, from `totals.headline`; the line is the total's interval."""
+    rows = findings.at(numbers, choice="least carbon")
+    rows = rows.assign(card=rows["gpu"].map(findings.label), name=rows["model"].map(findings.label))
+    rows["region"] = rows["zone"].map(REGIONS)
+    rows["chosen"] = "batch " + rows["batch"].astype(str)
+    rows = rows.assign(low=rows["total_mg_low"] * 1e3, high=rows["total_mg_high"] * 1e3)
+    stacks = [rows.assign(part=part, grams=rows[f"{part}_mg"] * 1e3) for part in theme.DOMAINS["part"]]
+    shown = pd.concat(stacks)[["card", "region", "name", "chosen", "part", "grams", "low", "high", "status"]]
+    base = alt.Chart(shown).encode(y=alt.Y("card:N", title=None, sort=theme.DOMAINS["card"]))
+    title = "g CO2e"
+    tips = [
+        "card:N",
+        "chosen:N",
+        "part:N",
+        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("grams", "low", "high")),
+        "status:N",
+    ]
+    bars = base.mark_bar(height=15).encode(
+        x=alt.X("grams:Q", title=title, axis=alt.Axis(tickCount=4)), color=theme.colour("part"), tooltip=tips,
+        order=alt.Order("part:N", sort="descending"),
+    )  # fmt: skip
+    line = base.transform_filter("datum.part == 'embodied'").mark_rule(strokeWidth=1)
+    reach = line.encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    words = line.mark_text(align="left", dx=4, fontSize=10).encode(x=alt.X("high:Q", title=title), text="chosen:N")
+    panels = {
+        "row": alt.Row("name:N", title=None, sort=[findings.label(model) for model in dict.fromkeys(numbers["model"])]),
+        "column": alt.Column("region:N", title=None, sort=list(REGIONS.values())),
+    }
+    panel = (bars + reach + words).properties(width=165, height=alt.Step(26))
+    return panel.facet(**panels).resolve_scale(x="independent")
+
+
+def readme() -> alt.FacetChart:
+    """The README's figure, from the committed runs alone: `python -m footprint.charts book/assets/headline.svg`."""
+    points = findings.at(findings.points(findings.runs()), place="committed")
+    return headline(totals.headline(findings.six_pairs(points))).properties(background="white")
+
+
+if __name__ == "__main__":
+    theme.enable()
+    readme().save(sys.argv[1])

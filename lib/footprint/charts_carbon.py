@@ -48,7 +48,7 @@ def embodied_bars(table: xr.Dataset, intervals: pd.DataFrame | None = None) -> a
     order = alt.Order("rank:Q")
     bar = base.transform_filter("datum.layer == 'bar'").transform_calculate(rank=f"indexof({names}, datum.part)")
     bar = bar.mark_bar(stroke="white", strokeWidth=0.5).encode(
-        x=alt.X("kg:Q", title="kg CO2e per card"), color=colour, order=order,
+        x=alt.X("kg:Q", title="kg CO2e"), color=colour, order=order,
         tooltip=["gpu", "approach", "part", alt.Tooltip("kg:Q", format=".2f")],
     )  # fmt: skip
     gap = base.transform_filter("datum.layer == 'gap'").mark_text(align="left", dx=3, opacity=0.7)
@@ -103,7 +103,7 @@ def hour_map(table: xr.DataArray) -> alt.LayerChart:
 def operational_regions(rows: pd.DataFrame) -> alt.LayerChart:
     """Operational carbon by region on two bases.
 
-    rows: zone, gpu, kind (lifecycle or direct), g per generated token, low and high (90 %).
+    rows: zone, gpu, kind (lifecycle or direct), evidence (measured or modelled), g per generated token, low and high (90 %).
     """
     rows = _readable(rows)
     kinds = {"lifecycle": "square", "direct": "triangle"}
@@ -137,7 +137,7 @@ def total_per_token(rows: pd.DataFrame) -> alt.FacetChart:
         x=alt.X("mg:Q", title="mg CO2e per generated token"),
         color=alt.Color("carbon:N", title=None, sort=carbon,
                         scale=alt.Scale(domain=carbon, range=[COLOURS[name] for name in carbon])),
-        opacity=alt.Opacity("kind:N", title=None, scale=alt.Scale(domain=["measured", "modelled"], range=[1, 0.7])),
+        opacity=alt.Opacity("kind:O", title=None, scale=alt.Scale(domain=["measured", "modelled"], range=[1, 0.7])),
         order=alt.Order("carbon:N", sort="descending"),
         tooltip=["gpu", "zone", "carbon", "mg", "kind", alt.Tooltip("share:Q", format=".1%")],
     )  # fmt: skip
@@ -174,8 +174,10 @@ def _name(card: str) -> str:
 
 
 def _readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Cards and regions by name, the card's id kept; grams as milligrams."""
+    """Cards (and their kind of evidence, where it is given) and regions by name, the card's id kept; grams as milligrams."""
     named = rows.assign(card=rows["gpu"], gpu=rows["gpu"].map(_name), zone=rows["zone"].replace(REGIONS))
+    if "evidence" in rows:
+        named["gpu"] = named["gpu"] + ", " + rows["evidence"]
     if "g" not in rows:
         return named
     return named.assign(mg=rows["g"] * 1e3, low=rows["low"] * 1e3, high=rows["high"] * 1e3).drop(columns="g")

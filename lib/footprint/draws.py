@@ -43,7 +43,7 @@ def quantile(prior: dict[str, str], u: np.ndarray) -> np.ndarray:
     raise Refused(f"The shape {prior['shape']!r} of a prior is unknown; allowed: normal, uniform, triangular, loguniform.")
 
 
-def _uniform(key: Key, n: int, seed: int) -> np.ndarray:
+def stream(key: Key, n: int, seed: int) -> np.ndarray:
     """The key's own stream of n probabilities."""
     if n < 1 or seed < 0:
         raise Refused(f"n is {n} and seed {seed}; n of 1 or more and a seed of 0 or more are allowed.")
@@ -124,7 +124,7 @@ def _rows(cards: list[spec.GPU], n: int, seed: int, method: str, known: dict[Key
     rows = []
     for card in cards:
         keys = {name: (name, group) for name, group in parameters(card, method).items()}
-        drawn |= {key: quantile(known[key], _uniform(key, n, seed)) for key in keys.values() if key not in drawn}
+        drawn |= {key: quantile(known[key], stream(key, n, seed)) for key in keys.values() if key not in drawn}
         rows.append(np.broadcast_to(kilograms(card, method, {name: drawn[key] for name, key in keys.items()}), n))
     return rows
 
@@ -134,7 +134,7 @@ def use_draws(n: int = 10_000, seed: int = 0) -> xr.Dataset:
     found = {}
     for (name, group), prior in priors("use").items():
         attrs = {"units": prior["unit"], "long_name": prior["label"]}
-        found[name] = ("draw", quantile(prior, _uniform((name, group), n, seed)), attrs)
+        found[name] = ("draw", quantile(prior, stream((name, group), n, seed)), attrs)
     return xr.Dataset(found, attrs={"seed": seed})
 
 

@@ -95,7 +95,12 @@ def _packaged(shape: spec.Model, dtype: torch.dtype):
 
 
 def random_model(shape: spec.Model, dtype: torch.dtype, device: torch.device, seed: int) -> torch.nn.Module:
-    """A LLaMA of this shape whose weights repeat one seeded block of normal numbers (std 0.02); norms are 1."""
+    """A LLaMA of this shape whose weights repeat one seeded block of normal numbers (std 0.02); norms are 1.
+
+    Raises `Refused` for a shape that has what LLaMA has not: biases, further norms.
+    """
+    if shape.qkv_bias or shape.output_bias or shape.mlp_bias or shape.qk_norm or shape.norms_per_layer != 2:
+        raise Refused(f"{shape.id} has biases or norms that LLaMA lacks; random weights are made for LLaMA's own shape only.")
     config = LlamaConfig(
         hidden_size=shape.hidden, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, intermediate_size=shape.intermediate,

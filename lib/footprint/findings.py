@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from footprint import energy, provenance, spec, trace
-from footprint.schema import variables
+from footprint.schema import ATTRS, variables
 
 PAIRS = [(model, gpu) for model in ("llama-1b", "llama-3b", "llama-7b") for gpu in ("t4", "rtx-6000-ada")]
 PAIR = ["model", "device", "engine"]
@@ -23,7 +23,7 @@ def runs(folder=None) -> xr.Dataset:
         data = energy.gather(notebooks / name)
         if data.sizes["window"]:
             found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
-    return xr.concat(found, "window", join="outer", combine_attrs="drop") if found else xr.Dataset()
+    return xr.concat(found, "window", join="outer", combine_attrs="drop") if found else xr.Dataset(coords={"window": []})
 
 
 def points(data: xr.Dataset) -> pd.DataFrame:
@@ -34,18 +34,29 @@ def points(data: xr.Dataset) -> pd.DataFrame:
     `energy_per_token_J` with its bounds. Points that ran out of memory stay as rows with NaN.
     """
     rows = trace.frame(data)
-    known = [*variables("windows", "measured"), *variables("windows", "modelled")]  # one kind alone lacks the other's
-    rows = rows[rows["batch"] > 0].reindex(columns=list(dict.fromkeys([*rows.columns, *known])))
+    known = [*variables("windows", "measured"), *variables("windows", "modelled"), *ATTRS, "place", "time_per_iteration_s"]
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *known])))  # one kind alone lacks the other's
+    rows = rows[rows["batch"] > 0]
     for name, source in QUANTITIES.items():
         per = rows["iterations"].where(rows["kind"] == "measured", 1) if name == "energy_J" else 1
         rows[name] = rows[source] / per
         bounds = {"time_s": "duration_s"}.get(name, name)
         for end in ("_low", "_high"):
             rows[name + end] = np.where(rows["kind"] == "modelled", rows[f"{bounds}{end}"], rows[name])
-    rows["bandwidth"] = rows["read_bandwidth_GBps"]
+    rows = rows.rename(columns={"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"})
     rows["tokens"] = rows["tokens"] / rows["iterations"].where(rows["iterations"] > 0)
     keys = [*PAIR, *POINT, "kind", "weights", "dtype", "place", "lengths"]
-    middle = [*QUANTITIES, "tokens", "peak_memory_B", "memory_B", "foreign_cpu_share", "parameters", "bandwidth"]
+    middle = [
+        *QUANTITIES,
+        "tokens",
+        "peak_memory_B",
+        "memory_B",
+        "foreign_cpu_share",
+        "parameters",
+        "bandwidth",
+        "matmul",
+        "memory_GiB",
+    ]
     rules = {name: "median" for name in middle}
     rules |= {f"{name}_low": "min" for name in QUANTITIES} | {f"{name}_high": "max" for name in QUANTITIES}
     rules |= {"status": lambda column: ", ".join(sorted(set(column)))}
@@ -87,13 +98,13 @@ def versus(table: pd.DataFrame, quantity: str, over: str = "t4", under: str = "r
     both = sides[0].join(sides[1], how="inner").dropna(subset=[f"{quantity}_over", f"{quantity}_under"])
     log_ratio = np.log(both[f"{quantity}_over"] / both[f"{quantity}_under"])
     spread = np.hypot(*(_spread(both, quantity, side) for side in ("over", "under")))
-    z = norm.ppf(0.95)
+    z = ndtri(0.95)
     return pd.DataFrame(
         {
             "ratio": np.exp(log_ratio),
             "low": np.exp(log_ratio - z * spread),
             "high": np.exp(log_ratio + z * spread),
-            "probability": norm.cdf(log_ratio / spread.where(spread > 0)),
+            "probability": ndtr(log_ratio / spread.where(spread > 0)),
             "kind": both["kind_over"].where(both["kind_over"] == both["kind_under"], "mixed"),
         }
     ).reset_index()
@@ -101,9 +112,9 @@ def versus(table: pd.DataFrame, quantity: str, over: str = "t4", under: str = "r
 
 def _spread(both: pd.DataFrame, quantity: str, side: str) -> pd.Series:
     """Standard deviation of the logarithm, from the width of the interval of its kind."""
-    level = both[f"kind_{side}"].map(LEVEL)
+    level = both[f"kind_{side}"].map(LEVEL).astype(float)
     width = np.log(both[f"{quantity}_high_{side}"] / both[f"{quantity}_low_{side}"])
-    return width / (2 * norm.ppf((1 + level) / 2))
+    return width / (2 * ndtri((1 + level) / 2))
 
 
 def label(name: str) -> str:
@@ -131,10 +142,11 @@ def processors(table: pd.DataFrame) -> pd.DataFrame:
 
 def closure(data: xr.Dataset) -> pd.DataFrame:
     """Prefill plus decode over generate, in time, for every point and repeat of the measured runs."""
-    rows = trace.frame(data)
-    rows = rows[(rows["kind"] == "measured") & (rows["batch"] > 0)]
     keys = [*PAIR, "place", *POINT[1:], "repeat"]
-    wide = rows.pivot_table(index=keys, columns="phase", values="time_per_iteration_s").dropna()
+    rows = trace.frame(data).reindex(columns=[*keys, "kind", "phase", "time_per_iteration_s"])
+    rows = rows[(rows["kind"] == "measured") & (rows["batch"] > 0)]
+    wide = rows.pivot_table(index=keys, columns="phase", values="time_per_iteration_s")
+    wide = wide.reindex(columns=["prefill", "decode", "generate"]).dropna()
     return wide.assign(closure=(wide["prefill"] + wide["decode"]) / wide["generate"]).reset_index()
 
 

@@ -48,15 +48,34 @@ def probe(device: torch.device, dtype: str) -> dict[str, float]:
     kind, size = numbers(dtype), PROBE_BYTES[device.type]
     rows = size // (4096 * kind.itemsize)
     matrix, vector = torch.ones(rows, 4096, dtype=kind, device=device), torch.ones(1, 4096, dtype=kind, device=device)
-    square = torch.ones(
-        2048 if device.type == "cpu" else 8192, 2048 if device.type == "cpu" else 8192, dtype=kind, device=device
-    )
+    square = torch.ones(PROBE_SIDE[device.type], PROBE_SIDE[device.type], dtype=kind, device=device)
     reading = min(_timed(lambda: torch.nn.functional.linear(vector, matrix), device) for _ in range(8))
     multiplying = min(_timed(lambda: square @ square, device) for _ in range(5))
     return {
         "read_bandwidth_GBps": matrix.numel() * kind.itemsize / reading / 1e9,
         "matmul_GFLOPs": 2 * len(square) ** 3 / multiplying / 1e9,
     }
+
+
+def exercise(device: torch.device) -> tuple[Callable, Callable, Callable]:
+    """Three functions for a sensor card: make a context, fill half of the free memory, keep the device busy for seconds."""
+    side, kept = PROBE_SIDE[device.type], []
+    kind = torch.float16 if device.type == "cuda" else torch.float32
+
+    def context() -> None:
+        kept.append(torch.ones(side, side, dtype=kind, device=device))
+        sync(device)
+
+    def weights() -> None:
+        kept.append(torch.ones(int(free_memory(device) / 8) if device.type == "cuda" else side, device=device))
+        sync(device)
+
+    def busy(seconds: float) -> None:
+        stop = time.monotonic() + seconds
+        while time.monotonic() < stop:
+            _timed(lambda: kept[0] @ kept[0], device)
+
+    return context, weights, busy
 
 
 @torch.inference_mode()

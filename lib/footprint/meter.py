@@ -1,150 +1,224 @@
-"""Instruments: NVML's energy counter and instantaneous power for a GPU, and none where there is none. Never a zero."""
+"""The NVML instrument of a GPU: which card, what it tells, what it refuses to tell. Never a zero for an unknown."""
 
 import math
 import os
-import select
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import contextmanager
-
-import numpy as np
+from collections.abc import Callable
+from typing import NamedTuple
 
 from footprint import Refused
 
-RATE_HZ = 20.0
-START_S = 10.0  # the sampler has this long for its first sample
-BUSIEST = 0.05  # largest share of one core that the sampler may spend inside the driver
-NOTHING = {"counter_J": math.nan, "temperature_C": math.nan, "sm_clock_MHz": math.nan, "power_limit_W": math.nan,
-           "throttle": 0, "status": "not_supported"}  # fmt: skip
-FAULTS = {"NotSupported": "not_supported", "NoPermission": "no_permission", "GpuIsLost": "gpu_lost",
-          "LibRmVersionMismatch": "driver_mismatch", "DriverNotLoaded": "gpu_lost"}  # fmt: skip
+POWER_INSTANT, ENERGY = 186, 83  # NVML field ids: power now, energy since the driver loaded
+FAULTS = {
+    "NotSupported": "not_supported", "FunctionNotFound": "not_supported", "NoPermission": "no_permission",
+    "GpuIsLost": "gpu_lost", "GpuNotFound": "gpu_lost", "ResetRequired": "gpu_lost", "DriverNotLoaded": "gpu_lost",
+    "Uninitialized": "gpu_lost", "LibRmVersionMismatch": "driver_mismatch",
+}  # fmt: skip
+FATAL = ("gpu_lost", "driver_mismatch")  # nothing can be read after these
+TRANSIENT = ("Unknown", "Timeout", "NotReady", "InsufficientResources")
+TRIES = 3
+STATE = {"temperature_C": math.nan, "sm_clock_MHz": math.nan, "memory_clock_MHz": math.nan, "power_limit_W": math.nan,
+         "throttle": -1, "processes": None, "status": "not_supported"}  # fmt: skip
+
+
+class Clock(NamedTuple):
+    """The three clocks of a measurement: `now` of samples and windows, `sleep`, and `boot`, which counts suspension."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    boot: Callable[[], float] = lambda: time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+REAL = Clock()
+
+
+class Reader(NamedTuple):
+    """How power and energy of a card are read: `read()` gives (watts, joules, status); `power` and `counter` say how."""
+
+    power: str
+    counter: bool
+    read: Callable[[], tuple[float, float, str]]
+
+
+def nvml():
+    """The NVML bindings. Raises `Refused` for the old unofficial package, whose calls differ."""
+    import pynvml
+
+    if not hasattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons"):
+        raise Refused("The module pynvml here is not NVIDIA's; run pip uninstall pynvml, then pip install nvidia-ml-py.")
+    return pynvml
 
 
 def fault(error: Exception) -> str:
     """The window status that an NVML error stands for."""
-    return FAULTS.get(type(error).__name__.removeprefix("NVMLError_"), "not_supported")
+    return FAULTS.get(type(error).__name__.removeprefix("NVMLError_"), "unknown")
 
 
-def _read(call, *arguments) -> tuple[float, str]:
-    """Value and status of one NVML call; NaN and the reason when it fails."""
-    import pynvml
+def ask(call: Callable, *arguments, tries: int = TRIES) -> tuple:
+    """Value and status of one NVML call; NaN and the reason when it fails, a passing failure being tried again."""
+    error_type = nvml().NVMLError
+    for left in reversed(range(tries)):
+        try:
+            return call(*arguments), "ok"
+        except error_type as error:
+            status = fault(error)
+            if not left or type(error).__name__.removeprefix("NVMLError_") not in TRANSIENT:
+                return math.nan, status
 
-    try:
-        return call(*arguments), "ok"
-    except pynvml.NVMLError as error:
-        return math.nan, fault(error)
+
+# -- which card -------------------------------------------------------------------------------------------------------
+
+
+def instrument(device: str) -> str:
+    """The device whose instrument is read: the device itself; `cpu` has none.
+
+    Tests run on a CPU beside a scripted card: FOOTPRINT_FAKE_GPU names it, and only a card whose name says FAKE passes.
+    """
+    stand_in = os.environ.get("FOOTPRINT_FAKE_GPU", "")
+    if device != "cpu" or not stand_in:
+        return device
+    name = nvml().nvmlDeviceGetName(handle(stand_in))
+    if "FAKE" not in name:
+        raise Refused(f"FOOTPRINT_FAKE_GPU names {name!r}; only a card whose own name says FAKE is allowed there.")
+    return stand_in
 
 
 def handle(device: str):
-    """NVML's handle of `cuda`, `cuda:N` (PCI order) or a `GPU-…` UUID. Raises `Refused` with the reason."""
-    import pynvml
+    """NVML's handle of `cuda`, `cuda:N` (PCI order) or a `GPU-…` UUID. Raises `Refused` with the reason.
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
-        raise Refused("There is no NVIDIA driver here (libnvidia-ml.so.1 was not found); use -p device cpu.") from None
-    except pynvml.NVMLError as error:
-        raise Refused(f"The NVIDIA driver does not start ({error}); its modules may need a reload or a reboot.") from None
+    Sets CUDA_DEVICE_ORDER, so that torch counts in the same order; the N of `cuda:N` counts what CUDA_VISIBLE_DEVICES
+    leaves visible, as torch does.
+    """
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    lib = _started()
     if device.startswith("MIG-"):
         raise Refused("A MIG slice has no energy of its own (NVML reads the whole board); use a whole GPU.")
+    cards = [lib.nvmlDeviceGetHandleByIndex(index) for index in range(lib.nvmlDeviceGetCount())]
+    cards.sort(key=lambda card: lib.nvmlDeviceGetPciInfo(card).busId)
+    if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        seen = [_named(lib, cards, name) for name in names]
+    else:
+        seen = cards
+    number = device.partition(":")[2] or "0"
+    card = _named(lib, seen, device if device.startswith("GPU-") else number)
+    if card is None:
+        raise Refused(f"There is no GPU {device!r}; this machine shows {len(seen)}, numbered from 0 in PCI order.")
+    _whole(lib, card)
+    return card
+
+
+def _started():
+    lib = nvml()
     try:
-        if device.startswith("GPU-"):
-            return pynvml.nvmlDeviceGetHandleByUUID(device)
-        return pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
-    except pynvml.NVMLError as error:
-        count = pynvml.nvmlDeviceGetCount()
-        raise Refused(f"There is no GPU {device!r} ({error}); this machine has {count}, numbered from 0.") from None
+        lib.nvmlInit()
+    except lib.NVMLError_LibraryNotFound:
+        raise Refused("There is no NVIDIA driver here (libnvidia-ml.so.1 was not found); use -p device cpu.") from None
+    except lib.NVMLError as error:
+        remedy = "reload the NVIDIA modules or reboot" if fault(error) in FATAL else "see nvidia-smi"
+        raise Refused(f"The NVIDIA driver does not start: {fault(error)} ({error}); {remedy}.") from None
+    return lib
+
+
+def _named(lib, cards: list, name: str):
+    """The card of a number or of the beginning of a UUID; None when there is none."""
+    if name.isdigit():
+        return cards[int(name)] if int(name) < len(cards) else None
+    return next((card for card in cards if card and str(ask(lib.nvmlDeviceGetUUID, card)[0]).startswith(name)), None)
+
+
+def _whole(lib, card) -> None:
+    """Refuse a card that is cut in slices or lent by a hypervisor: its energy is not the energy of our work."""
+    mode = ask(lib.nvmlDeviceGetMigMode, card)[0]
+    if mode is not math.nan and mode[0]:
+        raise Refused("This GPU is cut into MIG slices and its energy is that of all of them; switch MIG off first.")
+    if ask(lib.nvmlDeviceGetVirtualizationMode, card)[0] in (2, 3, 4):
+        raise Refused("This is a vGPU or the host of some: its energy is shared with others; use a whole GPU.")
 
 
 def identity(device: str) -> dict[str, str]:
     """Name, UUID and driver of a GPU (the UUID is for this process only: stored is its hash)."""
-    import pynvml
+    lib, card = nvml(), handle(device)
+    return {"name": lib.nvmlDeviceGetName(card), "uuid": str(ask(lib.nvmlDeviceGetUUID, card)[0]),
+            "driver": lib.nvmlSystemGetDriverVersion()}  # fmt: skip
 
-    card = handle(device)
-    return {"name": pynvml.nvmlDeviceGetName(card), "uuid": _read(pynvml.nvmlDeviceGetUUID, card)[0],
-            "driver": pynvml.nvmlSystemGetDriverVersion()}  # fmt: skip
+
+# -- what it tells ----------------------------------------------------------------------------------------------------
+
+
+def counter(card) -> tuple[float, str]:
+    """Joules that the card's counter shows, and a status; (NaN, not_supported) without a card."""
+    if card is None:
+        return math.nan, "not_supported"
+    value, status = ask(nvml().nvmlDeviceGetTotalEnergyConsumption, card)
+    return value / 1e3, status
+
+
+def state(card) -> dict:
+    """Temperature, clocks, power limit, throttle reasons and processes now; NaN, -1 and None where a call fails.
+
+    The status is `ok`, or the fault after which nothing more can be read.
+    """
+    if card is None:
+        return dict(STATE)
+    lib = nvml()
+    got = {
+        "temperature_C": ask(lib.nvmlDeviceGetTemperature, card, lib.NVML_TEMPERATURE_GPU),
+        "sm_clock_MHz": ask(lib.nvmlDeviceGetClockInfo, card, lib.NVML_CLOCK_SM),
+        "memory_clock_MHz": ask(lib.nvmlDeviceGetClockInfo, card, lib.NVML_CLOCK_MEM),
+        "power_limit_W": ask(lib.nvmlDeviceGetEnforcedPowerLimit, card),
+        "throttle": ask(lib.nvmlDeviceGetCurrentClocksEventReasons, card),
+        "processes": ask(lib.nvmlDeviceGetComputeRunningProcesses_v3, card),
+    }
+    values = {name: float(value) for name, (value, _) in got.items() if name not in ("throttle", "processes")}
+    values["power_limit_W"] /= 1e3
+    throttle, (running, listed) = got["throttle"][0], got["processes"]
+    values["throttle"] = -1 if throttle is math.nan else int(throttle)
+    values["processes"] = frozenset(process.pid for process in running) if listed == "ok" else None
+    return values | {"status": next((status for _, status in got.values() if status in FATAL), "ok")}
 
 
 def read(card) -> dict:
-    """Counter, temperature, clock, power limit and throttle reasons now; NaN and a status where a call fails."""
-    import pynvml
-
-    if card is None:
-        return dict(NOTHING)
-    counter, status = _read(pynvml.nvmlDeviceGetTotalEnergyConsumption, card)
-    throttle = _read(pynvml.nvmlDeviceGetCurrentClocksEventReasons, card)[0]
-    return {
-        "counter_J": counter / 1e3,
-        "temperature_C": float(_read(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU)[0]),
-        "sm_clock_MHz": float(_read(pynvml.nvmlDeviceGetClockInfo, card, pynvml.NVML_CLOCK_SM)[0]),
-        "power_limit_W": _read(pynvml.nvmlDeviceGetEnforcedPowerLimit, card)[0] / 1e3,
-        "throttle": 0 if math.isnan(throttle) else int(throttle),
-        "status": status,
-    }
+    """`state` and `counter_J`; the status is the counter's, or the fault after which nothing more can be read."""
+    now, (joules, status) = state(card), counter(card)
+    return now | {"counter_J": joules, "status": now["status"] if now["status"] in FATAL else status}
 
 
-def power_call(card):
+def power_call(card) -> tuple[str, Callable[[], float] | None]:
     """The best power reading that the card has, as (name, function giving watts): instantaneous, else the average."""
-    import pynvml
-
-    def instant() -> float:
-        field = pynvml.nvmlDeviceGetFieldValues(card, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
-        pynvml._nvmlCheckReturn(field.nvmlReturn)
-        return field.value.uiVal / 1e3
-
-    def average() -> float:
-        return pynvml.nvmlDeviceGetPowerUsage(card) / 1e3
-
-    for name, call in (("nvml_instant", instant), ("nvml_average", average)):
-        if _read(call)[1] == "ok":
+    lib = nvml()
+    average = lambda: lib.nvmlDeviceGetPowerUsage(card) / 1e3  # noqa: E731
+    for name, call in (("nvml_instant", lambda: fields(card, [POWER_INSTANT])[0] / 1e3), ("nvml_average", average)):
+        if ask(call)[1] == "ok":
             return name, call
     return "none", None
 
 
-@contextmanager
-def sampling(device: str):
-    """Sample the power of `device` in a process of its own for as long as the block runs.
-
-    Yields a dictionary; after the block it holds `time_s` (monotonic), `power_W` and `status` (`ok` or `sampler_died`).
-    """
-    got = {"time_s": np.array([]), "power_W": np.array([]), "status": "not_supported"}
-    if device == "cpu" or power_call(handle(device))[1] is None:
-        yield got
-        return
-    with tempfile.TemporaryFile() as out:
-        child = subprocess.Popen([sys.executable, "-m", "footprint.meter", device], stdout=out, stdin=subprocess.PIPE)
-        try:
-            deadline = time.monotonic() + START_S
-            while not os.fstat(out.fileno()).st_size and child.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-            yield got
-        finally:
-            died = child.poll() is not None
-            child.stdin.close()  # the sampler ends when its standard input does, even if this process is killed
-            child.wait(timeout=10)
-            out.seek(0)
-            raw = np.frombuffer(out.read(), dtype=np.float64)
-            rows = raw[: raw.size // 2 * 2].reshape(-1, 2)
-            got.update(time_s=rows[:, 0], power_W=rows[:, 1], status="sampler_died" if died else "ok")
+def fields(card, ids: list[int]) -> list[int]:
+    """Values of NVML fields in one call: power in mW, energy in mJ. Raises the NVML error of the first that fails."""
+    lib = nvml()
+    found = lib.nvmlDeviceGetFieldValues(card, ids)
+    for field in found:
+        if field.nvmlReturn:
+            raise lib.NVMLError(field.nvmlReturn)
+    return [field.value.ullVal if field.fieldId == ENERGY else field.value.uiVal for field in found]
 
 
-def sample(device: str) -> None:
-    """Write (monotonic time, watts) pairs to standard output until standard input closes; slow calls, fewer of them."""
-    call = power_call(handle(device))[1]
-    while True:
-        before = time.monotonic()
-        watts, status = _read(call)
-        after = time.monotonic()
-        sys.stdout.buffer.write(np.array([(before + after) / 2, watts]).tobytes())
-        sys.stdout.buffer.flush()
-        if status == "gpu_lost":
-            sys.exit(1)
-        pause = max(1 / RATE_HZ, (after - before) / BUSIEST)
-        if select.select([sys.stdin], [], [], max(0.0, before + pause - after))[0]:
-            return
+def reader(card) -> Reader:
+    """The cheapest way to read power and counter together: one call where both are fields, else a call each."""
+    power, watts = power_call(card)
+    has_counter = counter(card)[1] == "ok"
+    if power == "nvml_instant" and has_counter and ask(fields, card, [POWER_INSTANT, ENERGY])[1] == "ok":
 
+        def both() -> tuple[float, float, str]:
+            got, status = ask(fields, card, [POWER_INSTANT, ENERGY], tries=1)
+            return (got[0] / 1e3, got[1] / 1e3, status) if status == "ok" else (math.nan, math.nan, status)
 
-if __name__ == "__main__":
-    sample(sys.argv[1])
+        return Reader(power, True, both)
+
+    def each() -> tuple[float, float, str]:
+        got, status = ask(watts, tries=1) if watts else (math.nan, "not_supported")
+        joules, also = counter(card) if has_counter else (math.nan, "ok")
+        return got, joules, also if status == "ok" else status
+
+    return Reader(power, has_counter, each)

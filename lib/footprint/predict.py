@@ -1,4 +1,9 @@
-"""The analytic GPU model: time, power, energy and memory of serving a model on a card that nobody here owns."""
+"""The GPU model: time, power, energy and memory of serving a model on a card that nobody here owns, with intervals.
+
+`roofline` is the physics, `intervals` says how far off it may be, `calibrate` fitted both to published measurements;
+`data/parameters.csv` holds the numbers. Engines: `eager` (Hugging Face), `graphs` (CUDA graphs, llama.cpp), `serving`
+(vLLM, TensorRT-LLM). Everything that this module returns is modelled.
+"""
 
 import hashlib
 import json
@@ -9,24 +14,39 @@ from functools import cache
 import numpy as np
 import xarray as xr
 
-from footprint import Refused, roofline, spec, trace
+from footprint import Refused, __version__, intervals, roofline, spec, trace
 
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output")
+LOADS = ("batch", "closed")
+LABELS = {
+    "ttft_s": ("s", "time of one prefill of the whole batch"),
+    "tpot_s": ("s", "time of one decode step, mean over the output"),
+    "prefill_energy_J": ("J", "energy of the prefill, the whole batch"),
+    "decode_energy_J": ("J", "energy of all decode steps, the whole batch"),
+    "prefill_power_W": ("W", "mean power in prefill"),
+    "decode_power_W": ("W", "mean power in decode"),
+    "memory_B": ("B", "memory at the peak"),
+    "fits": ("1", "whether the memory of the card suffices"),
+}
 
 
 @cache
 def parameters() -> dict[str, float]:
-    """The fitted parameters of `data/parameters.csv` by name."""
+    """The parameters of `data/parameters.csv` by name."""
     return {row["name"]: float(row["value"]) for row in spec.table("parameters")}
 
 
-def card_from_probe(
-    name: str, bandwidth_GBps: float, matmul_gflops: float, memory_GiB: float, cap_W: float = math.nan
-) -> spec.GPU:
+@cache
+def calibrated() -> frozenset[tuple[str, str]]:
+    """Pairs (gpu, engine) that a calibration row measured."""
+    return frozenset((row["gpu"], row["engine"]) for row in spec.table("measurements"))
+
+
+def card_from_probe(name: str, bandwidth_GBps: float, matmul_gflops: float, memory_GiB: float) -> spec.GPU:
     """A processor as a card, from what it reached in a run of its own; its power is unknown and stays NaN.
 
     bandwidth_GBps: GB/s that a matrix-vector product read; matmul_gflops: GFLOP/s of a square matrix product, both in
-    the dtype that shall be predicted. Reached rates are used as they are: no share of them is taken off.
+    the dtype to be predicted. These are reached rates, so no share is taken off, and host and card do not overlap.
     """
     return spec.GPU(
         id=name, name=name, peak_fp16_tflops=matmul_gflops / 1e3, bandwidth_GBps=bandwidth_GBps, memory_GiB=memory_GiB,
@@ -35,109 +55,164 @@ def card_from_probe(
 
 
 def _several(items, read, kind) -> list:
+    """A list of records from one or several ids or records."""
     items = [items] if isinstance(items, str | kind) or not isinstance(items, Iterable) else list(items)
     return [item if isinstance(item, kind) else read(item) for item in items]
 
 
 def _counts(name: str, values) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(values, dtype=float))
-    if array.ndim != 1 or not (np.isfinite(array) & (array >= 1)).all():
+    array = np.atleast_1d(np.asarray(values))
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array >= 1)).all():
         raise Refused(f"{name} = {values!s:.80} is refused; finite numbers of 1 or more are allowed.")
     return array
 
 
-def _engines(engine) -> list[str]:
-    names = [engine] if isinstance(engine, str) else list(engine)
-    for name in names:
-        if name not in roofline.ENGINES:
-            raise Refused(f"The engine {name!r} is unknown; allowed are {', '.join(roofline.ENGINES)}.")
-    return names
+def _word(name: str, values, allowed: tuple[str, ...]) -> list[str]:
+    words = [values] if isinstance(values, str) else list(values)
+    for word in words:
+        if word not in allowed:
+            raise Refused(f"The {name} {word!r:.80} is unknown; allowed are {', '.join(allowed)}.")
+    return words
 
 
-def _axis(values, position: int):
+def _axis(values, position: int) -> np.ndarray:
     return np.reshape(values, [-1 if i == position else 1 for i in range(len(DIMS))])
 
 
-def windows(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16", context=None) -> xr.Dataset:
-    """Time, power, energy and memory of every combination, dims (model, gpu, engine, batch, prompt, output)."""
-    p = parameters()
-    spec.bytes_of(dtype)
+def _arrays(model, gpu, engine, dtype: str, host: float):
+    """Parameters, shapes, cards, engine numbers and rates on their axes of DIMS, and the labels of these axes."""
+    p, engines = parameters(), _word("engine", engine, roofline.ENGINES)
+    (dtype,) = _word("dtype", dtype, roofline.DTYPES)
+    if not (math.isfinite(host) and host > 0):
+        raise Refused(f"host = {host} is refused; a finite number above 0 is allowed.")
     models, gpus = _several(model, spec.model, spec.Model), _several(gpu, spec.gpu, spec.GPU)
-    engines = _engines(engine)
-    sizes = {"batch": _counts("batch", batch), "prompt": _counts("prompt", prompt), "output": _counts("output", output)}
     m = roofline.Shapes(*(_axis(array, 0) for array in roofline.shapes(models)))
-    g = roofline.Cards(*(_axis(array, 1) for array in roofline.cards(gpus, p)))
+    g = roofline.Cards(*(_axis(array, 1) for array in roofline.cards(p, gpus)))
     e = _axis([roofline.ENGINES.index(name) for name in engines], 2)
-    b, new, out = (_axis(array, 3 + i) for i, array in enumerate(sizes.values()))
-    r = roofline.rates(p, m, g, e, dtype)
-    prefill = roofline.run(p, m, r, b, new, 0.0)
-    decode = roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)
-    kept = np.maximum(new + out, context or 0)
-    memory = roofline.memory(p, m, r, b, new, kept)
-    values = {"ttft_s": prefill.time + r.request_s, "tpot_s": decode.time}
-    values |= {"prefill_power_W": roofline.power(p, g, r, prefill), "decode_power_W": roofline.power(p, g, r, decode)}
-    values["prefill_energy_J"] = values["prefill_power_W"] * values["ttft_s"]
-    values["decode_energy_J"] = values["decode_power_W"] * values["tpot_s"] * (out - 1)
+    r = roofline.rates(p, m, g, e, np.array(roofline.DTYPES.index(dtype)), host)
+    return p, m, g, e, r, {"model": [item.id for item in models], "gpu": [item.id for item in gpus], "engine": engines}
+
+
+def _levels(p: dict[str, float], labels: dict, dtype: str) -> dict[str, np.ndarray]:
+    """Half-widths in standard deviations for each card and engine, dims as in DIMS."""
+    if dtype in ("int8", "int4"):
+        return {name: p[f"level_{name}_quantised"] for name in ("ttft", "tpot", "power")}
+    pairs = [[(gpu, engine) in calibrated() for engine in labels["engine"]] for gpu in labels["gpu"]]
+    same = np.array(pairs)[None, :, :, None, None, None]
+    return {name: np.where(same, p[f"level_{name}_known"], p[f"level_{name}_new"]) for name in ("ttft", "tpot", "power")}
+
+
+def _phase(p, g, r, e, work, steps, levels, kind: str, dtype: str, load: str) -> dict:
+    """Time of a step, power and energy of a phase, each with the bounds of its 90 % interval."""
+    time = work.time * (p["closed_time"] if load == "closed" else 1)
+    draw = roofline.power(g, r, work.joules, work.time)
+    watts = np.minimum(draw.watts * p["closed_power"], g.cap) if load == "closed" else draw.watts
+    kinds = g.memory.astype(int)
+    of_time = intervals.time_variance(p, work.shares, e, kinds)
+    unmeasured = roofline.without_tensor_cores(g, np.array(roofline.DTYPES.index(dtype))) & (kinds != 3)
+    of_time = of_time + np.where(unmeasured, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
+    of_power = intervals.power_variance(p, draw.joules, draw.floor, kinds)
+    of_energy = intervals.energy_variance(of_power, draw.joules, of_time)
+    wide = np.exp(levels[kind] * np.sqrt(of_time))
+    of_watts, of_joules = (np.exp(levels["power"] * np.sqrt(variance)) for variance in (of_power, of_energy))
+    energy, low, high = watts * time * steps, time / wide, time * wide
+    return {
+        "time": (time, low, high),
+        "power": (watts, np.maximum(watts / of_watts, g.idle), np.minimum(watts * of_watts, g.cap)),
+        "energy": (energy, np.maximum(energy / of_joules, g.idle * low * steps),
+                   np.minimum(energy * of_joules, g.cap * high * steps)),
+    }  # fmt: skip
+
+
+def windows(
+    model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16", context=None, host=1.0, load="batch"
+) -> xr.Dataset:
+    """Time, power, energy and memory of every combination, dims (model, gpu, engine, batch, prompt, output).
+
+    model, gpu: an id, a record, or several. batch, prompt, output: numbers or lists of them (tokens a sequence). engine:
+    one or several of eager, graphs, serving. dtype of weights. context: tokens of KV cache reserved for each sequence
+    (None: prompt + output). host: launch time of the host relative to the calibration's (0.5: twice as fast). load:
+    `batch` (all sequences start together) or `closed` (as many users, each asking again when answered).
+
+    ttft_s is one prefill of the whole batch, tpot_s one decode step, mean over the output; prefill gives the first token,
+    so energies are of the prefill and of output - 1 steps, whole batch. Each has `_low` and `_high`, the bounds of its
+    90 % interval. Where it does not fit, `fits` is False and the figures say what a larger memory would see.
+    Raises `Refused` for numbers below 1 and unknown words, KeyError for unknown ids.
+    """
+    p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, host)
+    (load,) = _word("load", load, LOADS)
+    sizes = {"batch": _counts("batch", batch), "prompt": _counts("prompt", prompt), "output": _counts("output", output)}
+    b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
+    levels = _levels(p, labels, dtype)
     full = {}
-    for name, value in values.items():
-        full |= {name: value, f"{name}_low": value * np.exp(-0.3), f"{name}_high": value * np.exp(0.3)}
+    for phase, kind, steps, work in (
+        ("prefill", "ttft", 1.0, roofline.run(p, m, r, b, new, 0.0)),
+        ("decode", "tpot", out - 1, roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)),
+    ):
+        found = _phase(p, g, r, e, work, steps, levels, kind, dtype, load)
+        names = {"time": f"{kind}_s", "power": f"{phase}_power_W", "energy": f"{phase}_energy_J"}
+        full |= {f"{names[key]}{end}": found[key][i] for key in names for i, end in enumerate(("", "_low", "_high"))}
+    memory = roofline.memory(p, m, r, e, b, new, np.maximum(new + out, context or 0))
     full |= {"memory_B": memory, "fits": memory <= roofline.usable(g)}
     shape = np.broadcast_shapes(*(np.shape(value) for value in full.values()))
-    data = {name: (DIMS, np.broadcast_to(value, shape)) for name, value in full.items()}
-    labels = {"model": [item.id for item in models], "gpu": [item.id for item in gpus], "engine": engines, **sizes}
-    return xr.Dataset(data, labels, {"kind": "modelled", "dtype": dtype})
+    data = {}
+    for name, value in full.items():
+        units, meaning = LABELS[name.removesuffix("_low").removesuffix("_high")]
+        level = {"interval_level": intervals.COVERED} if name.endswith(("_low", "_high")) else {}
+        data[name] = (DIMS, np.broadcast_to(value, shape), {"units": units, "long_name": meaning, **level})
+    return xr.Dataset(data, {**labels, **sizes}, {"kind": "modelled", "dtype": dtype, "load": load})
 
 
 def largest_batch(model, gpu, *, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
-    """Largest batch whose weights, KV cache and activations fit, dims (model, gpu, engine, prompt, output); 0: none."""
-    two = windows(model, gpu, batch=[1, 2], prompt=prompt, output=output, engine=engine, dtype=dtype)
-    one, each = two.memory_B.isel(batch=0), two.memory_B.diff("batch").isel(batch=0)
-    gpus = _several(gpu, spec.gpu, spec.GPU)
-    room = xr.DataArray(roofline.usable(roofline.cards(gpus, parameters())), dims="gpu", coords={"gpu": two.gpu})
-    return np.floor((room - one) / each + 1).clip(0).astype(int).drop_vars("batch", errors="ignore")
+    """Largest batch that fits, dims (model, gpu, engine, prompt, output); 0 where not even one sequence does."""
+    p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, 1.0)
+    sizes = {"prompt": _counts("prompt", prompt), "output": _counts("output", output)}
+    new, out = (_axis(array.astype(float), 4 + i) for i, array in enumerate(sizes.values()))
+    most = roofline.largest_batch(p, m, r, e, new, new + out, roofline.usable(g))
+    found = xr.DataArray(np.floor(np.maximum(most, 0)).astype(int), {**labels, "batch": [0], **sizes}, DIMS)
+    return found.isel(batch=0, drop=True).assign_attrs(long_name="largest batch that fits", units="1")
 
 
 def tree(model, gpu, *, engine="eager", dtype="fp16", batches, prompts, outputs, seed=0) -> xr.DataTree:
-    """A modelled trace of one model on one card: windows of prefill, decode and generate for all combinations."""
+    """A modelled trace of one model on one card: windows of prefill, decode and generate for every combination."""
     (shape,), (card,) = _several(model, spec.model, spec.Model), _several(gpu, spec.gpu, spec.GPU)
     data = windows(shape, card, batch=batches, prompt=prompts, output=outputs, engine=engine, dtype=dtype)
-    points = data.squeeze(["model", "gpu", "engine"]).stack(point=("batch", "prompt", "output"))
-    rows = []
-    for i in range(points.sizes["point"]):
-        at = {name: float(points[name][i]) for name in points.data_vars}
-        count = {key: int(points[name][i]) for key, name in
-                 (("batch", "batch"), ("prompt_tokens", "prompt"), ("output_tokens", "output"))}  # fmt: skip
-        rows += [_window(phase, count, at) for phase in ("prefill", "decode", "generate")]
-    asked = {"model": shape.id, "gpu": card.id, "engine": engine, "dtype": dtype, "batches": list(batches),
-             "prompt_tokens": list(prompts), "output_tokens": list(outputs), "seed": seed}  # fmt: skip
-    asked = json.dumps(asked, sort_keys=True)
+    table = data.squeeze(["model", "gpu", "engine"], drop=True).to_dataframe().reset_index().to_dict("records")
+    rows = [_window(phase, point) for point in table for phase in ("prefill", "decode", "generate")]
+    asked = {"model": shape.id, "gpu": card.id, "engine": engine, "dtype": dtype, "seed": int(seed)}
+    lists = (("batches", "batch"), ("prompt_tokens", "prompt"), ("output_tokens", "output"))
+    asked |= {name: data[dim].values.tolist() for name, dim in lists}
+    text = json.dumps(asked, sort_keys=True)
     attrs = {
-        "request": asked, "run_id": hashlib.sha256(asked.encode()).hexdigest()[:12], "status": "ok", "reason": "",
+        "request": text, "run_id": hashlib.sha256(text.encode()).hexdigest()[:12], "status": "ok", "reason": "",
         "model": shape.id, "revision": "shape only", "parameters": shape.parameters, "weights": "trained",
         "device": card.id, "device_name": card.name, "device_hash": "", "engine": engine, "dtype": dtype,
-        "attention": "modelled", "threads": 0, "load_average": math.nan, "memory_GiB": card.memory_GiB,
-        "read_bandwidth_GBps": math.nan, "matmul_GFLOPs": math.nan, "software": "footprint", "driver": "",
+        "attention": "modelled", "threads": 0, "load_average": math.nan, "memory_GiB": float(card.memory_GiB),
+        "read_bandwidth_GBps": math.nan, "matmul_GFLOPs": math.nan, "software": f"footprint {__version__}", "driver": "",
         "git_commit": "", "seed": int(seed), "start_utc": "", "energy_source": "model", "window_s": math.nan,
     }  # fmt: skip
     return trace.new("modelled", attrs, rows)
 
 
-def _window(phase: str, count: dict, at: dict) -> dict:
+def _window(phase: str, at: dict) -> dict:
     """One window of a modelled trace from the predictions at one point."""
-    batch, steps = count["batch"], count["output_tokens"] - 1
-    tokens = {"prefill": batch * count["prompt_tokens"], "decode": batch * steps}
-    tokens["generate"] = batch * (steps + 1)
-    row = {"phase": phase, **count, "repeat": 0, "iterations": 1, "tokens": tokens[phase], "lengths": "grid"}
+    batch, prompt, steps = int(at["batch"]), int(at["prompt"]), int(at["output"]) - 1
+    tokens = {"prefill": batch * prompt, "decode": batch * steps, "generate": batch * (steps + 1)}[phase]
+    row = {"phase": phase, "batch": batch, "prompt_tokens": prompt, "output_tokens": steps + 1, "repeat": 0,
+           "iterations": 1, "tokens": tokens, "lengths": "grid", "memory_B": at["memory_B"]}  # fmt: skip
+    wide = math.exp(parameters()["memory_half_width"])
+    row |= {"memory_B_low": at["memory_B"] / wide, "memory_B_high": at["memory_B"] * wide}
     if not at["fits"]:
-        memory = {f"memory_B{end}": at["memory_B"] for end in ("", "_low", "_high")}
-        return row | memory | {"status": "oom", "reason": "Weights, KV cache and activations do not fit."}
+        return row | {"status": "oom", "reason": "Weights, KV cache and activations do not fit the card."}
+    whole = at["ttft_s"] + at["tpot_s"] * steps
     for end in ("", "_low", "_high"):
         time = {"prefill": at[f"ttft_s{end}"], "decode": at[f"tpot_s{end}"] * steps}
         energy = {"prefill": at[f"prefill_energy_J{end}"], "decode": at[f"decode_energy_J{end}"]}
-        time["generate"], energy["generate"] = sum(time.values()), sum(energy.values())
-        row |= {f"duration_s{end}": time[phase], f"energy_J{end}": energy[phase], f"memory_B{end}": at["memory_B"]}
         power = {"prefill": at[f"prefill_power_W{end}"], "decode": at[f"decode_power_W{end}"]}
-        row[f"power_W{end}"] = power.get(phase, energy["generate"] / time["generate"])
+        mixed = (power["prefill"] * at["ttft_s"] + power["decode"] * at["tpot_s"] * steps) / whole
+        row[f"duration_s{end}"] = time.get(phase, sum(time.values()))
+        row[f"energy_J{end}"] = energy.get(phase, sum(energy.values()))
+        row[f"power_W{end}"] = power.get(phase, mixed)
     return row | {"status": "ok", "reason": ""}
 
 

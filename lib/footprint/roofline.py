@@ -1,200 +1,212 @@
-"""The physics under `predict`: time, power and memory of passes through a decoder, from bytes, operations and launches.
+"""The physics under `predict`: time, power and memory of a pass through a decoder, from bytes, operations and launches.
 
-A pass reads every weight and the KV cache, and multiplies. Its time on the card is
+A pass reads every weight and the KV cache, and multiplies. With read = bytes / (share x published bandwidth) and
+multiply = FLOP / (share x published peak), its time is
 
-    matrices = (t_read^p + t_multiply^p)^(1/p)      the larger of the two, softened where they are alike
-    device   = matrices + attention + activations + layers x latency of the kernels + batch x cost of a sequence
-    time     = (device^q + host^q)^(1/q)            host: launching the kernels one by one, which only `eager` waits for
+    matrices = (read^3 + multiply^3)^(1/3)                 the larger of the two, softened where they are alike
+    device   = matrices + traffic + attention + waiting    traffic: KV cache, activations; waiting: latency of kernels
+    launched = (device^4 + host^4)^(1/4)                   host: launching kernels one by one, only `eager` waits for it
+    time     = (launched^4 + limited^4)^(1/4)              limited: joules of the pass / watts that the cap leaves
 
-with t_read = bytes / (share x published bandwidth) and t_multiply = FLOP / rate. The rate is limited by the tensor cores
-(share x published peak) and by the power cap: each FLOP costs energy, so no card multiplies faster than
-(cap - idle) / (joules per FLOP), which grows with the size of the process node. Power is idle + floor + joules per byte x
-bytes/s + joules per FLOP x FLOP/s, bent towards the cap. All functions take arrays that broadcast.
+Joules grow with bytes and FLOP, so a card at its cap takes the time that its energy needs. Power is idle + floor +
+joules / time, bent towards the cap. All functions take arrays that broadcast; p holds the parameters by name.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
 from footprint import Refused, spec
 
 ENGINES = ("eager", "graphs", "serving")
-WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}  # with scales of 32 weights
-NODE_NM = {"12nm": 12.0, "8nm": 10.0, "7nm": 7.0, "5nm": 5.0, "4N": 5.0}  # Samsung's 8 nm belongs to the 10 nm class
+DTYPES = tuple(spec.DTYPE_BYTES)
+WEIGHT_BYTES = np.array([4.0, 2.0, 2.0, 1.0625, 0.5625])  # of DTYPES; quantised: a scale of 16 bits for 32 weights
+NODE_NM = {"12nm": 12.0, "8nm": 10.0, "7nm": 7.0, "5nm": 5.0, "4N": 5.0}  # Samsung's 8 nm is of the 10 nm class
+MEMORIES = ("hbm", "gddr", "gddr_ecc", "probed")
+KINDS = ("hbm", "gddr", "gddr", "probed")  # for what error correction does not change
+ON_CHIP_MB = {"Turing": 4, "Volta": 6, "Ampere": 6, "Ada": 72, "Hopper": 50}  # last-level cache; A100: 40
+CHUNK = np.array([np.inf, 512.0, np.inf])  # tokens of a sequence that an engine prefills at once (llama.cpp: 512)
+IN_FLIGHT = np.array([np.inf, 512.0, 2048.0])  # tokens of all sequences whose activations are held at once
 
 
-class Shapes(NamedTuple):
-    """Sizes of models, one array each."""
-
-    layers: np.ndarray
-    layer_weights: np.ndarray
-    head_weights: np.ndarray
-    all_weights: np.ndarray
-    width: np.ndarray
-    query: np.ndarray
-    key_value: np.ndarray
-    heads: np.ndarray
-    norms: np.ndarray
-
-
-class Cards(NamedTuple):
-    """Published (or probed) rates of cards, one array each, SI units."""
-
-    bandwidth: np.ndarray
-    peak: np.ndarray
-    memory: np.ndarray
-    cap: np.ndarray
-    idle: np.ndarray
-    node: np.ndarray
-    kind: np.ndarray  # 0 HBM, 1 GDDR, 2 GDDR that spends bandwidth on error correction, 3 probed
-    geforce: np.ndarray
-
-
-class Rates(NamedTuple):
-    """What a model reaches on a card with an engine and a dtype."""
-
-    weight_bytes: np.ndarray
-    element_bytes: float
-    bandwidth: np.ndarray
-    compute: np.ndarray
-    joule_per_flop: np.ndarray
-    joule_per_byte: np.ndarray
-    floor: np.ndarray
-    layer_s: np.ndarray
-    host_s: np.ndarray
-    sequence_s: np.ndarray
-    request_s: np.ndarray
-    activations: np.ndarray
-    scores: np.ndarray
-    cache: np.ndarray
-    chunk: np.ndarray
-    host_power: np.ndarray
-
-
-class Work(NamedTuple):
-    """One phase: seconds, bytes and operations, and the seconds of its causes."""
-
-    time: np.ndarray
-    bytes: np.ndarray
-    flops: np.ndarray
-    reading: np.ndarray
-    multiplying: np.ndarray
-    waiting: np.ndarray
+# Arrays that broadcast, SI units. Cards: node in units of 5 nm, memory as index in MEMORIES, half_rate where fp32 accumulation
+# runs at half the rate of fp16, emulates where bf16 has no tensor cores. Rates: what models reach on cards. Work: seconds of a
+# phase, its joules above the floor, d ln time / d ln of each cause. Draw: watts, d ln watts / d ln joules and / d ln floor.
+Shapes = namedtuple("Shapes", "layers layer_weights head_weights all_weights width query key_value heads norms")
+Cards = namedtuple("Cards", "bandwidth peak bytes cap idle node memory on_chip half_rate emulates")
+Rates = namedtuple(
+    "Rates",
+    "weight_bytes element_bytes read bandwidth compute byte_J flop_J capped_flop_J floor_W room_W layer_s host_s "
+    "sequence_s cache cache_J scores on_chip chunk serial",
+)
+Work = namedtuple("Work", "time joules shares")
+Draw = namedtuple("Draw", "watts joules floor")
 
 
 def shapes(models: list[spec.Model]) -> Shapes:
     """Arrays (model,) of the sizes of these models."""
     rows = [
-        (m.layers, m.layer_parameters, m.hidden * m.vocab, m.parameters, m.hidden + m.intermediate, m.heads * m.head_dim,
-         m.kv_heads * m.head_dim, m.heads, m.norms_per_layer)
+        (m.layers, m.layer_parameters, m.hidden * m.vocab, m.parameters, m.hidden + m.intermediate,
+         m.heads * m.head_dim, m.kv_heads * m.head_dim, m.heads, m.norms_per_layer)
         for m in models
     ]  # fmt: skip
     return Shapes(*np.array(rows, dtype=float).T)
 
 
-def memory_kind(gpu: spec.GPU) -> int:
-    """HBM 0; GDDR 1; GDDR of a server card, where error correction shares the bandwidth, 2; probed 3."""
+def memory_of(gpu: spec.GPU) -> int:
+    """Index in MEMORIES. GDDR of server cards (T4, L4, A10, A40, L40S) spends bandwidth on error correction."""
     if gpu.memory_type == "probed":
         return 3
-    if gpu.memory_type.startswith("HBM"):
-        return 0
-    return 1 if gpu.name.startswith("RTX") else 2
+    return 0 if gpu.memory_type.startswith("HBM") else 1 if gpu.name.startswith("RTX") else 2
 
 
-def cards(gpus: list[spec.GPU], p: dict[str, float]) -> Cards:
-    """Arrays (gpu,) of the rates of these cards; an unknown idle power is modelled as a share of the cap."""
-    for gpu in gpus:
-        if gpu.node not in NODE_NM and gpu.memory_type != "probed":
-            raise Refused(f"The node {gpu.node!r} of {gpu.id} is unknown; allowed are {', '.join(NODE_NM)}.")
+def cards(p: dict[str, float], gpus: list[spec.GPU]) -> Cards:
+    """Arrays (gpu,) of the rates of these cards; an idle power that nobody published is modelled."""
     rows = []
     for gpu in gpus:
-        kind = memory_kind(gpu)
-        share = p["idle_hbm"] if kind == 0 else p["idle_gddr"]
-        idle = gpu.idle_W if gpu.idle_W == gpu.idle_W or kind == 3 else share * gpu.tdp_W
-        cap = np.nan if kind == 3 else gpu.tdp_W
-        geforce = gpu.name.startswith("RTX") and (gpu.memory_type == "GDDR6X" or gpu.name[4:].startswith("30"))
-        rows.append((gpu.bandwidth_GBps * 1e9, gpu.peak_fp16_tflops * 1e12, gpu.memory_GiB * 2**30, cap, idle,
-                     NODE_NM.get(gpu.node, np.nan), kind, geforce))  # fmt: skip
+        memory = memory_of(gpu)
+        if gpu.node not in NODE_NM and memory != 3:
+            raise Refused(f"The node {gpu.node!r} of {gpu.id} is unknown; allowed are {', '.join(NODE_NM)}.")
+        modelled = p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
+        idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
+        if idle >= gpu.tdp_W and memory != 3:
+            raise Refused(f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed.")
+        watts = (np.nan, np.nan) if memory == 3 else (gpu.tdp_W, idle)
+        on_chip = {("Ampere", 0): 40, ("unknown", 3): 32}.get((gpu.architecture, memory), ON_CHIP_MB.get(gpu.architecture, 6))
+        half_rate = gpu.name.startswith("RTX") and (gpu.memory_type == "GDDR6X" or gpu.name[4:6] == "30")
+        rows.append((gpu.bandwidth_GBps * 1e9, gpu.peak_fp16_tflops * 1e12, gpu.memory_GiB * 2**30, *watts,
+                     NODE_NM.get(gpu.node, 5.0) / 5, memory, on_chip * 1e6, half_rate,
+                     gpu.architecture in ("Turing", "Volta")))  # fmt: skip
     return Cards(*np.array(rows, dtype=float).T)
 
 
-def soft_max(a, b, power: float):
-    """(a^power + b^power)^(1/power) for a, b >= 0, without overflow."""
-    high, low = np.maximum(a, b), np.minimum(a, b)
-    return high * (1 + (low / np.maximum(high, 1e-300)) ** power) ** (1 / power)
+def by(p: dict[str, float], name: str, words: tuple[str, ...], index, default: float = 0.0):
+    """Parameter `<name>_<word>` for an array of indices of `words`."""
+    return np.array([p.get(f"{name}_{word}", default) for word in words])[index]
 
 
-def by_engine(p: dict[str, float], name: str, engine):
-    """Parameter `<name>_<engine>` for an array of engine numbers; 0 where an engine has none."""
-    return np.array([p.get(f"{name}_{word}", 0.0) for word in ENGINES])[engine]
+def without_tensor_cores(g: Cards, dtype):
+    """Whether a dtype (array of indices) runs beside the tensor cores: fp32, and bf16 on Turing and Volta."""
+    return (dtype == 0) | ((dtype == 2) & (g.emulates > 0))
 
 
-def by_memory(p: dict[str, float], name: str, kind, probed: float):
-    """Parameter `<name>_<memory>` for an array of memory kinds."""
-    values = [p.get(f"{name}_{word}", p.get(f"{name}_gddr")) for word in ("hbm", "gddr", "gddr_ecc")]
-    return np.array([*values, probed])[np.asarray(kind, dtype=int)]
-
-
-def rates(p: dict[str, float], m: Shapes, g: Cards, engine, dtype: str = "fp16") -> Rates:
-    """Reached rates for models, cards and engine numbers that broadcast; p: the parameters by name."""
-    probed, eager = g.kind == 3, engine == 0
-    joule_per_flop = p["flop_pJ"] * 1e-12 * (g.node / 5) ** p["flop_node"]
-    # llama.cpp accumulates in fp16, which GeForce cards do at twice the published rate of fp32 accumulation
-    peak = by_engine(p, "compute", engine) * g.peak * np.where((engine == 1) & (g.geforce > 0), 2, 1)
-    capped = (g.cap - g.idle) / joule_per_flop
-    compute = np.where(probed, g.peak, peak * capped / np.hypot(peak, capped))
-    slower = {"int4": p["int4_compute"], "int8": p["int4_compute"]}.get(dtype, 1.0)
-    if dtype == "fp32":
-        slower = np.where(probed, 1.0, 8.0)  # without tensor cores
-    host = p["host_s"] * (1 + p["host_norm"] * (m.norms - 2)) * p.get(f"host_{dtype}", 1.0)
-    layer = by_engine(p, "layer_s", engine) * np.where((engine == 1) & (g.kind == 0), p["layer_hbm"], 1)
+def rates(p: dict[str, float], m: Shapes, g: Cards, engine, dtype, host: float = 1.0) -> Rates:
+    """Reached rates; engine and dtype: arrays of indices; host: launch time relative to the calibration's hosts."""
+    kind, probed, eager, graphs = g.memory.astype(int), g.memory == 3, engine == 0, engine == 1
+    quantised, fp32 = dtype >= 3, without_tensor_cores(g, dtype)
+    # llama.cpp accumulates in fp16: GeForce cards do that at twice the published rate, which is of fp32 accumulation
+    compute = by(p, "compute", ENGINES, engine) * g.peak * np.where(graphs & (g.half_rate > 0), 2, 1)
+    slower = np.where(quantised, by(p, "quantised_compute", ENGINES, engine, 1.0), np.where(fp32, p["fp32_compute"], 1))
+    room = g.cap - g.idle
+    floor = by(p, "floor", KINDS, kind) * room
+    flop_J = p["flop_pJ"] * 1e-12 * g.node ** p["flop_node"]
+    slow = np.where(kind == 0, p["layer_graphs_hbm"], 1)
+    layer = np.where(graphs, p["layer_s_graphs"] * slow, p["layer_s"]) * g.node ** p["layer_node"]
+    launch = p["host_s"] * (1 + p["host_norm"] * (m.norms - 2)) * by(p, "host", DTYPES, dtype, 1.0) * eager
+    shared = np.array([1.0, 0.0, p["cache_group_serving"]])[engine]
+    share = by(p, "bandwidth", MEMORIES, kind, 1.0)
     return Rates(
-        weight_bytes=WEIGHT_BYTES[dtype], element_bytes=4.0 if dtype == "fp32" else 2.0,
-        bandwidth=by_memory(p, "bandwidth", g.kind, 1.0) * g.bandwidth,
-        compute=compute / slower,
-        joule_per_flop=joule_per_flop, joule_per_byte=by_memory(p, "byte_J", g.kind, np.nan),
-        floor=by_memory(p, "floor", g.kind, np.nan) * (g.cap - g.idle),
-        layer_s=np.where(probed, 0, layer), host_s=np.where(probed, p["host_cpu_s"], host * eager) * m.layers,
-        sequence_s=by_engine(p, "sequence_s", engine), request_s=by_engine(p, "request_s", engine),
-        activations=by_engine(p, "activations", engine), scores=by_engine(p, "scores", engine),
-        cache=by_engine(p, "cache", engine) * np.where(eager, m.query, m.key_value),
-        chunk=np.array([np.inf, 512.0, np.inf])[engine], host_power=np.where(probed, 1.0, p["host_power"]),
-    )  # fmt: skip
+        weight_bytes=WEIGHT_BYTES[dtype],
+        element_bytes=np.where(dtype == 0, 4.0, 2.0),
+        read=share * g.bandwidth / np.where(graphs & quantised, p["quantised_read_graphs"], 1),
+        bandwidth=share * g.bandwidth,
+        compute=np.where(probed, g.peak, compute / slower),
+        byte_J=by(p, "byte_nJ", KINDS, kind) * 1e-9,
+        flop_J=flop_J,
+        capped_flop_J=flop_J * np.where(graphs, p["flop_graphs"], 1),
+        floor_W=floor,
+        room_W=room - floor,
+        layer_s=np.where(probed, 0, layer),
+        host_s=host * m.layers * np.where(probed, p["host_cpu_s"], launch),
+        sequence_s=by(p, "sequence_s", ENGINES, engine),
+        cache=np.where(eager, p["cache_eager"], 1) * m.key_value * (m.query / m.key_value) ** shared,
+        cache_J=np.where(engine == 2, p["cache_energy_serving"], 1),
+        scores=np.where(graphs, p["scores_graphs"], 0),
+        on_chip=g.on_chip * eager,
+        chunk=CHUNK[engine],
+        serial=probed,
+    )
+
+
+def soft3(a, b):
+    """(a^3 + b^3)^(1/3)."""
+    return np.cbrt(a * a * a + b * b * b)
+
+
+def soft4(a, b):
+    """(a^4 + b^4)^(1/4)."""
+    a, b = a * a, b * b
+    return np.sqrt(np.sqrt(a * a + b * b))
 
 
 def run(p: dict[str, float], m: Shapes, r: Rates, batch, new, past, chunk=np.inf) -> Work:
-    """One pass of `batch` sequences that adds `new` tokens to `past` ones each, in chunks of at most `chunk` tokens."""
+    """A pass of `batch` sequences that adds `new` tokens to `past` ones each, in chunks of at most `chunk` tokens."""
     passes = np.maximum(1, new / np.minimum(r.chunk, chunk))
-    tokens = batch * new / passes
-    past = past + (new - new / passes) / 2
-    new = new / passes
+    past, new = past + (new - new / passes) / 2, new / passes
     weights = (m.layers * m.layer_weights + m.head_weights) * r.weight_bytes
-    multiply = 2 * (m.layers * m.layer_weights * tokens + m.head_weights * batch)
+    multiply = 2 * (m.layers * m.layer_weights * new + m.head_weights) * batch
     attend = 4 * m.layers * m.query * batch * new * (past + (new + 1) / 2)
-    cache = 2 * m.layers * r.cache * r.element_bytes * batch * (past + new)
-    cache = cache + r.scores * m.layers * m.heads * tokens * (past + new)
-    cache = cache + r.activations * m.layers * m.width * r.element_bytes * tokens
-    matrices = soft_max(weights / r.bandwidth, multiply / r.compute, p["matrix_power"])
-    waiting = m.layers * r.layer_s + r.sequence_s * batch
-    device = matrices + cache / r.bandwidth + attend / r.compute + waiting
-    time = soft_max(device, r.host_s, r.host_power)
-    return Work(passes * time, passes * (weights + cache), passes * (multiply + attend), device, time - device, waiting)
+    layer_cache = 2 * r.cache * r.element_bytes * batch * (past + new)
+    cache = m.layers * layer_cache / (1 + r.on_chip * p["cache_eager"] / layer_cache)
+    rest = m.layers * batch * new * (r.scores * m.heads * (past + new) + p["activations"] * m.width * r.element_bytes)
+    read, compute = weights / r.read, multiply / r.compute
+    matrices, traffic, attention = soft3(read, compute), (cache + rest) / r.bandwidth, attend / r.compute
+    device = matrices + traffic + attention + m.layers * r.layer_s + r.sequence_s * batch
+    moved, flops = weights + r.cache_J * cache + rest, multiply + attend
+    needed = p["cap_relief"] * (r.byte_J * moved + r.capped_flop_J * flops) / r.room_W
+    launched = np.where(r.serial, device + r.host_s, soft4(device, r.host_s))
+    time = soft4(launched, np.where(r.serial, 0, needed))
+    joules = passes * (r.byte_J * moved + r.flop_J * flops)
+    return Work(passes * time, joules, _shares(r, time, launched, device, matrices, read, traffic, attention))
+
+
+def _shares(r: Rates, time, launched, device, matrices, read, traffic, attention) -> dict:
+    """d ln time / d ln of each cause."""
+    free = (launched / time) ** 2
+    free = free * free
+    busy = device / launched
+    busy = free * np.where(r.serial, busy, (busy * busy) ** 2) / device
+    reading = busy * matrices * (read / matrices) ** 3
+    multiplying = busy * (matrices + attention) - reading
+    moving = busy * traffic
+    waiting = busy * device - reading - multiplying - moving
+    host, cap = free - busy * device, 1 - free
+    return {"reading": reading, "multiplying": multiplying, "traffic": moving, "waiting": waiting, "host": host, "cap": cap}
+
+
+def power(g: Cards, r: Rates, joules, time) -> Draw:
+    """Draw of a card that spends `joules` above its floor in `time`: idle + floor + joules / time, bent below the cap."""
+    above = joules / time
+    ratio = above / r.room_W
+    ratio = ratio * ratio
+    bend = 1 + (ratio * ratio) ** 2
+    watts = g.idle + r.floor_W + above / np.sqrt(np.sqrt(np.sqrt(bend)))
+    return Draw(watts, (1 - (g.idle + r.floor_W) / watts) / bend, r.floor_W / watts)
+
+
+def memory(p: dict[str, float], m: Shapes, r: Rates, engine, batch, prompt, context):
+    """Bytes: weights, KV cache of `context` tokens a sequence, activations of the tokens at once, the engine's own."""
+    fixed, sequence, token, most = _memory(p, m, r, engine, context)
+    return fixed + batch * sequence + token * np.minimum(batch * prompt, most)
+
+
+def largest_batch(p: dict[str, float], m: Shapes, r: Rates, engine, prompt, context, available):
+    """Most sequences whose `memory` is at most `available` bytes, not rounded; below 1 where not even one fits."""
+    fixed, sequence, token, most = _memory(p, m, r, engine, context)
+    room = available - fixed
+    all_at_once = room / (sequence + token * prompt)
+    in_chunks = np.where(np.isinf(most), 0, room - token * np.minimum(most, 1e9)) / sequence
+    return np.maximum(all_at_once, in_chunks)
+
+
+def _memory(p: dict[str, float], m: Shapes, r: Rates, engine, context):
+    """Bytes that are fixed, of each sequence, of each token in flight, and how many tokens an engine has in flight."""
+    copies = np.array([p["memory_copies_eager"], 1, 1])[engine]
+    sequence = copies * 2 * m.layers * m.key_value * r.element_bytes * context
+    token = p["memory_activations"] * m.width * r.element_bytes
+    return m.all_weights * r.weight_bytes + p["memory_context_GB"] * 1e9, sequence, token, IN_FLIGHT[engine]
 
 
 def usable(g: Cards):
-    """Bytes that programs can use: the driver keeps 1.5 %, error correction in GDDR a sixteenth."""
-    return np.where(g.kind == 2, 15 / 16, 0.985) * g.memory
-
-
-def power(p: dict[str, float], g: Cards, r: Rates, work: Work):
-    """Mean watts of a card while it does `work`: between idle and cap, bent smoothly towards the cap."""
-    rise = r.floor + r.joule_per_byte * work.bytes / work.time + r.joule_per_flop * work.flops / work.time
-    room = p["cap_share"] * g.cap - g.idle
-    return g.idle + rise * room / soft_max(rise, room, 8.0)
-
-
-def memory(p: dict[str, float], m: Shapes, r: Rates, batch, prompt, context):
-    """Bytes: weights, KV cache of `context` tokens a sequence, activations of the prompt, and the engine's own."""
-    cache = 2 * m.layers * m.key_value * r.element_bytes * batch * context
-    activations = r.element_bytes * batch * prompt * m.width * p["memory_activations"]
-    return m.all_weights * r.weight_bytes + cache + activations + p["memory_context_B"]
+    """Bytes that programs can use: drivers keep 1.5 %, error correction in GDDR a sixteenth, other programs on a CPU."""
+    return np.array([0.985, 0.985, 15 / 16, 0.95])[g.memory.astype(int)] * g.bytes

@@ -53,21 +53,26 @@ def _measured(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _modelled(data: pd.DataFrame) -> pd.DataFrame:
-    def interval(name: str, factor: float, digits: int) -> list[str]:
-        columns = (data[name], data[f"{name}_low"], data[f"{name}_high"])
-        return [f"{v * factor:.{digits}f} ({a * factor:.{digits}f}–{b * factor:.{digits}f})"
-                for v, a, b in zip(*columns, strict=True)]  # fmt: skip
+    """One row a batch and a prompt: both phases side by side, each value with its interval."""
 
-    table = data[POINT].assign(
-        **{
-            "ms an iteration": interval("duration_s", 1e3, 1),
-            "power W": interval("power_W", 1, 0),
-            "energy J": interval("energy_J", 1, 1),
-            "memory GiB": interval("memory_B", 2**-30, 1),
-            "status": data["status"],
-        }
-    )
-    return table.rename(columns=lambda name: name.replace("_", " "))
+    def cell(row, name: str, factor: float) -> str:
+        if np.isnan(row[name]):
+            return "–"
+        return f"{row[name] * factor:.3g} ({row[f'{name}_low'] * factor:.3g}–{row[f'{name}_high'] * factor:.3g})"
+
+    rows = []
+    for keys, point in data.set_index("phase").groupby(POINT[1:], sort=True):
+        prefill, decode = point.loc["prefill"], point.loc["decode"]
+        step = 1e3 / (decode["output_tokens"] - 1)
+        rows.append(
+            {
+                "batch": keys[0], "prompt": keys[1], "output": keys[2], "TTFT (ms)": cell(prefill, "duration_s", 1e3),
+                "TPOT (ms)": cell(decode, "duration_s", step), "prefill (W)": cell(prefill, "power_W", 1),
+                "decode (W)": cell(decode, "power_W", 1), "decode (J a token)": cell(decode, "energy_J", 1 / decode["tokens"]),
+                "memory (GiB)": f"{decode['memory_B'] / 2**30:.1f}", "status": decode["status"],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def steps(tree: xr.DataTree) -> alt.Chart:
@@ -121,14 +126,17 @@ def modelled(tree: xr.DataTree) -> alt.Chart:
     data = data.assign(prompt=data["prompt_tokens"].astype(str) + " tokens")
     base = alt.Chart(data[["phase", "batch", "prompt", "duration_s", "duration_s_low", "duration_s_high"]]).encode(
         x=alt.X("batch:Q", scale=alt.Scale(type="log", base=2), title="batch size"),
-        strokeDash=alt.StrokeDash("prompt:N", title="prompt"),
+        detail="prompt:N",
         color=theme.colour("phase"),
     )
     band = base.mark_area(opacity=0.15).encode(
         y=alt.Y("duration_s_low:Q", title="time of one iteration (s)", scale=alt.Scale(type="log")),
         y2="duration_s_high:Q",
     )
-    line = base.mark_line(point=True).encode(y="duration_s:Q", tooltip=["phase:N", "batch:Q", "prompt:N", "duration_s:Q"])
+    dash = alt.StrokeDash("prompt:N", title="prompt")
+    line = base.mark_line(point=True).encode(
+        y="duration_s:Q", strokeDash=dash, tooltip=["phase:N", "batch:Q", "prompt:N", "duration_s:Q"]
+    )
     return (band + line).properties(width=270, height=240).facet(column=alt.Column("phase:N", title=None))
 
 

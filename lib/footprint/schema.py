@@ -4,9 +4,10 @@ import numpy as np
 
 VERSION = 1
 RUN_STATUS = ("ok", "oom", "timeout", "dead_kernel", "gpu_lost", "interrupted", "failed", "skipped")
-WINDOW_STATUS = (
+WINDOW_STATUS = (  # a sample stores the place: only ever add at the end
     "ok", "oom", "window_too_short", "disturbed", "throttled", "not_supported", "no_permission", "gpu_lost",
     "driver_mismatch", "sampler_died", "clock_jump", "counter_stuck", "counter_backwards", "mig", "vgpu", "shared_gpu",
+    "unknown",
 )  # fmt: skip
 PHASES = ("idle_bare", "idle_loaded", "prefill", "decode", "generate")
 KINDS = ("measured", "modelled")
@@ -59,14 +60,38 @@ _SHARED = {
 _MEASURED = {
     "start_s": ("f", "s", "start", "monotonic clock at the start of the window"),
     "stop_s": ("f", "s", "stop", "monotonic clock at the end of the window"),
+    "boot_s": ("f", "s", "length by the other clock", "by a clock that also counts suspension: tells a clock that jumped"),
+    "paused_s": ("f", "s", "pauses", "random pauses between iterations inside the window; their idle energy is taken off"),
+    "warmup_s": ("f", "s", "warm-up", "run at the same shape before the window until times and clocks had settled"),
+    "cooled_s": ("f", "s", "cool-down", "waited before the warm-up for the card to cool"),
+    "protocol": ("U", "", "protocol", "full, or quick (shorter windows, for CI and laptops)"),
     "counter_start_J": ("f", "J", "energy counter at the start", "NaN when there is no counter"),
     "counter_stop_J": ("f", "J", "energy counter at the end", "NaN when there is no counter"),
     "peak_memory_B": ("f", "B", "peak memory", "largest use in the window: of device memory, or resident on a CPU"),
+    "temperature_start_C": ("f", "degC", "temperature at the start", "of the device; NaN when unknown"),
     "temperature_C": ("f", "degC", "temperature", "of the device at the end of the window; NaN when unknown"),
+    "sm_clock_start_MHz": ("f", "MHz", "SM clock at the start", "NaN when unknown"),
     "sm_clock_MHz": ("f", "MHz", "SM clock", "at the end of the window; NaN when unknown"),
-    "power_limit_W": ("f", "W", "power limit", "enforced limit of the device; NaN when unknown"),
-    "throttle": ("i", "1", "throttle reasons", "NVML's bit mask at the end of the window; 0 when none or unknown"),
+    "memory_clock_start_MHz": ("f", "MHz", "memory clock at the start", "NaN when unknown"),
+    "memory_clock_MHz": ("f", "MHz", "memory clock", "at the end of the window; NaN when unknown"),
+    "power_limit_start_W": ("f", "W", "power limit at the start", "enforced limit of the device; NaN when unknown"),
+    "power_limit_W": ("f", "W", "power limit", "enforced limit of the device at the end; NaN when unknown"),
+    "throttle_start": ("i", "1", "throttle reasons at the start", "NVML's bit mask; -1 when unknown"),
+    "throttle": ("i", "1", "throttle reasons", "NVML's bit mask at the end of the window; -1 when unknown"),
+    "other_processes": ("i", "1", "other processes", "of others that compute on the card, at either end; -1 when unknown"),
+    "cpu_share": ("f", "1", "busy share of the cores", "share of all cores that was busy in the window"),
     "foreign_cpu_share": ("f", "1", "foreign CPU share", "share of all cores that other processes used in the window"),
+    "package_start_J": ("f", "J", "processor energy at the start", "RAPL, summed over packages; NaN without"),
+    "package_stop_J": ("f", "J", "processor energy at the end", "RAPL, wrap-around taken out; NaN without"),
+    "dram_start_J": ("f", "J", "host memory energy at the start", "RAPL, summed over packages; NaN without"),
+    "dram_stop_J": ("f", "J", "host memory energy at the end", "RAPL, wrap-around taken out; NaN without"),
+    "host_status": ("U", "", "host status", "ok, or why there is no host energy: one of the window statuses"),
+    "counter_tick_s": ("f", "s", "counter tick", "period in which the counter moves, by the sensor card; NaN unknown"),
+    "power_update_s": ("f", "s", "power update period", "by the sensor card; NaN unknown"),
+    "power_average_s": ("f", "s", "averaging window", "length that one power reading averages, by the sensor card"),
+    "power_duty": ("f", "1", "duty cycle", "share of the time that the power readings see, by the sensor card"),
+    "gain": ("f", "1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
+    "gain_bound": ("f", "1", "bound of the gain", "largest relative error that the gain may have left"),
 }
 _MODELLED = {
     f"{name}{bound}": ("f", units, long_name + said, f"{meaning}{said}")
@@ -84,7 +109,10 @@ SCHEMA = {
         "shared": {},
         "measured": {
             "time_s": ("f", "s", "time", "monotonic clock of the sample"),
-            "power_W": ("f", "W", "power", "instantaneous power, or what energy_source names"),
+            "power_W": ("f", "W", "power", "instantaneous power, or what energy_source names; NaN where a call failed"),
+            "counter_J": ("f", "J", "energy counter", "read together with the power; NaN without"),
+            "code": ("i", "1", "status of the reading", "its place in the list of window statuses, from 0"),
+            "cpu_s": ("f", "s", "processor time", "that the sampling process had used so far"),
         },
         "modelled": {},
     },

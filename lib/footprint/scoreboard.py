@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from footprint import findings, spec
+from footprint import findings, spec, verdicts
 
 SURE = 0.95  # probability from which a verdict is plain
 LIKELY = 0.75
@@ -73,20 +73,16 @@ def phases_differ(pairs: pd.DataFrame) -> dict:
     model, batch = differ.idxmax()[:2]
     at = both.loc[differ.idxmax()]["ratio"]
     because = (
-        f"Furthest apart for {findings.label(model)} at batch {batch}: T4 over RTX 6000 Ada is {at['prefill']:.2f} in prefill "
-        f"and {at['decode']:.2f} in decode; phases disagree at {((both['ratio'] > 1).nunique(axis=1) > 1).mean():.0%} of points."
+        f"Furthest apart for {findings.label(model)} at batch {batch}: T4 over RTX 6000 Ada is {at['prefill']:.2f} in "
+        f"prefill and {at['decode']:.2f} in decode; phases disagree at "
+        f"{((both['ratio'] > 1).nunique(axis=1) > 1).mean():.0%} of points."
     )
     return _row(differ.max(), because, ratios["kind"])
 
 
-def batching_helps(pairs: pd.DataFrame) -> dict:
-    """H4: a larger batch takes less energy a generated token, until memory runs out."""
-    decode = findings.at(pairs, phase="decode").dropna(subset=["energy_per_token_J"])
-    curves = decode.sort_values("batch").groupby(["model", "device", "prompt_tokens"])["energy_per_token_J"]
-    falls = curves.apply(lambda column: (column.diff().dropna() <= 0).all())
-    saving = (curves.first() / curves.last()).median()
-    because = f"Energy a token falls with every doubling in {falls.sum()} of {len(falls)} curves, {saving:.0f} times in all (median)."
-    return _row(falls.mean(), because, decode["kind"])
+def by_carbon(judge: Callable[[pd.DataFrame], tuple]) -> Callable[[pd.DataFrame], dict]:
+    """A judge of `verdicts` as a judge of this table."""
+    return lambda pairs: _row(*judge(pairs))
 
 
 JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
@@ -95,7 +91,13 @@ JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
     "H1": newer_is_faster,
     "H2": older_wins_small,
     "H3": phases_differ,
-    "H4": batching_helps,
+    "A3": by_carbon(verdicts.regions_differ),
+    "A4": by_carbon(verdicts.making_differs),
+    "A5": by_carbon(verdicts.both_matter),
+    "A6": by_carbon(verdicts.joint_choice_saves),
+    "H4": by_carbon(verdicts.batching_helps),
+    "H5": by_carbon(verdicts.visible_where_clean),
+    "H6": by_carbon(verdicts.least_is_not_fastest),
 }
 
 

@@ -1,143 +1,190 @@
-"""Many runs: a matrix in TOML, one papermill process a run, each result whole or absent, none done twice."""
+"""Many runs: each a process of its own, each result whole or absent, none done twice, none lost."""
 
-import getpass
-import itertools
-import json
+import contextlib
 import os
-import platform
-import re
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
+import threading
 import time
-import tomllib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from footprint import Refused, provenance, trace, workload
+from footprint import Refused, devices, launch, ledger, results, spec
+from footprint.launch import STOP, Run
 
-FINAL = ("ok", "oom")  # statuses of runs that need no second try
+TRIES = 2  # how often a run is tried in one sweep that fails in a way that may pass
+FINE = ("ok", "oom", "skipped")
+Tell = Callable[..., None]
 
 
-def plan(path: str | Path, matrix: str) -> list[tuple[str, dict]]:
-    """The runs of one matrix of a TOML file: (notebook, checked request) each, in the order of the file.
+def quiet(event: str, run: Run | None = None, **facts) -> None:
+    """Tell nobody."""
 
-    Raises `Refused` for a missing file, an unknown matrix or notebook, or a parameter that the notebook refuses.
+
+class Sweep(NamedTuple):
+    """What the runs of a sweep share."""
+
+    folder: Path
+    tell: Tell
+    known: dict[str, set[str]]  # devices by name: what their traces may call them; empty where a scheduler decides
+    full: list[Run]  # runs that ran out of memory before their first point
+    seen: dict  # heads of traces that were read
+
+    def find(self, one: Run, done: dict | None = None) -> tuple | None:
+        """The finished run (device, status, trace) that is what `one` asks for, on a device that it may mean."""
+        done = results.finished(self.folder, self.seen) if done is None else done
+        for device, status, path in done.get(one.key, []):
+            if one.device not in self.known or device in self.known[one.device]:
+                return device, status, path
+        return None
+
+    def end(self, one: Run, outcome: dict) -> dict:
+        """Note and tell how a run ended."""
+        if outcome["status"] == "oom" and not outcome.get("file"):
+            self.full.append(one)
+        self.tell("end", one, **outcome)
+        return {"run": one, **outcome}
+
+
+def run(
+    runs: list[Run], folder: str | Path, tell: Tell = quiet, tries: int = TRIES, scheduler: str = ""
+) -> list[dict]:  # fmt: skip
+    """Execute the runs that `folder` does not hold yet; returns an outcome for each: run, status, reason, file, ...
+
+    tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler: address of a Dask
+    scheduler; without one, several GPUs of this machine share the runs out, and all others go one after the other.
+    Raises `Refused` when the device of a run is not there at all.
     """
+    devices_ = () if scheduler else {one.device for one in runs} - {""}
+    sweep = Sweep(Path(folder), tell, {name: devices.identities(name) for name in devices_}, [], {})
+    logged = ledger.note(folder, "sweep", runs=len(runs), scheduler=bool(scheduler))
+    outcomes, queue, done = {}, deque(), results.finished(folder, sweep.seen)
+    for index, one in enumerate(runs):
+        there = sweep.find(one, done)
+        if there:
+            outcomes[index] = sweep.end(one, already(there))
+        else:
+            queue.append((index, one, 1))
+    with stoppable(tell):
+        for (index, one, count), outcome in _engine(queue, sweep, scheduler):
+            if outcome["again"] and count < tries and not STOP["asked"]:
+                ledger.note(folder, "retry", key=one.key, run=one.label, reason=outcome["reason"])
+                tell("retry", one, reason=outcome["reason"])
+                queue.append((index, one, count + 1))
+                continue
+            outcomes[index] = sweep.end(one, outcome)
+            facts = {name: outcome.get(name) for name in ("status", "reason", "seconds", "joules", "device")}
+            place = os.path.relpath(outcome["file"], folder) if outcome.get("file") else None
+            logged &= ledger.note(folder, "end", key=one.key, run=one.label, file=place, **facts)
+    for index, one in enumerate(runs):
+        if index not in outcomes:
+            outcomes[index] = sweep.end(one, ended("interrupted", "Not started: the sweep was stopped."))
+    if not logged:
+        tell("line", line="the event log could not be written")
+    return [outcomes[index] for index in range(len(runs))]
+
+
+def _engine(queue: deque, sweep: Sweep, scheduler: str) -> Iterator:
+    """Yields (item of the queue, outcome) until the queue is empty; the queue may grow meanwhile."""
+    cards = {device: len(found) for device, found in sweep.known.items() if device != "cpu"}
+    if scheduler or sum(cards.values()) > 1:
+        from footprint import cluster
+
+        if scheduler or cluster.available(sweep.tell):
+            yield from cluster.spread(queue, sweep, scheduler, cards)
+            return
+    while queue and not STOP["asked"]:
+        item = queue.popleft()
+        yield item, one_of(item[1], sweep)
+
+
+def one_of(one: Run, sweep: Sweep) -> dict:
+    """Do one run here, unless another process does or did it; never raises for what goes wrong with the run."""
+    smaller = prune(one, sweep.full)
+    if smaller:
+        return ended("skipped", f"Not tried: {smaller} ran out of memory there before its first point.")
+    sweep.tell("start", one)
+    ledger.note(sweep.folder, "start", key=one.key, run=one.label)
     try:
-        blocks = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refused(f"There is no sweep file at {path}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise Refused(f"The sweep file {path} is not TOML ({error}).") from None
-    if matrix not in blocks:
-        raise Refused(f"There is no matrix {matrix!r} in {path}; there are {', '.join(blocks)}.")
-    runs = []
-    for block in blocks[matrix]:
-        fixed = {key: value for key, value in block.items() if key not in ("notebook", "each")}
-        notebook, each = block.get("notebook"), block.get("each", {})
-        if notebook not in workload.PARAMETERS:
-            allowed = " or ".join(workload.PARAMETERS)
-            raise Refused(f"The notebook of matrix {matrix!r} is {notebook!r}; allowed is {allowed}.")
-        for values in itertools.product(*each.values()):
-            varied = dict(zip(each, values, strict=True))
-            runs.append((notebook, workload.request(notebook, **fixed, **varied)))
-    return runs
+        while not STOP["asked"]:
+            with results.claim(sweep.folder, scratch_name(one, sweep)) as scratch:
+                there = scratch and sweep.find(one)
+                if there:
+                    return already(there)
+                if scratch:
+                    outcome = launch.attempt(one, scratch, lambda line: sweep.tell("line", one, line=line))
+                    return place(one, outcome, scratch, sweep.folder)
+            time.sleep(devices.POLL_S)
+    except OSError as error:
+        return ended("failed", f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.")
+    return ended("interrupted", "Stopped while another sweep did this run.")
 
 
-def finished(folder: str | Path) -> dict[str, Path]:
-    """What was asked of the finished runs below `folder`, and where each trace lies."""
-    done = {}
-    for path in sorted(Path(folder).rglob("[!.]*.nc")):
+def scratch_name(one: Run, sweep: Sweep) -> str:
+    """Name of the claim on a run: what is asked, and of which device."""
+    return f"{one.key}-{devices.digest('+'.join(sorted(sweep.known.get(one.device, ()))))[:6]}"
+
+
+def place(one: Run, outcome: dict, scratch: Path, folder: Path) -> dict:
+    """Move the results of a run from `scratch` to their place, or apart when it failed; returns the outcome."""
+    if outcome["status"] == "ok" and (scratch / "run.nc").exists():
         try:
-            run = trace.load(path).attrs
-        except Refused:
-            continue  # `gather` names such files; here they only do not count as done
-        if run["status"] in FINAL:
-            done[run["request"]] = path
-    return done
+            tree, file = results.settle(scratch, folder)
+        except Refused as broken:
+            return outcome | {"status": "failed", "reason": str(broken), "again": True}
+        again = tree.attrs["status"] in ("gpu_lost", "failed")
+        return outcome | {key: tree.attrs[key] for key in ("status", "reason")} | {"file": file, "again": again}
+    if outcome["status"] == "ok":
+        outcome |= {"status": "failed", "reason": "The notebook ended without a trace.", "again": True}
+    return outcome | {"page": results.keep_failed(scratch, folder, one.request["model"], one.key)}
 
 
-def run(runs: list[tuple[str, dict]], folder: str | Path, say: Callable[[str], None] = print) -> dict[str, str]:
-    """Execute the runs that `folder` does not hold yet, one after the other; returns each one's status by its label."""
-    done, statuses, began, fresh = finished(folder), {}, time.monotonic(), 0
-    for index, (notebook, request) in enumerate(runs):
-        label = f"{notebook} {request['model']} on {request.get('gpu') or request['device']}"
-        if provenance.asked(request) in done:
-            statuses[label] = "ok"
-            say(f"[{index + 1}/{len(runs)}] {label}: already there")
-            continue
-        left = (time.monotonic() - began) / fresh * (len(runs) - index) if fresh else None
-        say(f"[{index + 1}/{len(runs)}] {label}" + (f" (about {left / 60:.0f} min left)" if left else ""))
-        statuses[label] = execute(notebook, request, Path(folder), say)
-        fresh += 1
-    return statuses
+def ended(status: str, reason: str) -> dict:
+    """The outcome of a run that did not even begin."""
+    return {"status": status, "reason": reason, "again": False, "seconds": 0.0}
 
 
-def execute(notebook: str, request: dict, folder: Path, say: Callable[[str], None]) -> str:
-    """One papermill process: the executed notebook and its trace move to their place together, or not at all."""
-    root = provenance.root()
-    template = root / "notebooks" / f"{notebook}.ipynb"
-    if not template.exists():
-        raise Refused(f"There is no notebook {template.name} here; run this from a checkout of the project.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".run-") as scratch:
-        page, result = Path(scratch) / "run.ipynb", Path(scratch) / "run.nc"
-        parameters = json.dumps({**request, "out": str(result.resolve())})
-        command = [sys.executable, "-m", "papermill", str(template), str(page), "-y", parameters,
-                   "--no-progress-bar", "--stdout-file", "-", "--cwd", str(root)]  # fmt: skip
-        code, complaint = _stream(command, say)
-        if code or not result.exists():
-            say(f"  failed: {complaint}")
-            _keep_failed(page, folder, notebook, request)
-            return "failed"
-        tree = trace.load(result)
-        target = trace.place(tree, folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(scrub(page.read_text(encoding="utf-8"), notebook, target.stem), encoding="utf-8")
-        os.replace(page, target.with_suffix(".ipynb"))
-        os.replace(result, target)
-        say(f"  {tree.attrs['status']}: {os.path.relpath(target)}")
-        return tree.attrs["status"]
+def already(there: tuple) -> dict:
+    """The outcome of a run that was finished before."""
+    return ended(there[1], "Already there.") | {"file": there[2]}
 
 
-def _stream(command: list[str], say: Callable[[str], None]) -> tuple[int, str]:
-    """Run a command in a process group of its own, pass its lines on; returns the exit code and the reason it gave."""
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
-        try:
-            for line in child.stdout:
-                say(f"  {line.rstrip()}")
-            code = child.wait()
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            raise
-        errors.seek(0)
-        lines = [line.strip() for line in errors if line.strip()]
-    refused = [line for line in lines if line.startswith("Refused: ")]
-    return code, (refused or lines or ["no reason was given"])[-1]
+# -- models that cannot fit -------------------------------------------------------------------------------------------
 
 
-def _keep_failed(page: Path, folder: Path, notebook: str, request: dict) -> None:
-    """Keep the notebook of a failed run for reading, apart from the finished ones and without names or paths."""
-    if page.exists():
-        target = folder / ".failed" / f"{notebook}-{workload.slug(request['model'])}.ipynb"
-        target.parent.mkdir(exist_ok=True)
-        page.write_text(scrub(page.read_text(encoding="utf-8"), notebook, target.stem), encoding="utf-8")
-        shutil.move(page, target)
+def prune(one: Run, full: list[Run]) -> str:
+    """The model that ran out of memory where this run, with as many weights or more, would go; empty when none did."""
+    for other in full:
+        same = all(one.request.get(name) == other.request.get(name) for name in ("device", "dtype", "engine"))
+        if same and one.device and _parameters(one) >= _parameters(other) > 0:
+            return other.request["model"]
+    return ""
 
 
-def scrub(text: str, notebook: str, stem: str) -> str:
-    """An executed notebook without host name, user name or absolute paths, and with relative ones in its record."""
-    text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{stem}.\1", text)
-    for secret, stand_in in ((str(provenance.root()), "."), (sys.prefix, "venv"), (str(Path.home()), "~")):
-        text = text.replace(secret, stand_in)
-    for secret in (platform.node(), getpass.getuser()):
-        text = re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", "someone", text) if len(secret) > 3 else text
-    page = json.loads(text)
-    record = page["metadata"].get("papermill", {})
-    record |= {"input_path": f"notebooks/{notebook}.ipynb", "output_path": f"{stem}.ipynb"}
-    return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
+def _parameters(one: Run) -> int:
+    try:
+        return spec.model(one.request["model"]).parameters
+    except (KeyError, ValueError, OSError):
+        return 0  # a hub id: unknown until it is loaded
+
+
+@contextlib.contextmanager
+def stoppable(tell: Tell) -> Iterator[None]:
+    """SIGINT and SIGTERM once: finish the current windows and stop; twice: stop now."""
+
+    def handler(number: int, frame) -> None:
+        said = "stopping after the current window; once more stops now" if not STOP["asked"] else "stopping now"
+        tell("line", line=said)
+        launch.stop()
+
+    STOP["asked"] = 0
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

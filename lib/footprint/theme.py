@@ -12,13 +12,16 @@ import altair as alt
 import pandas as pd
 
 COLOURS = {
-    "prefill": "#c2693d", "decode": "#3f7fb5", "generate": "#7a6fb0", "idle_bare": "#8a8a8a", "idle_loaded": "#a3937b",
-    "t4": "#2f9079", "T4": "#2f9079", "rtx-6000-ada": "#b3589a", "RTX 6000 Ada": "#b3589a", "cpu": "#8d8255", "other": "#8a8f98",
+    "prefill": "#c2693d", "decode": "#3f7fb5", "generate": "#7a6fb0", "idle_bare": "#8a8a8a", "idle_loaded": "#94836a",
+    "t4": "#2f9079", "T4": "#2f9079", "rtx-6000-ada": "#b3589a", "RTX 6000 Ada": "#b3589a",
+    "cpu": "#8d8255", "other": "#8a8f98",
     "CA-QC": "#3a9bb8", "US-CAL-CISO": "#b58a2e", "US-NW-PACE": "#8c6a5d",
-    "operational": "#c98a1b", "embodied": "#7465b3",
+    "eager": "#c2693d", "graphs": "#2f9079", "serving": "#7465b3",
+    "operational": "#b87a10", "embodied": "#7465b3",
     "measured": "#2f9079", "modelled": "#8a8f98", "trained": "#3f7fb5", "random": "#8a8f98",
 }  # fmt: skip
 DOMAINS = {
+    "engine": ["eager", "graphs", "serving"],
     "card": ["T4", "RTX 6000 Ada"], "phase": ["prefill", "decode", "generate"], "weights": ["trained", "random"],
     "pair": ["t4", "rtx-6000-ada", "other"], "kind": ["measured", "modelled"], "part": ["operational", "embodied"],
     "zone": ["CA-QC", "US-CAL-CISO", "US-NW-PACE"],
@@ -28,7 +31,7 @@ SHAPES = {"measured": "circle", "modelled": "diamond", "mixed": "triangle", "pre
           "embodied": "square"}  # fmt: skip
 STATUSES = ("measured", "modelled", "published", "derived", "unverified")
 VEGA_LITE = "6.4"
-LONG = 48  # a text of more characters gets a wider column
+LONG, SHORT = 48, 20  # a text of more characters gets a wider column, one of fewer is not broken
 
 
 def colour(field: str, title: str | None = None, **options) -> alt.Color:
@@ -51,9 +54,10 @@ def _look() -> alt.theme.ThemeConfig:
              "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
     words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
              "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
+    symbols = {"symbolOpacity": 1, "symbolBaseFillColor": "currentColor", "symbolBaseStrokeColor": "currentColor"}
     config = {
-        "background": "transparent", "font": "inherit", "view": {"stroke": None, "continuousWidth": 620},
-        "axis": quiet, "legend": {**words, "orient": "top", "symbolType": "circle"}, "header": {**words, "labelPadding": 6},
+        "background": "transparent", "view": {"stroke": None, "continuousWidth": 620},
+        "axis": quiet, "legend": {**words, **symbols, "orient": "top"}, "header": {**words, "labelPadding": 6},
         "mark": {"color": "currentColor"}, "text": {"color": "currentColor"}, "rule": {"color": "currentColor"},
         "point": {"strokeWidth": 1.6}, "line": {"strokeWidth": 1.8},
     }  # fmt: skip
@@ -109,30 +113,39 @@ def say(text: str):
     return Markdown(" ".join(text.split()))
 
 
+def _cell(value, digits: int) -> tuple[str, str]:
+    """Class and content of a table's cell."""
+    if isinstance(value, Page):
+        return "", value
+    if isinstance(value, str):
+        return "text" if len(value) > LONG else "", badge(value) if value in STATUSES else html.escape(value)
+    if pd.isna(value):
+        return "number", "–"
+    if isinstance(value, int) or abs(value) >= 10**digits:
+        return "number", f"{value:,.0f}"
+    return "number", f"{value:#.{digits}g}".rstrip(".")
+
+
 def table(frame: pd.DataFrame, digits: int = 3) -> Page:
     """A table for a page: numbers to the right with `digits` significant digits, statuses as badges, a box that scrolls."""
-
-    def cell(value) -> tuple[str, str]:
-        if isinstance(value, Page):
-            return "", str(value)
-        if isinstance(value, str):
-            kind = "text" if len(value) > LONG else ""
-            return kind, badge(value) if value in STATUSES else html.escape(value)
-        if pd.isna(value):
-            return "number", "–"
-        return "number", f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}g}" if abs(
-            value
-        ) < 1e3 else f"{value:,.0f}"
-
-    columns = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
-    rows = []
-    for row in frame.itertuples(index=False):
-        cells = [cell(value.item() if hasattr(value, "item") else value) for value in row]
-        rows.append("<tr>" + "".join(f'<td class="{kind}">{text}</td>' for kind, text in cells) + "</tr>")
-    body = "".join(rows)
-    return Page(
-        f'<div class="table-box"><table class="plain"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+    plain = [[value.item() if hasattr(value, "item") else value for value in row] for row in frame.itertuples(index=False)]
+    rows = [[_cell(value, digits) for value in row] for row in plain]
+    head = "".join(
+        f'<th scope="col"{" class=number" if any(row[i][0] == "number" for row in rows) else ""}>{html.escape(str(name))}</th>'
+        for i, name in enumerate(frame.columns)
     )
+    body = "".join("<tr>" + "".join(f'<td class="{kind}">{text}</td>' for kind, text in row) + "</tr>" for row in rows)
+    whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return Page(f'<div class="table-box">{whole}</div>')
+
+
+def figures(items: list[tuple[str, str, str, str]]) -> Page:
+    """A row of numbers, each with a word before it, a sentence after it and the page that explains it."""
+    boxes = [
+        f'<div><a href="{page}.html">{html.escape(word)}</a><b>{html.escape(number)}</b><span>{html.escape(said)}</span></div>'
+        for word, number, said, page in items
+    ]
+    return Page(f'<div class="figures">{"".join(boxes)}</div>')
 
 
 def bundle() -> str:

@@ -40,22 +40,28 @@ def new(
         "windows": {
             name: [window.get(name, empty[spec[0]]) for window in windows] for name, spec in variables("windows", kind).items()
         },
-        "samples": {name: samples.get(name, []) for name in variables("samples", kind)},
-        "steps": {name: steps.get(name, []) for name in variables("steps", kind)},
+        "samples": _filled(samples, variables("samples", kind), empty),
+        "steps": _filled(steps, variables("steps", kind), empty),
     }
     groups = {"/": xr.Dataset(attrs={"schema_version": VERSION, "kind": kind, **attrs})}
     for group, arrays in columns.items():
         known = variables(group, kind)
         groups[f"/{group}"] = xr.Dataset(
             {
-                name: (DIMS[group], np.asarray(values, dtype=NUMPY[known[name][0]]), _attrs(group, known[name]))
+                name: (DIMS[group], np.asarray(values, dtype=NUMPY[known[name][0]]), described(group, known[name]))
                 for name, values in arrays.items()
             }
         )
     return check(xr.DataTree.from_dict(groups))
 
 
-def _attrs(group: str, spec: tuple[str, str, str, str]) -> dict:
+def _filled(given: Mapping, known: Mapping, empty: Mapping) -> dict:
+    length = max((len(values) for values in given.values()), default=0)
+    return {name: given[name] if name in given else [empty[spec[0]]] * length for name, spec in known.items()}
+
+
+def described(group: str, spec: tuple[str, str, str, str]) -> dict:
+    """Attributes that a variable with this entry in the schema has."""
     level = {"interval_level": 0.9} if "quantile" in spec[3] else {}
     return {"units": spec[1], "long_name": spec[2], **level}
 
@@ -109,13 +115,23 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Write a checked trace so that `path` holds all of it or is left as it was (temporary file, fsync, rename)."""
     path = Path(path)
     check(tree, path.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encoding = {f"/{group}": {v: {"zlib": True} for v in tree[group].data_vars if tree[group][v].dtype.kind in "if"}
+    encoding = {f"/{group}": {v: {"zlib": True} for v in tree[group].data_vars if _pays(tree[group][v])}
                 for group in SCHEMA}  # fmt: skip
+    return whole(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
+
+
+def _pays(values: xr.DataArray) -> bool:
+    """Whether to compress: a short array would only grow by what says how, and open later."""
+    return values.dtype.kind in "if" and values.size > 512
+
+
+def whole(path: Path, write: Callable[[str], object]) -> Path:
+    """Let `write` make the file at `path`, which then holds all of it or is left as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.close(handle)
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        write(temporary)
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
@@ -146,6 +162,21 @@ def load(path: str | Path) -> xr.DataTree:
     return check(tree, path.name)
 
 
+def names(folder: str | Path) -> list[str]:
+    """The traces below `folder`, relative to it and sorted. What is hidden is left out: it is not finished."""
+    found = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = "" if here == str(folder) else os.path.relpath(here, folder) + os.sep
+        found += [inside + name for name in files if name.endswith(".nc") and not name.startswith(".")]
+    return sorted(found, key=lambda name: name.split(os.sep))
+
+
+def files(folder: str | Path) -> list[Path]:
+    """Paths of the traces below `folder` (see `names`)."""
+    return [Path(folder, name) for name in names(folder)]
+
+
 def gather(folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset()) -> xr.Dataset:
     """One Dataset along `window` over all traces below `folder`, run attributes as coordinates of the windows.
 
@@ -153,7 +184,7 @@ def gather(folder: str | Path, each: Callable = lambda tree: tree["windows"].to_
     in a warning and in the attribute `rejected`, never hidden; without any trace the result has no window.
     """
     found, rejected = [], []
-    for path in sorted(Path(folder).rglob("[!.]*.nc")):
+    for path in files(folder):
         try:
             tree = load(path)
             found.append(_labelled(each(tree), tree.attrs, path))

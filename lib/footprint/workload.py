@@ -122,6 +122,7 @@ PARAMETERS = {
         "repeats": (3, _whole(1)),
         "window_s": (1.0, _number(float, 0.01, 3600, "seconds from 0.01 to 3600 are allowed")),
         "warmup_s": (1.0, _number(float, 0, 3600, "seconds from 0 to 3600 are allowed")),
+        "quick": (False, lambda value: _one_of("true", "false")(str(value).lower()) == "true"),
         "threads": (0, _whole(0)),
     },
     "predict": {

@@ -1,0 +1,25 @@
+"""Run every benchmark (or those named) and print its rows: `python -m benchmarks [overhead]`."""
+
+import sys
+
+import pandas as pd
+
+from benchmarks import overhead
+
+BENCHMARKS = {
+    "overhead": overhead.rows,
+}
+
+
+def main(names: list[str]) -> int:
+    """Print the rows of each benchmark as a table; the exit code is 1 when a row fails its own limit."""
+    failed = False
+    for name in names or BENCHMARKS:
+        table = pd.DataFrame(BENCHMARKS[name]())
+        print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
+        failed |= "ok" in table and not table["ok"].all()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""What the sampler costs: its share of a core, and the wall time of the same work with and without it.
+
+Wall ratios on a small machine have a floor of some percent, so an A/A row (nothing against nothing) stands beside them;
+the share of a core is the sharp number. The driver's calls are those of a fake NVML that spins for 0.17 or 2.4 ms.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from footprint import engine, sampler, workload
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import fake
+
+PAIRS, WORK_S, SHARE_S = 15, 0.7, 10.0
+CALLS = {"0.17 ms calls": (0.00017, 0.01), "2.4 ms calls": (0.0024, 0.05)}  # seconds, largest share of a core
+
+
+def rows() -> list[dict]:
+    """One row for A/A, one for each cost of a call: wall ratio (median, quartiles), share of a core, rate."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        script = fake.install(patch, fake.build(Path(folder)), Path(folder) / "script")
+        work = decode()
+        base = ratios(work, nullcontext, nullcontext)
+        low, high = np.quantile(base, (0.25, 0.75))
+        found = [row("A/A", base)]
+        for name, (seconds, limit) in CALLS.items():
+            script(fake.square(60, 300, 0.5), latency=seconds, spin=1)
+            used, rate = share()
+            measured = ratios(work, nullcontext, lambda: sampler.sampling("cuda:0"))
+            inside = low <= np.median(measured) <= high
+            found.append(row(f"sampler, {name}", measured) | {
+                "core_share_pct": 100 * used, "limit_pct": 100 * limit, "rate_hz": rate, "inside_AA_quartiles": inside,
+                "ok": used <= limit,
+            })  # fmt: skip
+    return [{"ok": True} | line for line in found]
+
+
+def row(name: str, measured: np.ndarray) -> dict:
+    """Median and quartiles of wall ratios."""
+    low, median, high = np.quantile(measured, (0.25, 0.5, 0.75))
+    return {"what": name, "pairs": len(measured), "ratio": median, "q25": low, "q75": high}
+
+
+def ratios(work: Callable, without: Callable, beside: Callable) -> np.ndarray:
+    """Wall time of `work` in one context over that in the other, pair by pair, the order turned each time."""
+    found = []
+    for index in range(PAIRS):
+        order = ((0, without), (1, beside)) if index % 2 else ((1, beside), (0, without))
+        seconds = {which: timed(work, context()) for which, context in order}
+        found.append(seconds[1] / seconds[0])
+    return np.array(found)
+
+
+def timed(work: Callable, context: AbstractContextManager) -> float:
+    """Seconds of `work` alone: what the context needs to begin and end is not counted."""
+    with context:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+
+def decode() -> Callable:
+    """Greedy decoding with a small random model, as often as fills about 0.7 s."""
+    subject = engine.load(workload.request("profile", model="llama-24m"))
+    once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33)
+    once()
+    count = max(1, round(WORK_S / sum(once())))
+
+    def work() -> None:
+        for _ in range(count):
+            once()
+
+    return work
+
+
+def share() -> tuple[float, float]:
+    """Share of one core that the sampler uses in ten seconds beside nothing, and its rate in Hz."""
+    with sampler.sampling("cuda:0") as recording:
+        time.sleep(SHARE_S)
+    seen = recording.columns
+    passed = seen["time_s"][-1] - seen["time_s"][0]
+    return (seen["cpu_s"][-1] - seen["cpu_s"][0]) / passed, (len(seen["time_s"]) - 1) / passed

@@ -1,0 +1,89 @@
+"""What the book adds to Sphinx: equations become MathML at build time, so that pages show them without script or network; a
+number is never parted from its unit by a line's end; the page of a run has the run's name and its trace; and chapters are
+executed side by side."""
+
+import os
+import re
+
+from docutils.nodes import SkipNode, Text, literal, paragraph, title
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.addnodes import download_reference
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+
+SAME = {r"\\(begin|end){(align\*?|split)}": r"\\\1{aligned}", r"\\bar\b": r"\\overline", r"\\dots\b": r"\\ldots"}
+
+UNIT = re.compile(r"(?<=\d) (?=(%|[kMG]?[WJ]\b|k?Wh\b|m?s\b|k?g\b|GB\b|GiB\b|mm²))")
+
+
+def convert(node, block: bool) -> str:
+    """MathML of an equation; what the converter does not know is a warning, and so an error of the build."""
+    source = node.astext()
+    for written, known in SAME.items():
+        source = re.sub(written, known, source)
+    try:
+        return tex2mathml(source, as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("equation: %s", error, location=node)
+        return f"<code>{node.astext()}</code>"
+
+
+def inline(writer, node) -> None:
+    """An equation within a line."""
+    writer.body.append(convert(node, block=False))
+    raise SkipNode
+
+
+def display(writer, node) -> None:
+    """An equation on a line of its own, with its number where it has one."""
+    identity = f' id="{node["ids"][0]}"' if node["ids"] else ""
+    number = f'<span class="eqno">({get_node_equation_number(writer, node)})</span>' if node.get("number") else ""
+    writer.body.append(f'<div class="equation"{identity}>{convert(node, block=True)}{number}</div>')
+    raise SkipNode
+
+
+class Together(SphinxPostTransform):
+    """A space between a number and its unit does not break."""
+
+    default_priority = 900
+
+    def run(self) -> None:
+        for text in list(self.document.findall(Text)):
+            if UNIT.search(text) and "xml:space" not in text.parent:
+                text.parent.replace(text, Text(UNIT.sub("\u00a0", text)))
+
+
+class RunPage(SphinxTransform):
+    """All runs of a template have its heading: put the run's name there, and a link to its trace."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        folder, device, run = ("", *self.env.docname.split("/"))[-3:]
+        if folder not in ("runs", "local"):
+            return
+        heading = next(self.document.findall(title))
+        heading.clear()
+        heading += Text(f"{run} on {device}")
+        trace = download_reference("", "", literal("", f"{run}.nc"), reftarget=f"{run}.nc", refdoc=self.env.docname)
+        heading.parent.insert(2, paragraph("", "The trace of this run: ", trace))
+
+
+def side_by_side(app: Sphinx, config) -> None:
+    """Let Sphinx read several pages at a time; two extensions that work after all are read only fail to say so."""
+    for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
+        app.extensions[name].parallel_read_safe = True
+    app.parallel = min(4, os.cpu_count() or 1)
+
+
+def setup(app: Sphinx) -> dict:
+    """Register the parts; the renderer has the name `mathml`."""
+    app.connect("config-inited", side_by_side)
+    app.add_transform(RunPage)
+    app.add_post_transform(Together)
+    app.add_html_math_renderer("mathml", (inline, None), (display, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

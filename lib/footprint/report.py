@@ -1,0 +1,124 @@
+"""A finished sweep for others: an RO-Crate around its files, and its windows as a flat table."""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from footprint import Refused, energy, ledger, provenance, results, trace
+
+NEEDED = "A report needs rocrate: pip install 'footprint[sweep]'."
+MOST_MB = 20.0  # all committed runs together
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+SECRET = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|mnt|data)/[\w.-]+|GPU-[0-9a-f]{8}-")
+
+
+def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
+    """Write `windows.csv`, `windows.parquet` and `ro-crate-metadata.json` into a folder of runs; returns the files.
+
+    Raises `Refused` when there is no trace or rocrate is not installed; without pyarrow the Parquet file is left out.
+    """
+    folder = Path(folder)
+    if not importlib.util.find_spec("rocrate"):
+        raise Refused(NEEDED)
+    data = trace.frame(energy.gather(folder))
+    if not len(data):
+        raise Refused(f"There is no trace below {folder}.")
+    data["file"] = [str(Path(path).relative_to(folder)) for path in data["file"]]
+    tables = [folder / "windows.csv"]
+    trace.whole(tables[0], lambda path: data.to_csv(path, index=False))
+    if importlib.util.find_spec("pyarrow"):
+        tables.append(folder / "windows.parquet")
+        trace.whole(tables[1], lambda path: data.to_parquet(path, index=False))
+    else:
+        say("no Parquet: pip install 'footprint[sweep]'")
+    crate = _crate(folder, data, tables)
+    text = json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False) + "\n"
+    place = folder / "ro-crate-metadata.json"
+    trace.whole(place, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    return [*tables, place]
+
+
+def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
+    """The crate: each run an action with its notebook as the instrument, trace and page as results."""
+    from rocrate.rocrate import ROCrate
+
+    crate, runs, notebooks = ROCrate(), data.drop_duplicates("file").set_index("file"), {}
+    models, places = (", ".join(sorted(set(runs[column]))) for column in ("model", "device"))
+    crate.name = "Runs of The Footprint of a Token"
+    crate.description = f"{len(runs)} runs, {len(data)} windows: {models} on {places}"
+    crate.license = "https://www.apache.org/licenses/LICENSE-2.0"
+    crate.datePublished = max((text[:10] for text in runs["start_utc"] if text), default="2026")
+    facts = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
+    crate.root_dataset["conformsTo"] = _entity(crate, PROFILE, facts)
+    for file, run in runs.iterrows():
+        _action(crate, folder, file, run, notebooks)
+    for table in tables:
+        kind = "text/csv" if table.suffix == ".csv" else "application/vnd.apache.parquet"
+        _file(crate, folder, table, kind, "all windows with derived energies, a row each")
+    if (folder / ledger.PLACE).exists():
+        _file(crate, folder, folder / ledger.PLACE, "application/jsonl", "event log of the sweep")
+    return crate
+
+
+def _action(crate, folder: Path, file: str, run: pd.Series, notebooks: dict) -> None:
+    """The run whose trace is `file`, with the notebook that made it."""
+    page, made = (folder / file).with_suffix(".ipynb"), [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
+    record = {}
+    if page.exists():
+        record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
+        made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
+    kind, digest = "predict" if run["kind"] == "modelled" else "profile", record.get("notebook_sha256", "unknown")
+    if (kind, digest) not in notebooks:
+        facts = {"@type": "SoftwareApplication", "name": f"notebooks/{kind}.ipynb", "sha256": digest}
+        facts["softwareVersion"] = record.get("git_commit") or run["git_commit"] or "unknown"
+        facts["softwareRequirements"] = record.get("environment", [])
+        notebooks[kind, digest] = _entity(crate, f"#{kind}-{digest[:12]}", facts)
+    ending = "Completed" if run["run_status"] in results.FINAL else "Failed"
+    facts = {
+        "name": f"{run['run_status']}: {run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}",
+        "description": run["request"], "actionStatus": f"http://schema.org/{ending}ActionStatus",
+    }  # fmt: skip
+    facts |= {"startTime": run["start_utc"]} if run["start_utc"] else {}
+    crate.add_action(notebooks[kind, digest], f"#{file}", result=made, properties=facts)
+
+
+def _entity(crate, name: str, facts: dict):
+    from rocrate.model import ContextEntity
+
+    return crate.add(ContextEntity(crate, name, facts))
+
+
+def _file(crate, folder: Path, path: Path, kind: str, about: str):
+    facts = {"name": path.name, "description": about, "encodingFormat": kind, "contentSize": str(path.stat().st_size),
+             "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
+    return crate.add_file(path, str(path.relative_to(folder)), properties=facts)
+
+
+def check(folder: str | Path) -> list[str]:
+    """What keeps a folder of runs from being sent to others, a sentence each; nothing when it is fit."""
+    folder, faults, size, names = Path(folder), [], 0, trace.names(folder)
+    for name in names:
+        path, page = folder / name, (folder / name).with_suffix(".ipynb")
+        try:
+            run = trace.load(path).attrs
+        except Refused as error:
+            faults.append(str(error))
+            continue
+        if run["status"] not in results.FINAL:
+            faults.append(f"{name} is not finished: {run['status']}. {run['reason']}")
+        if not page.exists():
+            faults.append(f"{name} has no executed notebook beside it.")
+            continue
+        size += path.stat().st_size + page.stat().st_size
+        said = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
+        found = SECRET.search(said) or re.search(re.escape(str(provenance.root())) + r"\b", said)
+        if found:
+            faults.append(f"{name} or its page names a place or a serial number of this machine: {found[0]}.")
+    if size > MOST_MB * 2**20:
+        faults.append(f"The folder holds {size / 2**20:.0f} MiB; {MOST_MB:.0f} are allowed for all runs together.")
+    return faults if names else ["There is no trace in it."]

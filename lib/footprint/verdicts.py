@@ -1,0 +1,198 @@
+"""Judges of the claims that carbon decides (A3 to A6, H4 to H6), by every embodied approach.
+
+A draw is a world: a claim is true or not in each, and its probability is the share of worlds in which it is. Each judge
+takes the six pairs' points and returns (probability, why, kinds of evidence); how a claim is read stands in its docstring.
+"""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from footprint import carbon, served, spec, totals
+
+MATTERS = 0.05  # share of the total from which a part counts as visible
+WORTH = 0.01  # share of the total from which a saving counts
+SATURATED = 1.1  # a doubling of the batch that gains less throughput than this finds the card saturated
+OLD, NEW = "t4", "rtx-6000-ada"
+N = 1000
+
+
+def _points(pairs: pd.DataFrame) -> xr.Dataset:
+    """The points of the shortest prompt, which every pair serves at the largest batches."""
+    return served.requests(pairs).isel(prompt=0, output=0)
+
+
+def _kinds(points: xr.Dataset) -> list[str]:
+    return sorted(set(points["kind"].values.ravel()))
+
+
+def agreed(odds: xr.DataArray) -> float:
+    """One probability for all approaches: the least certain one; one half where they disagree, so that none decides."""
+    low, high = float(odds.min()), float(odds.max())
+    return low if low >= 0.5 else high if high <= 0.5 else 0.5
+
+
+def _by_approach(odds: xr.DataArray) -> str:
+    """Probabilities by approach in words."""
+    return "; ".join(f"{name} {float(odds.sel(approach=name)):.0%}" for name in odds.approach.values)
+
+
+def regions_differ(pairs: pd.DataFrame) -> tuple:
+    """A3: the three regions keep one order in every year and on both bases; the energy is the same, so it cancels."""
+    years = xr.concat([totals.grids(year=year) for year in range(2021, 2026)], "year")
+    both = totals.grids(basis=["lifecycle", "direct"])
+    kept = [(years.diff("zone") > 0).values.ravel(), (both.diff("zone") > 0).values.ravel()]
+    ratio = both.sel(zone="US-NW-PACE") / both.sel(zone="CA-QC")
+    because = (
+        f"One run emits {float(ratio[0]):.0f} times as much in PacifiCorp East as in Quebec on a lifecycle basis and "
+        f"{float(ratio[1]):.0f} times on a direct one; California lies between, in each year from 2021 to 2025."
+    )
+    return float(np.concatenate(kept).mean()), because, ["published"]
+
+
+def making_differs(pairs: pd.DataFrame) -> tuple:
+    """A4: the card with the larger die and memory takes more to make, by every approach."""
+    kg = totals.card_kg([OLD, NEW], n=N)
+    ratio = kg.sel(gpu=NEW, drop=True) / kg.sel(gpu=OLD, drop=True)
+    odds, middle = (ratio > 1).mean("draw"), ratio.median("draw")
+    parts = carbon.embodied([OLD, NEW], "teardown")
+    share = parts["embodied_kg"].sel(component=["die", "memory"]).sum("component") / parts["total_kg"]
+    old, new = spec.gpu(OLD), spec.gpu(NEW)
+    because = (
+        f"{new.die_mm2 / old.die_mm2:.2f} times the die area and {new.memory_GiB / old.memory_GiB:.0f} times the memory take "
+        f"{float(middle.min()):.1f} to {float(middle.max()):.1f} times the emissions by approach; die and memory are "
+        f"{float(share.min()):.0%} to {float(share.max()):.0%} of a torn-down card."
+    )
+    return agreed(odds), because, ["modelled"]
+
+
+def _embodied_share(points: xr.Dataset) -> xr.DataArray:
+    """Median over the points of the embodied share of the total, by draw, zone and approach."""
+    tokens = totals.per_token(points, n=N)
+    return (tokens["embodied_g"] / totals.total(tokens)).median(["model", "gpu", "batch"])
+
+
+def _range(share: xr.DataArray, zone: str) -> str:
+    middle = share.sel(zone=zone).median("draw")
+    return f"{float(middle.min()):.1%} to {float(middle.max()):.1%}"
+
+
+def both_matter(pairs: pd.DataFrame) -> tuple:
+    """A5: each part is visible somewhere: embodied on the cleanest of the three grids, operational on the dirtiest."""
+    points = _points(pairs)
+    share = _embodied_share(points)
+    odds = ((share.sel(zone="CA-QC") >= MATTERS) & (1 - share.sel(zone="US-NW-PACE") >= MATTERS)).mean("draw")
+    because = (
+        f"Embodied is {_range(share, 'CA-QC')} of the total in Quebec by approach, the rest is operational "
+        f"(at least {MATTERS:.0%} counts as visible): {_by_approach(odds)}."
+    )
+    return agreed(odds), because, _kinds(points)
+
+
+def visible_where_clean(pairs: pd.DataFrame) -> tuple:
+    """H5: the embodied share is visible in Quebec and not in PacifiCorp East."""
+    points = _points(pairs)
+    share = _embodied_share(points)
+    odds = ((share.sel(zone="CA-QC") >= MATTERS) & (share.sel(zone="US-NW-PACE") < MATTERS)).mean("draw")
+    because = (
+        f"Embodied share by approach: {_range(share, 'CA-QC')} in Quebec, {_range(share, 'US-NW-PACE')} in PacifiCorp East "
+        f"({MATTERS:.0%} is the line): {_by_approach(odds)}."
+    )
+    return agreed(odds), because, _kinds(points)
+
+
+def batching_helps(pairs: pd.DataFrame) -> tuple:
+    """H4: each doubling of the batch that is no saturation yet takes less energy and less carbon for a generated token."""
+    points = served.requests(pairs).isel(output=0)
+    tokens = totals.per_token(points, n=N)
+
+    def step(values: xr.DataArray) -> xr.DataArray:
+        first, second = (values.isel(batch=part).drop_vars(["batch", "status"]) for part in (slice(-1), slice(1, None)))
+        return second / first
+
+    over = step(tokens["busy_s"]) > 1 / SATURATED
+    energy, carbon_ = (step(values) for values in (tokens["energy_J"], totals.total(tokens)))
+    falls = (over | ~(energy > 1)) & (over | ~(carbon_ > 1))
+    odds = falls.all(["model", "gpu", "prompt", "batch", "zone"]).mean("draw")
+    curves = tokens["energy_J"].median("draw")
+    times = float((curves.sel(batch=1) / curves.min("batch")).median())
+    because = (
+        f"The best batch takes {times:.0f} times less energy a token than batch 1 (median of pairs and lengths); no doubling "
+        f"before saturation (less than {SATURATED - 1:.0%} more throughput) costs more: {_by_approach(odds)}."
+    )
+    return agreed(odds), because, _kinds(points)
+
+
+def choices(points: xr.Dataset, n: int = N) -> xr.Dataset:
+    """What the joint choice of card and batch saves over the choice for one carbon alone, in each world.
+
+    saving_operational and saving_embodied: share of the total saved over the choice by that carbon alone, by model, zone,
+    approach and draw; 0 where both choices are the same.
+    """
+    tokens = totals.per_token(points, n=n).stack(config=("gpu", "batch"))
+    whole = totals.total(tokens).fillna(np.inf)
+    least = whole.min("config")
+    found = {}
+    for name in ("operational", "embodied"):
+        alone = tokens[f"{name}_g"].fillna(np.inf).argmin("config")
+        picked = whole.isel(config=alone).drop_vars(["config", "gpu", "batch"], errors="ignore")
+        found[f"saving_{name}"] = 1 - least / picked
+    return xr.Dataset(found)
+
+
+def joint_choice_saves(pairs: pd.DataFrame) -> tuple:
+    """A6: for some model and region the choice by operational carbon alone is not the best, and so for embodied alone."""
+    points = _points(pairs)
+    found = choices(points)
+    best = found.max(["model", "zone"])
+    odds = ((best["saving_operational"] > WORTH) & (best["saving_embodied"] > WORTH)).mean("draw")
+    changed, most = (found > WORTH).mean(), best.quantile(0.95, "draw").max()
+    because = (
+        f"The choice by operational carbon alone is not the best in {float(changed['saving_operational']):.0%} of settings "
+        f"and worlds (weighing both saves up to {float(most['saving_operational']):.0%}, 95th percentile), that by embodied "
+        f"alone in {float(changed['saving_embodied']):.0%} (up to {float(most['saving_embodied']):.0%}); both somewhere: "
+        f"{_by_approach(odds)}."
+    )
+    return agreed(odds), because, _kinds(points)
+
+
+AXES = {
+    "region": ("zone", {}),
+    "batch": ("batch", {}),
+    "lifetime": ("lifetime_years", {"lifetime_years": (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)}),
+    "utilisation": ("utilisation", {"utilisation": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)}),
+}
+
+
+def _wins(points: xr.Dataset, n: int, **settings) -> xr.DataArray:
+    """Whether the old card emits less (1) or not (0), draw by draw; NaN where one cannot serve."""
+    use = {name: xr.DataArray(list(values), {name: list(values)}) for name, values in settings.items()}
+    whole = totals.total(totals.per_token(points, n=n, **use))
+    old, new = (whole.sel(gpu=name, drop=True) for name in (OLD, NEW))
+    return (old < new).where(old.notnull() & new.notnull())
+
+
+def flips(points: xr.Dataset, n: int = N) -> xr.DataArray:
+    """Whether the card of least carbon changes along an axis, at some other setting: (axis, approach, draw)."""
+    found = []
+    for dim, settings in AXES.values():
+        wins = _wins(points, n, **settings)
+        changed = wins.max(dim) > wins.min(dim)
+        found.append(changed.any([name for name in changed.dims if name not in ("approach", "draw")]))
+    return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
+
+
+def least_is_not_fastest(pairs: pd.DataFrame) -> tuple:
+    """H6: somewhere the slower card emits less, and each of region, batch, lifetime and utilisation changes the card."""
+    points = _points(pairs)
+    time = served.drawn(points, N)["time_s"].sum("phase", skipna=False)
+    slower = time.sel(gpu=OLD, drop=True) > time.sel(gpu=NEW, drop=True)
+    less = (slower & (_wins(points, N) == 1)).any(["model", "batch", "zone"])
+    changed = flips(points)
+    odds = (less & changed.all("axis")).mean("draw")
+    axes = ", ".join(f"{name} in {float(changed.sel(axis=name).mean()):.0%}" for name in AXES)
+    because = (
+        f"The slower card emits less at some point in {float(less.mean()):.0%} of the worlds; the card of least carbon "
+        f"changes with the {axes}; all of it: {_by_approach(odds)}."
+    )
+    return agreed(odds), because, _kinds(points)

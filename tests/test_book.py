@@ -1,0 +1,140 @@
+"""The book as it lies in the repository: its contents, its figures, its numbers; and as built, its links."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from browser import HTML
+from footprint import schema, spec
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "book").glob("*.md"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+CELL = re.compile(r"```\{code-cell\} python\n(.*?)```", re.DOTALL)
+# Numbers that are names, units of a definition, or part of a sentence about the set-up; all others are computed.
+NAMES = re.compile(
+    r"\b(?:1B|3B|7B|RTX\s+6000|batch 1|16 bits|128 (?:tokens|generated)|CC BY 4\.0|20\d\d|CO2)\b"
+    r"|\bPython 3\.\d+(?: or 3\.\d+)?|\b9[05] %|\b[1-9]\.\s"
+)
+NUMBER = re.compile(r"(?<![\w`{#.\-])\d+(?:\.\d+)?(?![\w`}])")
+
+
+def in_toc(node) -> list[str]:
+    """All files and globs below a node of the table of contents."""
+    if isinstance(node, list):
+        return [name for item in node for name in in_toc(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[key] for key in ("root", "file", "glob") if key in node]
+    return own + [name for key in ("parts", "chapters", "sections") for name in in_toc(node.get(key, []))]
+
+
+def prose(chapter: Path) -> str:
+    """A chapter without front matter, code, equations, tables and figures: what its author typed."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", chapter.read_text(), flags=re.DOTALL)
+    for drop in (r"```.*?```", r"\$\$.*?\$\$[^\n]*", r"\$[^$\n]*\$", r"`[^`]*`", r"^\|.*$", r"\{[^}]*\}"):
+        text = re.sub(drop, "", text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def test_every_chapter_is_in_the_contents_and_the_contents_are_there():
+    listed = [name for name in in_toc(TOC) if "*" not in name]
+    assert all((ROOT / f"{name}.md").exists() for name in listed)
+    assert {f"book/{path.stem}" for path in CHAPTERS} == set(listed)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_types_in_no_numbers(chapter):
+    typed = NUMBER.findall(NAMES.sub("", prose(chapter)))
+    assert not typed, f"typed-in numbers: {typed}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_every_figure_is_numbered_captioned_and_named_once(chapter):
+    for cell in CELL.findall(chapter.read_text()):
+        if re.search(r"^charts\w*\.\w+\(", cell, re.MULTILINE):
+            assert re.search(r"mystnb:\n  figure:\n    name: fig-[\w-]+\n    caption: \|\n      \S", cell), cell
+
+
+def test_figure_names_and_labels_are_unique():
+    text = "\n".join(path.read_text() for path in CHAPTERS)
+    names = re.findall(r"name: (fig-[\w-]+)", text) + re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE)
+    names += re.findall(r"\$\$ \((eq-[\w-]+)\)", text)
+    assert len(names) == len(set(names))
+
+
+def test_every_chapter_opens_with_its_finding():
+    for part in TOC["parts"][0]["chapters"]:
+        text = (ROOT / f"{part['file']}.md").read_text()
+        opening = text[text.index("\n# ") :].split("\n## ")[0]
+        assert "**" in opening, f"{part['file']} has no finding in bold before its first section"
+
+
+def test_the_schema_page_is_printed_from_the_schema():
+    page = HTML / "book" / "schema.html"
+    text = page.read_text()
+    for group in schema.SCHEMA:
+        for kind in ("measured", "modelled"):
+            for name in schema.variables(group, kind):
+                assert f">{name}<" in text
+    assert all(f">{name}<" in text for name in schema.ATTRS)
+
+
+class Anchors(HTMLParser):
+    """Ids and links of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+
+
+def test_no_internal_link_is_broken():
+    pages = {path.resolve(): Anchors(path.read_text()) for path in HTML.rglob("*.html")}
+    assert len(pages) > 15
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or link.startswith("#!"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists() or (parts.fragment and target in pages and parts.fragment not in pages[target].ids):
+                broken.append(f"{path.relative_to(HTML.resolve())} -> {link}")
+    assert not broken, broken
+
+
+def test_runs_have_their_trace_beside_them():
+    pages = {path.with_suffix("") for path in (ROOT / "notebooks" / "runs").rglob("*.ipynb")}
+    traces = {path.with_suffix("") for path in (ROOT / "notebooks" / "runs").rglob("*.nc")}
+    assert pages == traces and len(pages) >= 6
+
+
+def test_the_environment_file_reads_the_same_requirements():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert {"pip": ["-r requirements.txt"]} in environment["dependencies"]
+    assert "-c constraints.txt" in (ROOT / "requirements.txt").read_text()
+
+
+def test_committed_runs_name_nobody_and_no_place():
+    for path in (ROOT / "notebooks" / "runs").rglob("*.*"):
+        data = path.read_bytes()
+        for secret in (b"/home/", b"/root/", b"/work/", b"/tmp/", b"/Users/"):
+            assert secret not in data, f"{path.name} holds {secret.decode()}"
+
+
+def test_the_paper_is_cited_with_its_claims_not_its_recalled_values():
+    recalled = {row["value"] for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"}
+    for chapter in CHAPTERS:
+        assert not recalled & set(NUMBER.findall(prose(chapter)))

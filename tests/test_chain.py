@@ -1,0 +1,100 @@
+"""The whole chain in real time beside a scripted card: model, windows, sampler, trace, joules; through papermill too."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fake
+from footprint import energy, mlperf, profile, sensor, trace, workload
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
+SMALL = {"model": "llama-24m", "batches": [1], "prompt_tokens": [8], "output_tokens": [5], "quick": True, "warmup_s": 0.0}
+NEVER = 10**9
+
+
+@pytest.fixture
+def beside(gpu, monkeypatch, tmp_path):
+    """Script a card that stands in as the instrument of a CPU run; returns the moment at which its script begins."""
+    monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
+    monkeypatch.setattr(sensor, "QUICK_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+
+    def script(points, **keys) -> float:
+        epoch = time.monotonic()
+        gpu(points, epoch=epoch, **keys)
+        return epoch
+
+    return script
+
+
+def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
+    monkeypatch.setattr(profile, "PHASES", ("decode",))  # one phase: this takes real seconds
+    points = fake.square(100, 300, 0.37)
+    epoch = beside(points, latency=1e-4)
+    request = workload.request("profile", **SMALL, window_s=2.05, repeats=1, threads=1)
+    _, tree = profile.run(request, lambda line: None)
+    data = energy.windows(tree)
+    assert tree.attrs["energy_source"] == "nvml_counter" and tree.attrs["device_name"] == "FAKE GPU"
+    assert tree.attrs["device"] == "fake-gpu" and set(data["protocol"].values) == {"quick"}
+    assert set(data["energy_status"].values) <= {"ok", "disturbed"} and data.sizes["window"] == 3
+    ends = zip(data["start_s"].values - epoch, data["stop_s"].values - epoch, strict=True)
+    true = np.array([fake.energy(points, start, stop) for start, stop in ends])
+    assert ((data["energy_J_low"] <= true) & (true <= data["energy_J_high"])).all()
+    assert np.allclose(data["energy_J"] + 200 * data["paused_s"], true, rtol=0.06)
+    assert (data["sampler_share"] < 0.1).all() and (data["sampling_rate_hz"] > 5).all()
+    (record,) = mlperf.records(tree)
+    assert record["measurement_method"] == "nvml" and record["prefill_energy_joules"] is None
+    assert record["generation_energy_joules"] == pytest.approx((data["energy_J"] / data["iterations"]).values[-1])
+
+
+def test_a_card_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
+    beside(fake.constant(100), faults=[("temperature", 15, 8, 0.0, NEVER)])
+    request = workload.request("profile", **SMALL, window_s=0.1, repeats=4, threads=1)
+    _, tree = profile.run(request, lambda line: None)
+    states = list(tree["windows"]["status"].values)
+    assert tree.attrs["status"] == "gpu_lost" and tree.attrs["reason"]
+    assert states[-1] == "gpu_lost" and set(states[:-1]) <= {"ok", "disturbed"} and 2 < len(states) < 14
+    assert np.isnan(energy.windows(tree)["energy_J"]).all(), "0.1 s is too short for any energy"
+
+
+def test_an_error_of_torch_keeps_the_windows_until_then(beside, monkeypatch):
+    beside(fake.constant(100))
+    real, calls = profile.attempt, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("unspecified launch failure")
+        return real(*arguments)
+
+    monkeypatch.setattr(profile, "attempt", failing)
+    _, tree = profile.run(workload.request("profile", **SMALL, window_s=0.05, repeats=1, threads=1), lambda line: None)
+    assert tree.attrs["status"] == "failed" and "launch failure" in tree.attrs["reason"]
+    assert tree["windows"].sizes["window"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("points", "keys"),
+    [
+        (fake.square(100, 300, 0.5), {"latency": 0.0024}),
+        (fake.square(280, 320, 0.13), {"span": 0.025, "blind": 1}),
+        (fake.constant(250), {"gain": 0.95, "faults": [("counter", 3, *fake.ALWAYS), ("counter_field", 3, *fake.ALWAYS)]}),
+    ],
+)
+def test_papermill_reaches_the_scripted_card(beside, tmp_path, points, keys):
+    epoch = beside(points, **keys)
+    given = {**SMALL, "window_s": 3.0, "repeats": 2, "threads": 1, "out": str(tmp_path / "run.nc")}
+    options = [str(part) for name, value in given.items() for part in ("-p", name, value)]
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(tmp_path / "out.ipynb"), *options, "--no-progress-bar"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    data = energy.windows(trace.load(tmp_path / "run.nc"))
+    ends = zip(data["start_s"].values - epoch, data["stop_s"].values - epoch, strict=True)
+    true = np.array([fake.energy(points, start, stop) for start, stop in ends])
+    assert set(data["energy_status"].values) <= {"ok", "disturbed"}
+    assert ((data["energy_J_low"] <= true) & (true <= data["energy_J_high"])).mean() >= 0.9
