@@ -1,13 +1,17 @@
-"""Run every benchmark (or those named) and print its rows: `python -m benchmarks [overhead]`."""
+"""Run every benchmark (or those named) and print its rows: `python -m benchmarks [overhead efficiency pairs ...]`."""
 
 import sys
 
 import pandas as pd
 
-from benchmarks import overhead
+from benchmarks import overhead, sweeps
 
 BENCHMARKS = {
     "overhead": overhead.rows,
+    "efficiency": sweeps.efficiency,
+    "pairs": sweeps.pairs,
+    "gather": sweeps.gather,
+    "integral": sweeps.integral,
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from footprint import charts, findings, scoreboard, spec, theme, totals, validation
+from footprint import charts, findings, spec, theme, totals
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +58,6 @@ def test_cards_are_all_there():
     assert set(drawn["name"]) == {spec.gpu(name).name for name in spec.gpus()}
 
 
-def test_the_scoreboard_draws_each_claim(pairs):
-    board = scoreboard.table(pairs)
-    assert list(rows(charts.scoreboard(board))["id"]) == [row["id"] for row in spec.table("published")]
-
-
-def test_coverage_counts_points(pairs):
-    assert rows(charts.coverage(pairs))["points"].sum() == len(pairs)
-
-
-def test_closure_and_bound_draw_what_they_are_given():
-    one = {"model": "llama-24m", "place": "committed", "batch": 1, "prompt_tokens": 8, "repeat": 0, "closure": 1.01}
-    assert rows(charts.closure(pd.DataFrame([one])))["closure"].item() == 1.01
-    cpu = {"model": "llama-24m", "dtype": "fp32", "parameters": 1, "bound_tokens_per_s": 10.0, "tokens_per_s": 8.0,
-           "least": 7.0, "most": 9.0, "share": 0.8, "weights": "random"}  # fmt: skip
-    assert rows(charts.bound(pd.DataFrame([cpu])))["name"].item() == "LLaMA 24M (test size), fp32"
-
-
 def test_the_headline_stacks_both_carbons_of_each_bar(pairs):
     numbers = totals.headline(pairs)
     drawn = rows(charts.headline(numbers))
@@ -82,14 +65,6 @@ def test_the_headline_stacks_both_carbons_of_each_bar(pairs):
     bar = drawn[(drawn["name"] == "Llama 2 7B") & (drawn["card"] == "T4") & (drawn["region"] == "Quebec")]
     assert bar["grams"].sum() == pytest.approx((one["operational_mg"] + one["embodied_mg"]) * 1e3)
     assert (bar["low"] < bar["grams"].sum()).all() and (bar["grams"].sum() < bar["high"]).all()
-
-
-def test_left_out_measurements_are_drawn_a_panel_a_quantity():
-    left_out = validation.residuals()
-    drawn = rows(charts.predicted(left_out))
-    assert set(drawn["what"]) == set(validation.QUANTITIES.values()) and len(drawn) < 2500
-    table = validation.summary(left_out, "gpu")
-    assert rows(charts.errors(table, "gpu"))["rows"].sum() == len(left_out)
 
 
 def test_the_readme_shows_the_figure_of_the_committed_runs():

@@ -1,19 +1,22 @@
 """Dask: real scheduler and workers in processes of their own, a worker that dies, and what is said without Dask."""
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 import light
-from footprint import Refused, cluster, launch, plan, results, sweep, trace
+from footprint import Refused, cluster, devices, launch, plan, results, sweep, trace
 
 pytest.importorskip("distributed")
 NVML = '''
@@ -56,17 +59,20 @@ def scheduler(place):
         port = free.getsockname()[1]
     started = []
 
-    def start(*command):
-        child = subprocess.Popen([sys.executable, "-m", "distributed.cli." + command[0], *command[1:]], cwd=place,
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    def start(*command, **environ):
+        command = [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen(command, cwd=place, env={**os.environ, **environ}, start_new_session=True, **silent)
         started.append(child)
         return child
 
     address = f"tcp://127.0.0.1:{port}"
     start("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    yield address, lambda: start("dask_worker", address, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard")
+    options = ("--nthreads", "1", "--resources", "GPU=1", "--no-dashboard")
+    yield address, lambda **environ: start("dask_worker", address, *options, **environ)
     for child in started:
-        os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 
@@ -124,6 +130,28 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(place, scheduler):
     assert outcomes[3]["reason"] == "ValueError: nonsense."
     assert len(light.pairs(place / "out")) == 5 and not list((place / "out").glob(".run-*"))
     alone_on_each(place / "out")
+
+
+@pytest.mark.slow
+def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, gpu, monkeypatch):
+    gpu(cards=2)
+    monkeypatch.delenv("PYTHONPATH")
+    address, worker = scheduler
+    for card in ("cuda:0", "cuda:1"):
+        worker(FOOTPRINT_FAKE_GPU=card)
+    shutil.copy(Path(__file__).parents[1] / "notebooks" / "profile.ipynb", place / "notebooks")
+    rest = "quick = true\nwindow_s = 0.05\nwarmup_s = 0\nbatches = [1]\nprompt_tokens = [8]\noutput_tokens = [4]\nrepeats = 1"
+    light.matrix(
+        place / "sweep.toml", f"""[[m]]\nnotebook = "profile"\nmodel = "llama-24m"\neach = {{ seed = [1, 2, 3, 4] }}\n{rest}"""
+    )
+    outcomes = sweep.run(plan.matrix(place / "sweep.toml", "m"), place / "out", scheduler=address)
+    assert [outcome["status"] for outcome in outcomes] == ["ok"] * 4
+    found = alone_on_each(place / "out")
+    assert found.keys() == {devices.digest(f"GPU-FAKE-{card}") for card in (0, 1)}
+    assert {outcome["device"] for outcome in outcomes} == set(found)
+    assert all(outcome["joules"] > 0 for outcome in outcomes)
+    threads = {results.raw.head(place / "out" / name)["threads"] for name in trace.names(place / "out")}
+    assert threads == {os.cpu_count()} or os.environ.get("OMP_NUM_THREADS")
 
 
 @pytest.mark.slow

@@ -53,15 +53,16 @@ def by_hand(windows: xr.Dataset, zone: str, rate: float | None, ttft_s: float, t
     return found
 
 
-def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch):
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
+    generator = np.random.default_rng(count)
     refused = 0
-    for _ in range(200):
+    for _ in range(count):
         windows = invented(generator)
         monkeypatch.setattr(predict, "windows", lambda *_, w=windows, **__: w)
         zone = str(generator.choice(totals.ZONES))
         rate = None if generator.random() < 0.5 else float(np.exp(generator.uniform(0, 8)))
-        limits = {"ttft_s": float(np.exp(generator.uniform(-2, 3))), "tpot_s": float(np.exp(generator.uniform(-4, -1)))}
+        limits = {"ttft_s": float(np.exp(generator.uniform(-4, 2))), "tpot_s": float(np.exp(generator.uniform(-4.5, -1.5)))}
         expected = by_hand(windows, zone, rate, **limits)
         asked = {"tokens_per_s": rate, "output": 101, "approach": "ACT", "n": 1} | limits
         if not expected:
@@ -75,7 +76,7 @@ def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch):
         assert (best["gpu"], best["engine"], best["batch"]) == name
         assert (best["mean_g"], best["count"]) == pytest.approx(expected[name])
         assert best["least"] == best["card"] == best["meets"] == 1 and len(rows) == len(expected)
-    assert 10 < refused < 190
+    assert 0 < refused < count
 
 
 def test_real_predictions_are_ranked_with_their_odds():

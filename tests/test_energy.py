@@ -158,6 +158,13 @@ def test_the_interval_is_the_budget_and_tokens_are_exact():
     assert (data["u_repeat"] > 0).all()
 
 
+def test_the_budget_as_a_table_holds_each_known_term():
+    data = energy.windows(tree([{}, {"phase": "prefill"}, {"phase": "prefill", "repeat": 1, "stop_s": 15.2}], **steady()))
+    table = budget.terms(data).set_index(["phase", "term"])["pct"]
+    assert table["decode", "u_gain"] == pytest.approx(5 / np.sqrt(3)) and ("decode", "u_repeat") not in table.index
+    assert table["prefill", "u_repeat"] == pytest.approx(100 * np.std([100, 104], ddof=1) / 102, rel=0.01)
+
+
 def test_ratios_on_one_board_drop_the_gain():
     zero = {"u_sampling": np.zeros(1), "u_repeat": np.zeros(1)}
     a, b = (

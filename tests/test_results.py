@@ -53,6 +53,21 @@ def test_a_finished_run_of_another_request_is_not_overwritten(tmp_path):
     assert len(light.pairs(tmp_path)) == 2
 
 
+def test_the_same_run_on_two_equal_boards_is_kept_twice(tmp_path):
+    for board in ("abc", "def", "abc", "ghi"):
+        results.settle(filled(tmp_path / ".run-a", device_hash=board), tmp_path)
+    assert len(light.pairs(tmp_path)) == 3
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_overwritten(tmp_path):
+    scratch = filled(tmp_path / ".run-a", request=asked(seed=1))
+    (scratch / "claim").touch()
+    (scratch / "commit").write_text("box/m-eager-fp32.nc")
+    results.settle(filled(tmp_path / ".run-b", request=asked(seed=2)), tmp_path)
+    results.recover(tmp_path)
+    assert len(light.pairs(tmp_path)) == 2 and not list(tmp_path.glob(".run-*"))
+
+
 def test_an_unfinished_run_gives_way(tmp_path):
     first = results.settle(filled(tmp_path / ".run-a", request=asked(seed=1), status="interrupted"), tmp_path)[1]
     assert results.settle(filled(tmp_path / ".run-a", request=asked(seed=2)), tmp_path)[1] == first

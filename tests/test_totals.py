@@ -108,6 +108,14 @@ def test_what_runs_out_of_memory_is_a_gap_with_its_reason():
     assert totals.thriftiest(none).isnull().all()
 
 
+def test_one_length_is_the_shortest_that_most_points_have():
+    long, some = pairs(prompt_tokens=512), pairs(prompt_tokens=64).head(10)
+    points = served.requests(pd.concat([pairs(), long, some], ignore_index=True))
+    assert points.sizes["prompt"] == 3
+    one = served.common(points)
+    assert (one.prompt.item(), one.output.item()) == (128, 101) and one["time_s"].notnull().all()
+
+
 def test_own_runs_come_before_committed_ones():
     rows = pairs(place="committed")
     mine = pairs(time=lambda *_: 9.0, place="this machine")

@@ -52,9 +52,9 @@ def test_lists_arrive_in_many_forms(value):
 
 
 def test_text_and_bare_values_are_understood():
-    request = workload.request(repeats="8", batches=3, prompt_tokens="16", window_s="0.5", seed=np.int64(7))
+    request = workload.request(repeats="8", batches=3, prompt_tokens="16", window_s="0.5", seed=np.int64(7), quick="True")
     assert (request["repeats"], request["batches"], request["prompt_tokens"]) == (8, [3], [16])
-    assert (request["window_s"], request["seed"]) == (0.5, 7)
+    assert (request["window_s"], request["seed"], request["quick"]) == (0.5, 7, True)
     assert workload.request(batches=[2, 1, 2])["batches"] == [2, 1]
 
 
@@ -105,6 +105,8 @@ def test_a_model_is_a_path_that_is_read_at_once(tmp_path):
         ({"window_s": 0}, "window_s = 0"),
         ({"warmup_s": -1}, "warmup_s = -1"),
         ({"warmup_s": True}, "warmup_s = True"),
+        ({"quick": "perhaps"}, "quick = 'perhaps'"),
+        ({"quick": 1}, "quick = 1"),
         ({"engine": "graphs"}, "allowed is eager"),
         ({"dtype": "fp8"}, "auto or fp32 or fp16 or bf16"),
         ({"weights": "good"}, "auto or random or trained"),

@@ -4,36 +4,42 @@
   const bundle = new URL("vega/bundle.js", document.currentScript.src).href;
   const NARROW = 560; // CSS pixels of room below which views beside each other go below each other
   const LEAST = 0.8; // of its size, for a chart that is a little too wide
+  const WIDTH = 620; // of a view that names none: the theme's
 
-  function several(spec) {
-    const { row, column, facet } = spec.encoding || {};
-    return row || column || facet || spec.facet || spec.hconcat || spec.vconcat || spec.concat;
-  }
-
-  function stack(spec, room) {
-    const encoding = spec.encoding || {}, inner = spec.spec || spec;
+  function stack(spec) {
+    const encoding = spec.encoding || {};
     if (spec.hconcat) { spec.vconcat = spec.hconcat; delete spec.hconcat; }
     if (encoding.column && !encoding.row) { encoding.facet = encoding.column; delete encoding.column; }
     if (spec.facet && spec.facet.column && !spec.facet.row) spec.facet = spec.facet.column;
     if (encoding.facet) encoding.facet.columns = 1;
     if (spec.facet && spec.facet.field) spec.columns = 1;
-    if (encoding.facet || (spec.facet && spec.facet.field)) inner.width = room - 90;
+  }
+
+  function narrow(spec, excess) { // false where views stand beside each other
+    const encoding = spec.encoding || {}, columns = spec.columns || (encoding.facet || {}).columns;
+    const wrapped = (spec.facet && spec.facet.field) || encoding.facet;
+    if (spec.hconcat || spec.concat || encoding.column || (spec.facet && spec.facet.column) || (wrapped && columns !== 1)) return false;
+    for (const view of spec.vconcat || [spec.spec || spec]) {
+      if (typeof view.width !== "object") view.width = Math.max(120, (view.width || WIDTH) - excess);
+    }
+    return true;
   }
 
   async function draw(box) {
     if (box.dataset.asked) return;
     box.dataset.asked = "yes";
-    const spec = JSON.parse(box.querySelector("script").textContent), room = box.clientWidth;
+    const spec = JSON.parse(box.querySelector("script").textContent), room = box.clientWidth, small = room < NARROW;
     const caption = box.closest("figure")?.querySelector(".caption-text");
     spec.description = spec.description || (caption ? caption.textContent : document.title);
-    if (room < NARROW && several(spec)) stack(spec, room);
-    const legend = room < NARROW ? { columns: 2, layout: { top: { direction: "vertical" } } } : {};
+    const legend = small ? { columns: 2, layout: { top: { direction: "vertical" } } } : {};
     const config = { font: getComputedStyle(document.body).fontFamily, legend };
-    const { view } = await vegaEmbed(box.querySelector(".vl-host"), spec, { renderer: "svg", actions: false, config });
-    const drawing = box.querySelector("svg");
-    if (drawing.clientWidth > room && !several(spec)) await view.width(view.width() - drawing.clientWidth + room).runAsync();
-    const ratio = room / drawing.clientWidth; // a little too wide: smaller; much too wide: it scrolls
-    if (ratio < 1 && ratio >= LEAST) Object.assign(drawing.style, { width: room + "px", height: "auto" });
+    const put = () => vegaEmbed(box.querySelector(".vl-host"), spec, { renderer: "svg", actions: false, config });
+    const width = () => box.querySelector("svg").clientWidth;
+    if (small) stack(spec);
+    await put();
+    if (width() > room && narrow(spec, width() - room)) await put();
+    const ratio = room / width(); // a little too wide: smaller; much too wide: it scrolls
+    if (ratio < 1 && ratio >= LEAST) Object.assign(box.querySelector("svg").style, { width: room + "px", height: "auto" });
     reach(box);
     box.dataset.rendered = "yes";
   }

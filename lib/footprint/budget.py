@@ -6,6 +6,7 @@ All functions take and give arrays, one value a window; uncertainties are standa
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy import stats
 
@@ -138,6 +139,14 @@ def expanded(data: Mapping) -> np.ndarray:
 def bounds(energy_J, half_J, gain_bound) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval: all of the gain's bound around what the rest leaves open, since no repeat shrinks it."""
     return (energy_J - half_J) / (1 + gain_bound), (energy_J + half_J) / (1 - gain_bound)
+
+
+def terms(data: xr.Dataset, by: str = "phase") -> pd.DataFrame:
+    """For the chart of the budget: median standard uncertainty of each term in percent of the energy; by, term, pct."""
+    names = ["u_repeat", "u_quantisation", "u_sampling", "u_gain"]
+    share = (100 * data[names] / data["energy_J"]).assign({by: data[by]}).to_dataframe()[[by, *names]]
+    table = share.groupby(by).median().reset_index().melt(by, var_name="term", value_name="pct")
+    return table.dropna().reset_index(drop=True)
 
 
 def ratio(a: Mapping, b: Mapping, same_board: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

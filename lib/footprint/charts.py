@@ -3,14 +3,13 @@
 Colour is the card, a panel is a model or a phase, shape tells modelled from measured. Bands and bars are intervals.
 """
 
-import math
 import sys
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from footprint import findings, theme, totals, validation
+from footprint import findings, theme, totals
 
 BATCH = alt.X(
     "batch:Q", title="batch size", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64])
@@ -167,109 +166,6 @@ def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
         shifts[i] = shift
         placed.append((x[i], wide, y[i] - shift))
     return shifts
-
-
-def bound(table: pd.DataFrame) -> alt.LayerChart:
-    """Measured decode rate of the CPU runs at batch 1 beside the bound that the memory bandwidth of the same run sets."""
-    rows = table.assign(name=table["model"].map(findings.label) + ", " + table["dtype"])
-    base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")))
-    scale = alt.Scale(type="log", nice=False)
-    limit = base.mark_tick(thickness=2, size=22).encode(x=alt.X("bound_tokens_per_s:Q", scale=scale, title="tokens a second"))
-    reach = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("least:Q", scale=scale), x2="most:Q")
-    tips = [
-        "name:N",
-        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("tokens_per_s", "bound_tokens_per_s", "share")),
-    ]
-    dots = base.mark_point(filled=True, size=70).encode(
-        x=alt.X("tokens_per_s:Q", scale=scale),
-        color=theme.colour("weights"),
-        shape=theme.shape("weights"),
-        tooltip=tips,
-    )
-    return (limit + reach + dots).properties(width=520, height=alt.Step(38))
-
-
-def scoreboard(table: pd.DataFrame) -> alt.LayerChart:
-    """The probability of each claim, with the band in which nothing can be told."""
-    rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"])
-    x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]),
-              axis=alt.Axis(format="%"))  # fmt: skip
-    band = (
-        alt.Chart(pd.DataFrame({"low": [0.25], "high": [0.75]})).mark_rect(opacity=0.1).encode(x=alt.X("low:Q"), x2="high:Q")
-    )
-    base = alt.Chart(rows).encode(y=alt.Y("id:N", title=None, sort=None))
-    line = base.mark_rule(opacity=0.4).encode(x=x, x2=alt.datum(0.5))
-    dots = base.mark_point(filled=True, size=80).encode(
-        x=x, shape=theme.shape("kind", legend=None), tooltip=["id:N", "verdict:N", "probability:Q", "because:N"]
-    )
-    words = base.mark_text(align="left", dx=10).encode(x=x, text="verdict:N")
-    return (band + line + dots + words).properties(width=520, height=alt.Step(24))
-
-
-def closure(rows: pd.DataFrame) -> alt.LayerChart:
-    """Prefill plus decode over generate of the measured runs, a strip a run."""
-    rows = rows.assign(run=rows["model"].map(findings.label) + " (" + rows["place"] + ")")
-    base = alt.Chart(rows[["run", "closure", "batch", "prompt_tokens", "repeat"]])
-    dots = base.mark_circle(size=26, opacity=0.6).encode(
-        x=alt.X("closure:Q", title="(prefill + decode) / generate", scale=alt.Scale(zero=False)),
-        y=alt.Y("run:N", title=None), tooltip=["run:N", "batch:Q", "prompt_tokens:Q", "repeat:Q", "closure:Q"],
-    )  # fmt: skip
-    even = base.mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(1))
-    return (even + dots).properties(width=480, height=alt.Step(26))
-
-
-def coverage(table: pd.DataFrame) -> alt.Chart:
-    """Points at hand by device and model, measured and modelled told apart."""
-    rows = table.groupby(["device", "model", "kind"]).size().rename("points").reset_index()
-    rows = rows.assign(card=rows["device"].map(findings.label), name=rows["model"].map(findings.label))
-    return (
-        alt.Chart(rows)
-        .mark_point(filled=True)
-        .encode(
-            x=alt.X("name:N", title=None, axis=alt.Axis(labelAngle=-30)),
-            y=alt.Y("card:N", title=None),
-            color=theme.colour("kind"),
-            shape=theme.shape("kind"),
-            size=alt.Size("points:Q", title="points", scale=alt.Scale(range=[60, 400])),
-            tooltip=["card:N", "name:N", "kind:N", "points:Q"],
-        )
-        .properties(width=440, height=alt.Step(34))
-    )
-
-
-def predicted(rows: pd.DataFrame, most: int = 1800) -> alt.FacetChart:
-    """Expected over measured for left-out measurements (`validation.residuals`), a panel a quantity, thinned evenly."""
-    rows = rows.assign(ratio=rows["expected"] / rows["value"], what=rows["quantity"].map(validation.QUANTITIES))
-    rows = rows.dropna(subset=["what"])
-    rows = rows.iloc[:: math.ceil(len(rows) / most)]
-    base = alt.Chart(rows[["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]])
-    scale = alt.Scale(type="log", domain=[0.33, 3], clamp=True)
-    dots = base.mark_circle(size=14, opacity=0.45).encode(
-        x=alt.X("value:Q", title="measured", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s", tickCount=4)),
-        y=alt.Y("ratio:Q", title="expected / measured", scale=scale, axis=alt.Axis(values=[0.5, 0.8, 1, 1.25, 2])),
-        color=theme.colour("engine"),
-        tooltip=["gpu:N", "model:N", "software:N", "batch:Q", "value:Q", "expected:Q"],
-    )
-    even = base.mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
-    panels = alt.Facet("what:N", title=None, sort=list(validation.QUANTITIES.values()))
-    chart = (even + dots).properties(width=165, height=150).facet(facet=panels, columns=3)
-    return chart.resolve_scale(x="independent")
-
-
-def errors(table: pd.DataFrame, by: str) -> alt.LayerChart:
-    """Median and 90th percentile of the size of the error by a column of `validation.summary`, most rows first."""
-    y = alt.Y(f"{by}:N", title=None, sort=alt.SortField("rows", order="descending"))
-    x = alt.X("median error:Q", title="size of the error: median (dot) to 90th percentile", axis=alt.Axis(format="%"))
-    base = alt.Chart(table).encode(y=y)
-    line = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x=x, x2="90th percentile:Q")
-    tips = [
-        f"{by}:N",
-        "rows:Q",
-        *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("median error", "90th percentile", "coverage")),
-    ]
-    dots = base.mark_circle(size=70).encode(x=x, tooltip=tips)
-    count = base.mark_text(align="left", dx=6, fontSize=10).encode(x="90th percentile:Q", text="rows:Q")
-    return (line + dots + count).properties(width=480, height=alt.Step(20))
 
 
 def headline(numbers: pd.DataFrame) -> alt.FacetChart:

@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,8 +95,6 @@ def spread(queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]) ->
 
     Of each device of this machine as many runs are under way as it names GPUs; at a scheduler, as many as fit there.
     """
-    from distributed import wait
-
     with connected(scheduler, cards) as client, contextlib.ExitStack() as claims:
         client.run(_fresh)
         flying, told = {}, 0
@@ -121,8 +120,7 @@ def spread(queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]) ->
                 told += 1
                 client.run(launch.stop)
                 client.cancel(list(flying)) if told > 2 or not client.scheduler_info()["workers"] else None
-            with contextlib.suppress(TimeoutError):
-                wait(list(flying), timeout=POLL_S, return_when="FIRST_COMPLETED") if flying else None
+            time.sleep(POLL_S)
             for future in [future for future in flying if future.done()]:
                 item, scratch, claim = flying.pop(future)
                 outcome = _landed(future, item[1], scratch, sweep.folder)

@@ -62,17 +62,15 @@ def optimum(
     points = served.predicted(windows)
     plan = _plan(windows, points, tokens_per_s)
     fine = _feasible(windows, plan, ttft_s, tpot_s)
-    took = served.drawn(points, n, seed)["time_s"]
+    took = served.drawn(points, n, seed).where(fine)
+    first, later = (took["time_s"].sel(phase=phase, drop=True) for phase in served.PHASES)
     used, serves = utilisation, True
     if tokens_per_s is not None:
-        load = tokens_per_s * took.sum("phase", skipna=False) / points["generated"] / plan["count"]
+        load = tokens_per_s * (first + later) / points["generated"] / plan["count"]
         used, serves = np.minimum(load, 1.0).assign_attrs(units="1"), load <= 1
-    meets = serves & (plan["wait_s"] + took.sel(phase="prefill", drop=True) <= ttft_s)
-    meets &= took.sel(phase="decode", drop=True) / max(output - 1, 1) <= tpot_s
-    settings = {"lifetime_years": lifetime_years, "utilisation": used, "pue": pue, "n": n, "seed": seed}
-    tokens = totals.per_token(points.where(fine), totals.grids(zones), [approach], **settings).sel(
-        approach=approach, drop=True
-    )
+    meets = serves & (plan["wait_s"] + first <= ttft_s) & (later / max(output - 1, 1) <= tpot_s)
+    settings = {"lifetime_years": lifetime_years, "utilisation": used, "pue": pue, "n": n, "seed": seed, "took": took}
+    tokens = totals.per_token(points, totals.grids(zones), [approach], **settings).sel(approach=approach, drop=True)
     return _ranked(tokens, plan.assign(meets=meets.mean("draw")), zones)
 
 

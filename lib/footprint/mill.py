@@ -20,10 +20,11 @@ def execute(template: str, page: str, parameters: dict, root: str, start_s: floa
     from jupyter_client.manager import AsyncKernelManager
 
     class Local(AsyncKernelManager):
-        """A kernel that is reached over sockets in a folder: parallel starts cannot fight over ports."""
+        """A kernel that is reached over sockets in a folder of the run: parallel starts cannot fight over ports."""
 
         def __init__(self, *arguments, **settings):
-            super().__init__(*arguments, **{"transport": "ipc", **settings})
+            sockets = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel")
+            super().__init__(*arguments, **{"transport": "ipc", "ip": sockets, **settings})
 
     try:
         papermill.execute_notebook(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from footprint import engine, hardware, meter, provenance, sampler, sensor, spec, trace, window, workload
+from footprint import engine, hardware, interrupt, meter, provenance, sampler, sensor, spec, trace, window, workload
 
 PHASES = ("prefill", "decode", "generate")
 
@@ -37,13 +37,15 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
         windows.append(idle("idle_loaded", request["window_s"], bench))
         bench = bench._replace(rest_C=windows[-1]["temperature_C"])
         try:
-            for row, times in measured(subject, request, bench, say):
-                windows.append(row)
-                steps += [(len(windows) - 1, seconds) for seconds in times]
-                if row["status"] in meter.FATAL:
-                    status, reason = "gpu_lost", row["reason"]
-                    break
-                recording.revive()
+            with interrupt.patient() as between:
+                for row, times in measured(subject, request, bench, say):
+                    windows.append(row)
+                    steps += [(len(windows) - 1, seconds) for seconds in times]
+                    if row["status"] in meter.FATAL:
+                        status, reason = "gpu_lost", row["reason"]
+                        break
+                    recording.revive()
+                    between()
         except KeyboardInterrupt:
             status, reason = "interrupted", "Stopped by the keyboard; the windows measured until then are kept."
         except RuntimeError as error:

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "numpy", "nvidia-ml-py", "xarray", "papermi
 
 def run(request: dict, card) -> dict:
     """Root attributes that are known before the model is loaded. No host name, no user name, no path, no raw UUID."""
-    gpu = meter.identity(request["device"]) if card is not None else {}
+    gpu = meter.identity(meter.instrument(request["device"])) if card is not None else {}
     name = gpu.get("name") or processor()
     start = datetime.now(UTC).isoformat(timespec="seconds")
     digest = hashlib.sha256(f"{asked(request)} {name} {start}".encode()).hexdigest()
@@ -40,7 +40,8 @@ def asked(request: dict) -> str:
     """What was asked, as JSON with sorted keys, without the place of the result."""
     kept = {key: value for key, value in request.items() if key != "out"}
     if Path(kept["model"]).exists():
-        kept["model"] = Path(kept["model"]).resolve().name  # a local folder's place is nobody's business
+        path = Path(kept["model"]).resolve()  # where a local folder lies is nobody's business
+        kept["model"] = path.parent.name if path.name == "config.json" else path.name
     return json.dumps(kept, sort_keys=True)
 
 

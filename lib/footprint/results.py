@@ -80,7 +80,7 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
     try:
         if len(os.listdir(scratch)) > 1:
             end(scratch)
-            land(scratch, folder)
+            _complete(scratch, folder)
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -98,7 +98,23 @@ def end(scratch: Path) -> None:
             continue  # gone, or somebody else's
 
 
+def recover(folder: Path) -> None:
+    """End what killed sweeps left in `folder`: place what had finished, remove the rest."""
+    for scratch in sorted(Path(folder).glob(".run-*")):
+        with claim(folder, scratch.name.removeprefix(".run-")):
+            pass
+
+
 # -- placing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Names are chosen and taken by one process at a time."""
+    (Path(folder) / ".sweep").mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / ".sweep" / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
@@ -107,19 +123,19 @@ def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
     From the moment that `commit` is there the run counts: who finds it after a crash completes the two renames.
     """
     tree = trace.load(scratch / "run.nc")
-    target = _free(trace.place(tree, folder), tree)
-    page = (scratch / "run.ipynb").read_text(encoding="utf-8").replace(STEM, target.stem)
-    trace.whole(scratch / "run.ipynb", lambda path: Path(path).write_text(page, encoding="utf-8"))
-    line = os.path.relpath(target, folder)
-    trace.whole(scratch / "commit", lambda path: Path(path).write_text(line, encoding="utf-8"))
-    return tree, land(scratch, folder)
+    text = (scratch / "run.ipynb").read_text(encoding="utf-8")
+    with _one_at_a_time(folder):
+        target = _free(trace.place(tree, folder), tree)
+        page = text.replace(STEM, target.stem)
+        trace.whole(scratch / "run.ipynb", lambda path: Path(path).write_text(page, encoding="utf-8"))
+        line = os.path.relpath(target, folder)
+        trace.whole(scratch / "commit", lambda path: Path(path).write_text(line, encoding="utf-8"))
+        _land(scratch, target)
+    return tree, target
 
 
-def land(scratch: Path, folder: Path) -> Path | None:
-    """Complete what `commit` in a scratch folder promises: first the page, then the trace, which makes it count."""
-    if not (scratch / "commit").exists():
-        return None
-    target = Path(folder) / (scratch / "commit").read_text(encoding="utf-8")
+def _land(scratch: Path, target: Path) -> None:
+    """First the page, then the trace, which makes both count."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for ending in (".ipynb", ".nc"):
         if (scratch / f"run{ending}").exists():
@@ -129,19 +145,32 @@ def land(scratch: Path, folder: Path) -> Path | None:
         os.fsync(handle)
     finally:
         os.close(handle)
-    return target
+
+
+def _complete(scratch: Path, folder: Path) -> None:
+    """Do what `commit` in the scratch folder of a dead process promises, unless another run took the place since."""
+    if not (scratch / "commit").exists() or not (scratch / "run.nc").exists():
+        return
+    if (scratch / "run.ipynb").exists():
+        settle(scratch, folder)
+        return
+    target = Path(folder) / (scratch / "commit").read_text(encoding="utf-8")
+    with _one_at_a_time(folder):
+        if not target.exists():
+            _land(scratch, target)
 
 
 def _free(path: Path, tree: xr.DataTree) -> Path:
     """The place itself, unless the finished run of another request or device lies there: then one beside it."""
     name = "predict" if tree.attrs["kind"] == "modelled" else "profile"
-    own = key(name, tree.attrs["request"])
+    own = key(name, tree.attrs["request"]), whose(tree.attrs)
     try:
         other = raw.head(path)
-        taken = other["status"] in FINAL and (key(name, other["request"]), whose(other)) != (own, whose(tree.attrs))
+        taken = other["status"] in FINAL and (key(name, other["request"]), whose(other)) != own
     except (OSError, KeyError, ValueError, RuntimeError):
         taken = False
-    return path.with_stem(f"{path.stem}-{own[:8]}") if taken else path
+    ending = hashlib.sha256(" ".join(own).encode()).hexdigest()[:8]
+    return path.with_stem(f"{path.stem}-{ending}") if taken else path
 
 
 def keep_failed(scratch: Path, folder: Path, model: str, name: str) -> Path | None:

@@ -45,6 +45,13 @@ def requests(pairs: pd.DataFrame, engine: str = "eager") -> xr.Dataset:
     return _about(cube.drop_vars("status").assign_coords(kind=kinds.fillna("not run"), status=status))
 
 
+def common(points: xr.Dataset) -> xr.Dataset:
+    """The points of one length of prompt and output: the shortest that most of the points were run at."""
+    ran = points["time_s"].notnull().all("phase").sum(["model", "gpu", "batch"]).stack(length=("prompt", "output"))
+    best = ran.isel(length=int(ran.argmax("length")))
+    return points.sel(prompt=best.prompt.item(), output=best.output.item())
+
+
 def predicted(windows: xr.Dataset) -> xr.Dataset:
     """The same Dataset from `predict.windows`; configurations that do not fit are NaN."""
     half = norm.ppf(0.95)

@@ -58,6 +58,8 @@ def run(
     """
     devices_ = () if scheduler else {one.device for one in runs} - {""}
     sweep = Sweep(Path(folder), tell, {name: devices.identities(name) for name in devices_}, [], {})
+    with contextlib.suppress(OSError):
+        results.recover(folder)
     logged = ledger.note(folder, "sweep", runs=len(runs), scheduler=bool(scheduler))
     outcomes, queue, done = {}, deque(), results.finished(folder, sweep.seen)
     for index, one in enumerate(runs):

@@ -53,14 +53,15 @@ def grids(zones: Sequence[str] = ZONES, basis: str | Sequence[str] = "lifecycle"
 def per_token(
     points: xr.Dataset, intensity: xr.DataArray | None = None, approaches: Sequence[str] = tuple(APPROACHES), *,
     lifetime_years=YEARS, utilisation=BUSY, pue=1.0, n: int = 2000, seed: int = 0, by_phase: bool = False,
+    took: xr.Dataset | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Draws of what one generated token takes: energy_J, busy_s, operational_g (zone), embodied_g (approach).
 
-    points: from `served`. intensity: from `grids` (the three regions by default). A use of the card is
-    lifetime_years, utilisation and pue, numbers or draws (see `use`): idle reserved time is charged to the tokens, with
-    the card's idle power and with its making.
+    points: from `served`; took: draws of them (`served.drawn`) where they are at hand. intensity: from `grids`, the three
+    regions by default. A use of the card is lifetime_years, utilisation and pue, numbers or draws (see `use`): idle
+    reserved time is charged to the tokens, with the card's idle power and with its making.
     """
-    busy, energy = served.drawn(points, n, seed).values()
+    busy, energy = (served.drawn(points, n, seed) if took is None else took).values()
     if not by_phase:
         busy, energy = (values.sum("phase", skipna=False) for values in (busy, energy))
     used = carbon.checked("utilisation", utilisation, "1", above=True, most=1)
@@ -106,10 +107,10 @@ def thriftiest(tokens: xr.Dataset, approach: str = MAIN) -> xr.DataArray:
 def headline(pairs: pd.DataFrame, models: Sequence[str] = ("llama-1b", "llama-7b"), approach: str = MAIN) -> pd.DataFrame:
     """The landing page's numbers: a row for each model, card, region and batch (`choice`: 1, and the one of least carbon).
 
-    Per generated token: energy_J, operational_mg, embodied_mg, total_mg with _low and _high (90 %), ms (the card's time a
-    token) and step_ms (what its reader waits for it); `status` is the kind of evidence. Shortest prompt.
+    Per generated token of the shortest requests: energy_J, operational_mg, embodied_mg, total_mg with _low and _high
+    (90 %), ms (the card's time a token) and step_ms (what its reader waits for it); `status` is the kind of evidence.
     """
-    points = served.requests(pairs).sel(model=list(models)).isel(prompt=0, output=0)
+    points = served.common(served.requests(pairs)).sel(model=list(models))
     tokens = per_token(points, approaches=[approach])
     best = thriftiest(tokens, approach)
     step = points["time_s"].sel(phase="decode") / (points["output"] - 1) * 1e3

@@ -18,8 +18,8 @@ N = 1000
 
 
 def _points(pairs: pd.DataFrame) -> xr.Dataset:
-    """The points of the shortest prompt, which every pair serves at the largest batches."""
-    return served.requests(pairs).isel(prompt=0, output=0)
+    """The points of one length, the shortest at hand."""
+    return served.common(served.requests(pairs))
 
 
 def _kinds(points: xr.Dataset) -> list[str]:
@@ -103,7 +103,7 @@ def visible_where_clean(pairs: pd.DataFrame) -> tuple:
 
 def batching_helps(pairs: pd.DataFrame) -> tuple:
     """H4: each doubling of the batch that is no saturation yet takes less energy and less carbon for a generated token."""
-    points = served.requests(pairs).isel(output=0)
+    points = served.requests(pairs)
     tokens = totals.per_token(points, n=N)
 
     def step(values: xr.DataArray) -> xr.DataArray:
@@ -113,7 +113,7 @@ def batching_helps(pairs: pd.DataFrame) -> tuple:
     over = step(tokens["busy_s"]) > 1 / SATURATED
     energy, carbon_ = (step(values) for values in (tokens["energy_J"], totals.total(tokens)))
     falls = (over | ~(energy > 1)) & (over | ~(carbon_ > 1))
-    odds = falls.all(["model", "gpu", "prompt", "batch", "zone"]).mean("draw")
+    odds = falls.all(["model", "gpu", "prompt", "output", "batch", "zone"]).mean("draw")
     curves = tokens["energy_J"].median("draw")
     times = float((curves.sel(batch=1) / curves.min("batch")).median())
     because = (

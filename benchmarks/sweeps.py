@@ -1,0 +1,237 @@
+"""What a sweep costs beside its measurements, and what thousands of traces cost to read.
+
+The grid is that of two small random models, three batches and two prompts, 32 tokens, ten iterations a point: start of the
+processes, imports, loading and warm-up count as loss, as they do for whoever waits for the result.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from footprint import launch, stack, stream, sweep, trace, workload
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import light
+
+ROOT = Path(__file__).parents[1]
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False,
+         "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"}  # fmt: skip
+MODELS = {
+    "m50": {
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "intermediate_size": 1376,
+    },
+    "m135": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "intermediate_size": 2048,
+    },
+}
+ITERATIONS, OUTPUT, PAIRS, TRACES, SAMPLES = 10, 32, 7, 10_000, 10**8
+POINT = {"dtype": "fp32", "output_tokens": [OUTPUT], "repeats": ITERATIONS, "window_s": 0.01, "warmup_s": 0.0}
+BARE = """
+import json, sys, time
+import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+config = LlamaConfig(**json.load(open(sys.argv[1])))
+net = LlamaForCausalLM(config).eval()
+ids, times = torch.randint(32000, (1, 64)), []
+with torch.inference_mode():
+    for repeat in range(11):
+        cache = DynamicCache(config=config)
+        token = net(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits.argmax(-1)
+        began = time.perf_counter()
+        for _ in range(31):
+            token = net(input_ids=token, past_key_values=cache).logits[:, -1:].argmax(-1)
+        times.append(time.perf_counter() - began)
+print(sorted(times[1:])[5])
+"""
+READ = """
+import resource, sys, time
+from footprint import store
+began = time.perf_counter()
+data = store.gather(sys.argv[1])
+took = time.perf_counter() - began
+assert data.sizes["window"] and float(data["stop_s"].max()) > 0
+print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@contextmanager
+def project() -> Iterator[Path]:
+    """A checkout with the real notebooks and the two models, which is the working directory meanwhile."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "_toc.yml").touch()
+        shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("runs", "local"))
+        for model, shape in MODELS.items():
+            (folder / model).mkdir()
+            (folder / model / "config.json").write_text(json.dumps(LLAMA | shape))
+        os.chdir(folder)
+        try:
+            yield folder
+        finally:
+            os.chdir(before)
+
+
+def row(what: str, value: float, unit: str, limit: float, ok: bool) -> dict:
+    """A line of the table: `limit` is what the value must reach or stay below."""
+    return {"what": what, "value": value, "unit": unit, "limit": limit, "ok": bool(ok)}
+
+
+def efficiency() -> list[dict]:
+    """Share of the wall time of a whole sweep, papermill and kernels included, that lies inside measured windows."""
+    with project() as folder:
+        requests = [workload.request("profile", model=f"./{model}", batches=[1, 2, 4], prompt_tokens=[64, 256], **POINT)
+                    for model in MODELS]  # fmt: skip
+        began = time.perf_counter()
+        outcomes = sweep.run([launch.Run("profile", request) for request in requests], folder / "out")
+        wall = time.perf_counter() - began
+        assert all(outcome["status"] == "ok" for outcome in outcomes), outcomes
+        trees = [trace.load(outcome["file"]) for outcome in outcomes]
+    inside, counts = 0.0, set()
+    for tree in trees:
+        windows, steps = tree["windows"].to_dataset(), tree["steps"].to_dataset()
+        busy = windows["batch"] > 0
+        inside += float((windows["stop_s"] - windows["start_s"]).where(busy, 0).sum())
+        decode = windows.isel(window=steps["window"].values)
+        decode = decode.where(decode["phase"] == "decode", drop=True)
+        points = decode[["batch", "prompt_tokens"]].to_dataframe().groupby(["batch", "prompt_tokens"]).size()
+        counts |= set(points) if len(points) == 6 else {0}
+    return [
+        row("wall time of the sweep of 12 points", wall, "s", np.nan, True),
+        row("inside measured windows", inside / wall, "share", 0.75, inside / wall >= 0.75),
+        row(
+            "decode step times of a point", max(counts), "1", (OUTPUT - 1) * ITERATIONS, counts == {(OUTPUT - 1) * ITERATIONS}
+        ),
+    ]
+
+
+def pairs() -> list[dict]:
+    """Reported decode time of m135, batch 1, prompt 64, over that of a bare loop in a process of its own, in turns."""
+    ratios = []
+    with project() as folder:
+        for index in range(PAIRS):
+            request = workload.request("profile", model="./m135", batches=[1], prompt_tokens=[64], seed=index, **POINT)
+            found = {}
+            for which in ("bare", "ours") if index % 2 else ("ours", "bare"):
+                if which == "ours":
+                    (outcome,) = sweep.run([launch.Run("profile", request)], folder / "out")
+                    windows = trace.load(outcome["file"])["windows"].to_dataset()
+                    windows = windows.where(windows["phase"] == "decode", drop=True)
+                    found["ours"] = float(((windows["stop_s"] - windows["start_s"]) / windows["iterations"]).median())
+                else:
+                    command = [sys.executable, "-c", BARE, str(folder / "m135" / "config.json")]
+                    found["bare"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            ratios.append(found["ours"] / found["bare"])
+    median, low, high = np.median(ratios), min(ratios), max(ratios)
+    return [
+        row("decode over a bare loop, median of 7 pairs", median, "1", 1.05, abs(median - 1) <= 0.05),
+        row("least of the pairs", low, "1", np.nan, True),
+        row("most of the pairs", high, "1", np.nan, True),
+    ]
+
+
+def many(folder: Path, count: int) -> None:
+    """`count` different traces of 24 windows, 600 samples and 600 steps."""
+    first = trace.save(light.seed(points=12, samples=600), folder / "0.nc").read_bytes()
+    for index in range(1, count):
+        path = folder / f"{index // 1000}" / f"{index}.nc"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(first)
+        with h5py.File(path, "r+") as file:
+            file.attrs["run_id"], file.attrs["request"] = f"{index:012x}", json.dumps({"seed": index})
+            file["windows/stop_s"][:] += index % 7
+
+
+def gather() -> list[dict]:
+    """10,000 traces read and checked for the first time, and again from the stack, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        many(Path(name), TRACES)
+        time.sleep(stack.RACY_NS / 1e9 + 1)  # so that the file system's times tell what changes from now on
+        command = [sys.executable, "-c", READ, name]
+        cold, peak = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        again = [
+            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]) for _ in range(5)
+        ]
+    warm = float(np.median(again))
+    return [
+        row("traces opened a second", TRACES / cold, "1/s", 1000, TRACES / cold >= 1000),
+        row("opened again", warm, "s", 0.2, warm < 0.2),
+        row("memory at the peak", peak, "GiB", 2, peak < 2),
+    ]
+
+
+class Again:
+    """An array that comes back `times` times, each time `span` further on: a long record from a file of a part of it."""
+
+    def __init__(self, array, times: int, span: float = 0.0):
+        self.array, self.times, self.span = array, times, span
+
+    def __len__(self) -> int:
+        return len(self.array) * self.times
+
+    def __getitem__(self, at: slice) -> np.ndarray:
+        size, pieces = len(self.array), []
+        begin, stop = at.start, min(at.stop, len(self))
+        while begin < stop:
+            turn, inside = divmod(begin, size)
+            end = min(stop, (turn + 1) * size)
+            piece = self.array[inside : inside + end - begin]
+            pieces.append(piece + turn * self.span if self.span and turn else piece)
+            begin = end
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def integral() -> list[dict]:
+    """10^7, 10^8 and 10^9 samples (a file of 10^8, 1.2 GB, read ten times) from HDF5, none of them held in memory."""
+    found, rss = [], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with tempfile.TemporaryDirectory() as name, h5py.File(Path(name) / "long.h5", "w") as file:
+        time_s, power_W = (file.create_dataset(key, (SAMPLES,), kind) for key, kind in (("time_s", "f8"), ("power_W", "f4")))
+        for begin in range(0, SAMPLES, 10**6):
+            time_s[begin : begin + 10**6] = np.arange(begin, begin + 10**6) * 0.05
+            power_W[begin : begin + 10**6] = np.float32(100)
+        for count, times in ((SAMPLES // 10, 1), (SAMPLES, 1), (10 * SAMPLES, 10)):
+            size = min(count, SAMPLES)
+            t, p = Again(Part(time_s, size), times, size * 0.05), Again(Part(power_W, size), times)
+            before, began = rss(), time.perf_counter()
+            joules = stream.joules(t, p, 0.0, (count - 1) * 0.05)[0]
+            took = time.perf_counter() - began
+            assert abs(joules / (100 * (count - 1) * 0.05) - 1) < 1e-9
+            found.append((count, took, count * 12 / took / 1e9, rss() - before))
+    slope = np.log(found[2][1] / found[1][1]) / np.log(10)
+    return [row(f"integral over {count:.0e} samples", rate, "GB/s", 1, rate >= 1) for count, _, rate, _ in found] + [
+        row("growth of the time with the samples", slope, "power", 1.1, slope <= 1.1),
+        row("growth of the memory", max(grown for *_, grown in found[1:]), "GiB", 0.05, max(g for *_, g in found[1:]) < 0.05),
+    ]
+
+
+class Part:
+    """The first samples of an array on disk."""
+
+    def __init__(self, array, size: int):
+        self.array, self.size = array, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, at: slice) -> np.ndarray:
+        return self.array[at.start : min(at.stop, self.size)]
