@@ -65,14 +65,14 @@ def coverage(table: pd.DataFrame) -> alt.Chart:
         alt.Chart(rows)
         .mark_point(filled=True)
         .encode(
-            x=alt.X("name:N", title=None, axis=alt.Axis(labelAngle=-30)),
-            y=alt.Y("card:N", title=None),
+            x=alt.X("card:N", title=None, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("name:N", title=None),
             color=theme.colour("kind"),
             shape=theme.shape("kind"),
             size=alt.Size("points:Q", title="points", scale=alt.Scale(range=[60, 400])),
             tooltip=["card:N", "name:N", "kind:N", "points:Q"],
         )
-        .properties(width=440, height=alt.Step(34))
+        .properties(width=alt.Step(110), height=alt.Step(30))
     )
 
 
