@@ -38,6 +38,21 @@ nvmlDeviceGetCurrentClocksEventReasons = _none
 '''
 
 
+REAL = """
+[[m]]
+notebook = "profile"
+model = "llama-24m"
+each = { seed = [1, 2, 3, 4] }
+quick = true
+window_s = 0.05
+warmup_s = 0
+batches = [1]
+prompt_tokens = [8]
+output_tokens = [4]
+repeats = 1
+"""
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A light project, locks of its own, and a machine with two fake cards."""
@@ -140,10 +155,7 @@ def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, g
     for card in ("cuda:0", "cuda:1"):
         worker(FOOTPRINT_FAKE_GPU=card)
     shutil.copy(Path(__file__).parents[1] / "notebooks" / "profile.ipynb", place / "notebooks")
-    rest = "quick = true\nwindow_s = 0.05\nwarmup_s = 0\nbatches = [1]\nprompt_tokens = [8]\noutput_tokens = [4]\nrepeats = 1"
-    light.matrix(
-        place / "sweep.toml", f"""[[m]]\nnotebook = "profile"\nmodel = "llama-24m"\neach = {{ seed = [1, 2, 3, 4] }}\n{rest}"""
-    )
+    light.matrix(place / "sweep.toml", REAL)
     outcomes = sweep.run(plan.matrix(place / "sweep.toml", "m"), place / "out", scheduler=address)
     assert [outcome["status"] for outcome in outcomes] == ["ok"] * 4
     found = alone_on_each(place / "out")

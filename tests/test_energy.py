@@ -278,6 +278,8 @@ def test_closure_compares_the_parts_with_the_whole():
     assert error.sizes["closure"] == 2 and np.allclose(error, 0.04) and list(error["repeat"].values) == [0, 1]
     assert error.attrs["status"] == "derived"
     assert energy.closure_error(data, "energy_per_iteration_J").sizes["closure"] == 0
+    disturbed = data.assign(status=data["status"].where(data["repeat"] == 0, "disturbed"))
+    assert list(energy.closure_error(disturbed)["repeat"].values) == [0], "neighbours do not disturb all three alike"
 
 
 def test_points_keep_the_gain_and_shrink_the_rest():

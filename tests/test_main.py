@@ -40,6 +40,7 @@ def test_every_command_explains_itself(command, capsys):
     (["sweep", "nowhere.toml"], "no sweep file"),
     (["sweep", "sweep.toml", "--matrix", "n"], "no matrix"),
     (["sweep", "sweep.toml", "--matrix", "m", "--grid", "Atlantis"], "Atlantis"),
+    (["sweep", "sweep.toml", "--matrix", "m", "--device", "cuda:0"], "no NVIDIA driver"),
     (["profile", "-p", "modell", "x"], "modell"),
     (["predict", "-p", "gpu", "voodoo"], "voodoo"),
     (["gather", "nowhere"], "no trace below nowhere"),
@@ -79,6 +80,17 @@ def test_one_run_and_a_limit(place, capsys):
     assert code == 0 and len(light.pairs(place / "out")) == 1 and "1 ok of 1 runs" in out
     code, out, _ = said(capsys, "profile", "-p", "seed", "667", "--to", "out", "--limit", "2", "--tries", "1")
     assert code == 1 and "timeout" in out and "limit of 2 s" in out
+
+
+def test_a_matrix_on_your_device_ends_in_a_checked_folder(place, capsys):
+    light.matrix(place / "notebooks" / "sweep.toml", QUICK.replace(", 669", ""))
+    code, out, _ = said(capsys, "profile", "--matrix", "m", "--device", "cpu")
+    assert code == 0 and "is fit to be sent" in out
+    assert list(light.pairs(place / "notebooks" / "runs")) == ["box/smollm2-135m-eager-auto.nc"]
+    page = place / "notebooks" / "runs" / "box" / "smollm2-135m-eager-auto.ipynb"
+    page.write_text(page.read_text().replace("doing smollm2", "in /home/ada/secret"))
+    code, out, _ = said(capsys, "profile", "--matrix", "m", "--device", "cpu")
+    assert code == 1 and "names a place or a serial number of this machine: /home/ada" in out and "not yet fit" in out
 
 
 def test_predict_leaves_a_modelled_run(place, monkeypatch, capsys):

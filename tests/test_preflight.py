@@ -38,6 +38,13 @@ def test_a_machine_without_anything(monkeypatch):
         assert found[name][0] == "missing" and found[name][2], name
 
 
+def test_a_machine_with_a_card(gpu):
+    gpu()
+    found = rows()
+    assert found["NVIDIA driver"][0] == found["GPUs"][0] == found["energy counter"][0] == "ok"
+    assert "FAKE GPU (16 GiB" in found["GPUs"][1] and "not in data/gpus.csv" in found["GPUs"][1]
+
+
 @pytest.mark.parametrize(
     ("line", "state"), [("cuda: Optional[str] = '13.0'\n", "ok"), ("cuda: Optional[str] = None\n", "missing")]
 )

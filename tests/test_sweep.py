@@ -183,6 +183,27 @@ def test_ctrl_c_stops_clean_and_twice_stops_now(place):
 
 
 @pytest.mark.slow
+def test_ctrl_c_keeps_the_windows_of_the_real_notebook(place):
+    import shutil
+    from pathlib import Path
+
+    shutil.copy(Path(__file__).parents[1] / "notebooks" / "profile.ipynb", place / "notebooks")
+    small = "window_s = 1.0\nwarmup_s = 0\nbatches = [1]\nprompt_tokens = [8]\noutput_tokens = [4]\nrepeats = 50"
+    matrix(place, 'model = ["llama-24m"]', small)
+    child = started(place)
+    while "4/50" not in (line := child.stdout.readline()):
+        assert line
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=60)[0]
+    assert child.returncode == 1 and "1 interrupted of 1 runs" in said and "stopping after the current window" in said, said
+    (name,) = light.pairs(place / "out")
+    tree = trace.load(place / "out" / name)
+    assert tree.attrs["status"] == "interrupted" and "windows measured until then are kept" in tree.attrs["reason"]
+    assert 2 + 9 < tree["windows"].sizes["window"] < 2 + 20 and set(tree["windows"]["status"].values) <= {"ok", "disturbed"}
+    assert float((tree["windows"]["stop_s"] - tree["windows"]["start_s"]).min()) >= 1.0  # the last window was finished
+
+
+@pytest.mark.slow
 def test_a_full_disk_and_a_read_only_folder_fail_the_run_and_not_the_sweep(place):
     matrix(place, 'model = ["llama-24m", "llama-1b"]')
     disk = place / "out"

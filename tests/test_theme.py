@@ -68,6 +68,17 @@ def test_a_table_escapes_aligns_and_leaves_gaps_visible():
     assert page._repr_html_() == page and len(repr(page)) < 60
 
 
+def test_only_whole_columns_of_numbers_stand_to_the_right():
+    page = theme.table(pd.DataFrame({"what": ["threads", "model"], "value": [2, "x"], "share": ["12.5 %", "–"]}))
+    assert page.count('class="number"') == 3 and '<td class="">2</td>' in page
+    assert '<th scope="col" class="number">share</th>' in page
+
+
+def test_significant_digits_are_kept_and_groups_separated():
+    page = theme.table(pd.DataFrame({"v": [17.0, 0.96, 105.2, 1234.4, 1.0]}))
+    assert [cell in page for cell in (">17.0<", ">0.960<", ">105<", ">1,234<", ">1.00<")] == [True] * 5
+
+
 def test_a_note_is_escaped():
     assert theme.note("a < b") == '<p class="nothing">a &lt; b</p>'
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy.special import stdtrit
 
 COVERAGE = 2.0  # expanded over standard uncertainty: 95 %, metrology's habit
 SWING, FREE = 1 / (2 * np.sqrt(3)), 2 * np.sqrt(2)  # see `edges`
@@ -171,7 +171,7 @@ def points(
     frame[names] = frame[names].div(frame["iterations"], axis=0)
     groups = frame.groupby(list(by), sort=True)
     table = groups["energy_J"].agg(["median", "std", "size"])
-    half = stats.t.ppf(0.975, np.maximum(table["size"] - 1, 1)) * table["std"] / np.sqrt(table["size"])
+    half = stdtrit(np.maximum(table["size"] - 1, 1), 0.975) * table["std"] / np.sqrt(table["size"])
     low, high = bounds(table["median"], half, np.sqrt(3) * groups["u_gain"].median() / table["median"])
     one, single = groups[["energy_J_low", "energy_J_high"]].first(), table["size"] == 1
     table = table.assign(

@@ -11,12 +11,16 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from footprint import Refused, stack
-from footprint.schema import ATTRS, KINDS, NUMPY, PHASES, RUN_STATUS, SCHEMA, VERSION, WINDOW_STATUS, variables
+from footprint.schema import ATTRS, KINDS, PHASES, RUN_STATUS, SCHEMA, VERSION, WINDOW_STATUS, variables
 
 MANY = 1000  # files from which on a second process pays
 CORE = h5p.create(h5p.FILE_ACCESS)  # reads the file at once: a trace is small, and its pieces lie scattered
 CORE.set_fapl_core(2**16, False)
 TEXT = h5t.py_create(h5py.string_dtype())  # Python's own objects: bytes
+COLUMNS = {
+    kind: [[name for name, spec in variables("windows", kind).items() if spec[0] == letter] for letter in "Uif"]
+    for kind in KINDS
+}
 MEMORY = {"U": TEXT, "i": h5t.NATIVE_INT64, "f": h5t.NATIVE_DOUBLE}
 
 
@@ -49,32 +53,27 @@ def quick(path: str | Path) -> tuple[dict, dict]:
     file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, CORE)
     try:
         attrs = {name: _attr(file, name, cast) for name, (cast, _) in ATTRS.items()}
-        known = variables("windows", attrs["kind"])
+        texts, whole, floats = COLUMNS[attrs["kind"]]
         group = h5g.open(file, b"windows")
         count = h5d.open(group, b"batch").shape[0]
+        numbers = np.empty((len(floats), count))
+        windows = {name: np.empty(count, object) for name in texts} | {name: np.empty(count, np.int64) for name in whole}
+        windows |= dict(zip(floats, numbers, strict=True))
         memory = h5s.create_simple((count,))
-        windows = {name: np.empty(count, NUMPY[spec[0]]) for name, spec in known.items()}
-        for name, spec in known.items() if count else ():  # raises when a dataset is not there or of another size
-            h5d.open(group, name.encode()).read(memory, h5s.ALL, windows[name], MEMORY[spec[0]])
-        sound = group.get_num_objs() == len(known) + 1 and all(name.encode() in file for name in SCHEMA)
+        for kind, names in zip("Uif", (texts, whole, floats), strict=True) if count else ():
+            for name in names:  # raises when a dataset is not there or of another size
+                h5d.open(group, name.encode()).read(memory, h5s.ALL, windows[name], MEMORY[kind])
+        sound = group.get_num_objs() == len(windows) + 1 and all(name.encode() in file for name in SCHEMA)
     finally:
         file.close()
-    for name, spec in known.items():
-        if spec[0] == "U":
-            windows[name] = stack.texts([text.decode() for text in windows[name]])
-    if not (sound and _allowed(attrs, windows, known)):
+    for name in texts:
+        windows[name] = stack.texts([sys.intern(text.decode()) for text in windows[name]])
+    if not (
+        sound and attrs["schema_version"] == VERSION and attrs["status"] in RUN_STATUS and not np.isinf(numbers).any()
+        and set(windows["phase"]) <= set(PHASES) and set(windows["status"]) <= set(WINDOW_STATUS)
+    ):  # fmt: skip
         raise ValueError(path)
     return attrs, windows
-
-
-def _allowed(attrs: dict, windows: dict, known: dict) -> bool:
-    """Whether the values are ones that the schema allows."""
-    floats = np.array([windows[name] for name, spec in known.items() if spec[0] == "f"])
-    return bool(
-        attrs["schema_version"] == VERSION and attrs["kind"] in KINDS and attrs["status"] in RUN_STATUS
-        and set(windows["phase"]) <= set(PHASES) and set(windows["status"]) <= set(WINDOW_STATUS)
-        and not np.isinf(floats).any()
-    )  # fmt: skip
 
 
 def read(path: str | Path) -> tuple[dict, dict]:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.special import ndtri
-from scipy.stats import norm
 
 from footprint import Refused, draws, findings, predict, roofline, spec
 
@@ -31,7 +30,7 @@ def requests(pairs: pd.DataFrame, engine: str = "eager") -> xr.Dataset:
         raise Refused(f"There is no point of the engine {engine!r}; allowed are {', '.join(sorted(set(pairs['engine'])))}.")
     rows = rows.sort_values("place", ascending=False, kind="stable")  # this machine's own run before the committed one
     rows = rows.rename(columns=KEYS).drop_duplicates([*KEYS.values(), "phase"])
-    half = norm.ppf((1 + rows["kind"].map(findings.LEVEL)) / 2)
+    half = ndtri((1 + rows["kind"].map(findings.LEVEL)) / 2)
     for name in QUANTITIES:
         for end in ENDS:
             rows[f"{name}{end}_sd"] = np.abs(np.log(rows[f"{name}{end}"] / rows[name])) / half
@@ -54,7 +53,7 @@ def common(points: xr.Dataset) -> xr.Dataset:
 
 def predicted(windows: xr.Dataset) -> xr.Dataset:
     """The same Dataset from `predict.windows`; configurations that do not fit are NaN."""
-    half = norm.ppf(0.95)
+    half = ndtri(0.95)
     phases = []
     for phase, time, steps in (("prefill", "ttft_s", 1), ("decode", "tpot_s", windows.output - 1)):
         one = {"time_s": windows[time] * steps, "energy_J": windows[f"{phase}_energy_J"]}

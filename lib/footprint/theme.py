@@ -5,6 +5,7 @@
 
 import html
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,7 +32,8 @@ SHAPES = {"measured": "circle", "modelled": "diamond", "mixed": "triangle", "pre
           "embodied": "square"}  # fmt: skip
 STATUSES = ("measured", "modelled", "published", "derived", "unverified")
 VEGA_LITE = "6.4"
-LONG, SHORT = 48, 20  # a text of more characters gets a wider column, one of fewer is not broken
+PERCENT = re.compile(r"[-−]?[\d.,]+ ?%|–")
+LONG = 48  # a text of more characters gets a wider column
 
 
 def colour(field: str, title: str | None = None, **options) -> alt.Color:
@@ -118,7 +120,8 @@ def _cell(value, digits: int) -> tuple[str, str]:
     if isinstance(value, Page):
         return "", value
     if isinstance(value, str):
-        return "text" if len(value) > LONG else "", badge(value) if value in STATUSES else html.escape(value)
+        kind = "number" if PERCENT.fullmatch(value) else "text" if len(value) > LONG else ""
+        return kind, badge(value) if value in STATUSES else html.escape(value)
     if pd.isna(value):
         return "number", "–"
     if isinstance(value, int) or abs(value) >= 10**digits:
@@ -127,14 +130,19 @@ def _cell(value, digits: int) -> tuple[str, str]:
 
 
 def table(frame: pd.DataFrame, digits: int = 3) -> Page:
-    """A table for a page: numbers to the right with `digits` significant digits, statuses as badges, a box that scrolls."""
-    plain = [[value.item() if hasattr(value, "item") else value for value in row] for row in frame.itertuples(index=False)]
-    rows = [[_cell(value, digits) for value in row] for row in plain]
+    """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
+    scrolls sideways by itself."""
+    columns = [[_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
+    numbers = [bool(cells) and all(kind == "number" for kind, _ in cells) for cells in columns]
     head = "".join(
-        f'<th scope="col"{" class=number" if any(row[i][0] == "number" for row in rows) else ""}>{html.escape(str(name))}</th>'
-        for i, name in enumerate(frame.columns)
+        f'<th scope="col" class="{"number" if right else ""}">{html.escape(str(name))}</th>'
+        for name, right in zip(frame.columns, numbers, strict=True)
     )
-    body = "".join("<tr>" + "".join(f'<td class="{kind}">{text}</td>' for kind, text in row) + "</tr>" for row in rows)
+    shown = [
+        [f'<td class="{kind if right or kind != "number" else ""}">{text}</td>' for kind, text in cells]
+        for cells, right in zip(columns, numbers, strict=True)
+    ]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))
     whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return Page(f'<div class="table-box">{whole}</div>')
 
