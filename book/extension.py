@@ -77,7 +77,7 @@ def side_by_side(app: Sphinx, config) -> None:
     """Let Sphinx read several pages at a time; two extensions that work after all are read only fail to say so."""
     for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
         app.extensions[name].parallel_read_safe = True
-    app.parallel = min(4, os.cpu_count() or 1)
+    app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
 
 
 def setup(app: Sphinx) -> dict:
