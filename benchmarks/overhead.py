@@ -70,7 +70,7 @@ def timed(work: Callable, context: AbstractContextManager) -> float:
 def decode() -> Callable:
     """Greedy decoding with a small random model, as often as fills about 0.7 s."""
     subject = engine.load(workload.request("profile", model="llama-24m"))
-    once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33)
+    once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33, [])
     once()
     count = max(1, round(WORK_S / sum(once())))
 

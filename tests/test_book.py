@@ -47,6 +47,11 @@ def test_every_chapter_is_in_the_contents_and_the_contents_are_there():
     assert {f"book/{path.stem}" for path in CHAPTERS} == set(listed)
 
 
+def test_the_page_of_tables_names_every_table():
+    page = (ROOT / "book/tables.md").read_text()
+    assert {path.name for path in (ROOT / "lib/footprint/data").glob("*.csv")} <= set(re.findall(r"`(\w+\.csv)`", page))
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_types_in_no_numbers(chapter):
     typed = NUMBER.findall(NAMES.sub("", prose(chapter)))

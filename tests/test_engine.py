@@ -50,14 +50,24 @@ def test_decode_repeats_from_the_same_prepared_cache(net):
     first, _ = engine.decode(net, cache, token, 6)
     cache.crop(-6)
     assert torch.equal(engine.decode(net, cache, token, 6)[0], first)
-    once = engine.runner(net, ids, "decode", 7)
+    once = engine.runner(net, ids, "decode", 7, [])
     assert [len(once()), len(once())] == [6, 6]
+
+
+def test_decode_goes_on_from_the_cache_of_the_prefill_before_it(net, monkeypatch):
+    ids, ready = torch.as_tensor(workload.token_ids(32000, 2, 9, seed=5)), []
+    assert len(engine.runner(net, ids, "prefill", 7, ready)()) == 1
+    cache = ready[0]
+    monkeypatch.setattr(engine, "prefill", None)
+    assert len(engine.runner(net, ids, "decode", 7, ready)()) == 6 and ready[0] is cache
+    engine.runner(net, ids, "generate", 7, ready)
+    assert not ready, "the cache is let go before the whole is measured"
 
 
 def test_phases_have_their_own_steps(net):
     ids = torch.as_tensor(workload.token_ids(32000, 1, 4, seed=0))
-    assert len(engine.runner(net, ids, "prefill", 5)()) == 1
-    assert len(engine.runner(net, ids, "generate", 5)()) == 5
+    assert len(engine.runner(net, ids, "prefill", 5, [])()) == 1
+    assert len(engine.runner(net, ids, "generate", 5, [])()) == 5
 
 
 @pytest.mark.parametrize(

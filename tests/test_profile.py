@@ -64,10 +64,10 @@ def test_random_weights_have_no_answers(run, request_):
 
 
 def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, monkeypatch):
-    def too_small(net, ids, phase, output):
+    def too_small(net, ids, phase, output, ready):
         if ids.shape[0] >= 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return real(net, ids, phase, output)
+        return real(net, ids, phase, output, ready)
 
     real = engine.runner
     monkeypatch.setattr(engine, "runner", too_small)
@@ -83,7 +83,7 @@ def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, m
 def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):
     monkeypatch.setattr(hardware, "free_memory", lambda device: 1e3)
     point = workload.windows(request_)[0]
-    window, steps = profile.attempt(run[0], request_, None, point, "decode", set())
+    window, steps = profile.attempt(run[0], request_, None, point, "decode", set(), [])
     assert window["status"] == "oom" and "are free" in window["reason"] and steps == []
 
 
@@ -93,7 +93,7 @@ def test_other_errors_are_not_swallowed(run, request_, monkeypatch):
 
     monkeypatch.setattr(engine, "runner", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        profile.attempt(run[0], request_, None, workload.windows(request_)[0], "decode", set())
+        profile.attempt(run[0], request_, None, workload.windows(request_)[0], "decode", set(), [])
 
 
 def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):

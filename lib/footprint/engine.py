@@ -149,21 +149,39 @@ def decode(net: torch.nn.Module, cache: DynamicCache, token: torch.Tensor, steps
 
 def generate(net: torch.nn.Module, ids: torch.Tensor, output_tokens: int) -> tuple[torch.Tensor, list]:
     """Greedy continuation of `ids` by `output_tokens` tokens: one prefill, then decode steps. Times: prefill first."""
-    begin = time.perf_counter()
-    cache, token = prefill(net, ids)
-    hardware.sync(token.device)
-    first = time.perf_counter() - begin
+    cache, token, first = timed_prefill(net, ids)
     rest, times = decode(net, cache, token, output_tokens - 1)
     return torch.cat([token, rest], 1), [first, *times]
 
 
-def runner(net: torch.nn.Module, ids: torch.Tensor, phase: str, output_tokens: int) -> Callable[[], list]:
-    """A function that runs `phase` once and returns its step times; decode starts from a cache prepared beforehand."""
-    if phase == "generate":
-        return lambda: generate(net, ids, output_tokens)[1]
-    if phase == "prefill":
-        return lambda: generate(net, ids, 1)[1]
+def timed_prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor, float]:
+    """What `prefill` gives, and the seconds that it took."""
+    begin = time.perf_counter()
     cache, token = prefill(net, ids)
+    hardware.sync(token.device)
+    return cache, token, time.perf_counter() - begin
+
+
+def runner(net: torch.nn.Module, ids: torch.Tensor, phase: str, output_tokens: int, ready: list) -> Callable[[], list]:
+    """A function that runs `phase` once and returns its step times.
+
+    Decode starts from the cache in `ready` that a prefill of the same prompts left there, else from one prepared here.
+    """
+
+    def start() -> list:
+        ready.clear()  # the memory of two caches is never needed
+        *prepared, seconds = timed_prefill(net, ids)
+        ready.extend(prepared)
+        return [seconds]
+
+    if phase == "prefill":
+        return start
+    if phase == "generate":
+        ready.clear()
+        return lambda: generate(net, ids, output_tokens)[1]
+    if not ready:
+        start()
+    cache, token = ready
 
     def once() -> list:
         grown = cache.get_seq_length() - ids.shape[1]

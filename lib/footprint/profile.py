@@ -10,7 +10,7 @@ import xarray as xr
 
 from footprint import engine, hardware, interrupt, meter, provenance, sampler, sensor, spec, trace, window, workload
 
-PHASES = ("prefill", "decode", "generate")
+ORDERS = ("prefill", "decode", "generate"), ("generate", "prefill", "decode")
 
 
 def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subject, xr.DataTree]:
@@ -58,7 +58,8 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
 def measured(subject: engine.Subject, request: dict, bench: window.Bench | None, say: Callable):
     """Yield (window, step times) for the three phases of every point of the workload, in its seeded order.
 
-    The phases take turns in going first, so that a drift of the machine falls on each alike. `bench` None: bare machine.
+    The whole goes before its parts and after them in turns, so that a drift of the machine falls on both alike; decode goes
+    on from the cache that prefill left. `bench` None: bare machine.
     """
     points = workload.windows(request)
     work = [_work(point) for point in points]
@@ -68,13 +69,13 @@ def measured(subject: engine.Subject, request: dict, bench: window.Bench | None,
         left = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:]) if index else math.nan
         what = f"batch {shape[0]}, prompt {shape[1]}, output {shape[2]}, repeat {point['repeat'] + 1}"
         say(f"{index + 1}/{len(points)}: {what}" + (f"; about {left:.0f} s left" if index else ""))
-        first = point["repeat"] % len(PHASES)
-        for phase in (*PHASES[first:], *PHASES[:first]):
+        ready = []
+        for phase in ORDERS[point["repeat"] % len(ORDERS)]:
             smaller = next((size for size in full if all(a <= b for a, b in zip(size, shape, strict=True))), None)
             if smaller:
                 yield lost_memory(point, phase, f"Not tried: the smaller point {smaller} ran out of memory."), []
                 continue
-            row, times = attempt(subject, request, bench, point, phase, warm)
+            row, times = attempt(subject, request, bench, point, phase, warm, ready)
             if row["status"] == "oom":
                 full.append(shape)
             yield row, times
@@ -98,7 +99,7 @@ def _row(point: dict, phase: str) -> dict:
 
 
 def attempt(
-    subject: engine.Subject, request: dict, bench: window.Bench | None, point: dict, phase: str, warm: set
+    subject: engine.Subject, request: dict, bench: window.Bench | None, point: dict, phase: str, warm: set, ready: list
 ) -> tuple[dict, list]:
     """One window of `phase` at a point: warmed up at its own shape the first time, out of memory caught and freed.
 
@@ -112,7 +113,7 @@ def attempt(
         return lost_memory(point, phase, f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."), []
     try:
         ids = engine.prompt_ids(subject, batch, prompt, request["seed"] + point["repeat"])
-        once = engine.runner(subject.net, ids, phase, output)
+        once = engine.runner(subject.net, ids, phase, output, ready)
         shape = (phase, batch, prompt, output)
         ready = {"cooled_s": window.cool(bench), "warmup_s": 0.0}
         if shape not in warm:
@@ -129,6 +130,7 @@ def attempt(
         if not hardware.out_of_memory(error):
             raise
         once = ids = None
+        ready.clear()
         hardware.free_memory(subject.device)
         return lost_memory(point, phase, f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."), []
 

@@ -93,7 +93,6 @@ def steps(tree: xr.DataTree) -> alt.Chart:
             y=alt.Y("shape:N", title=None, sort=order),
             yOffset="jitter:Q",
             color=theme.colour("phase"),
-            shape="phase:N",
             tooltip=["phase:N", "shape:N", alt.Tooltip("ms:Q", format=".2f")],
         )
         .properties(width=560, height=alt.Step(34))
