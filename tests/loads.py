@@ -19,6 +19,7 @@ import fake
 from footprint import budget, energy, meter, sampler, trace, window
 from footprint.schema import ATTRS
 
+TERMS = ("quantisation", "sampling", "gain")  # of one window: no other repeats its point
 TABLE = Path(__file__).parents[1] / "lib/footprint/data/sensor_coverage.csv"
 WINDOWS, WINDOW_S, SEED = 200, 5.0, 2024
 SLOT_S, REST_S, IDLE_W = 10.037, 2.4, 60.0  # each window has a slot: rest, then the load; no sensor keeps step with slots
@@ -155,6 +156,7 @@ def line(name: str, data: xr.Dataset, true: np.ndarray) -> dict:
         "half_width_pct": 100 * np.median((high - low) / 2 / known),
         "half_width_without_gain_pct": 100 * np.median(half / known),
         "bias_pct": 100 * np.mean(known / true - 1), "scatter_pct": 100 * np.std(known / true - 1),
+        **{f"u_{term}_pct": 100 * np.nanmedian(data[f"u_{term}"].values / known) for term in TERMS},
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ NUMBERS = (
     "half_width_without_gain_pct",
     "bias_pct",
     "scatter_pct",
+    *(f"u_{term}_pct" for term in loads.TERMS),
 )
 
 

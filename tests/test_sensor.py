@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fake
+import scripted_card
 from footprint import Refused, __main__, meter, sampler, sensor, squarewave, window
 
 PULSES, PULSE_S = 12, 1.5
@@ -71,12 +72,8 @@ def test_calls_are_timed_and_absent_ones_are_nan(gpu, tmp_path):
 @pytest.fixture(scope="module")
 def card(library, tmp_path_factory):
     """A sensor card of a scripted GPU, measured in real time (some seconds)."""
-    with pytest.MonkeyPatch.context() as patch:
-        write = fake.install(patch, library, tmp_path_factory.mktemp("card") / "script")
-        write(fake.square(60, 300, 0.8), epoch=time.monotonic(), noise=0.5)
-        done = []
-        load = sensor.Load(lambda: done.append("context"), lambda: done.append("weights"), time.sleep)
-        made = sensor.measure("cuda:0", load, pulses=4, pulse_s=0.4, rest_s=0.5)
+    done = []
+    made = scripted_card.measured(tmp_path_factory.mktemp("card"), library, done, pulses=4, pulse_s=0.4, rest_s=0.5)
     assert done == ["context", "weights"]
     return made
 

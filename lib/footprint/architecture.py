@@ -11,6 +11,8 @@ ARCHITECTURES = {
     "qwen3": {"qk_norm": True},
     "gemma2": {"norms_per_layer": 4},
 }  # fmt: skip
+# What makes a decoder of an allowed name another thing: experts, an encoder, an eye.
+UNLIKE = ("num_local_experts", "num_experts", "n_routed_experts", "is_encoder_decoder", "vision_config")
 CONFIG_KEYS = {
     "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
     "intermediate": "intermediate_size", "vocab": "vocab_size",
@@ -24,10 +26,10 @@ def read(source) -> dict:
     """
     config, folder = (source, "") if isinstance(source, dict) else _read_config(Path(source))
     kind = config.get("model_type", "missing")
-    experts = config.get("num_local_experts") or config.get("num_experts")
-    if not isinstance(kind, str) or kind not in ARCHITECTURES or experts:
-        allowed = ", ".join(ARCHITECTURES)
-        raise Refused(f"The architecture {kind!r:.80} is not a dense LLaMA-like decoder; allowed are {allowed}.")
+    unlike = [f"{key}={config[key]!r:.20}" for key in UNLIKE if config.get(key)]
+    if not isinstance(kind, str) or kind not in ARCHITECTURES or unlike:
+        allowed, named = ", ".join(ARCHITECTURES), " with ".join([f"{kind!r:.80}", *unlike[:1]])
+        raise Refused(f"The architecture {named} is not a dense LLaMA-like decoder; allowed are {allowed}.")
     rope = config.get("rope_parameters")
     theta = config.get("rope_theta") or (rope.get("rope_theta") if isinstance(rope, dict) else None) or 10000.0
     if not isinstance(theta, int | float) or not 0 < theta < 1e18:

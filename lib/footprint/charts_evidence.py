@@ -57,6 +57,34 @@ def closure(rows: pd.DataFrame) -> alt.LayerChart:
     return (even + dots).properties(width=480, height=alt.Step(26))
 
 
+def budget(table: pd.DataFrame) -> alt.Chart:
+    """Standard uncertainty of each term of the error budget, a strip a load (columns load, term, pct)."""
+    return (
+        alt.Chart(table)
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=alt.X("pct:Q", title="standard uncertainty (% of the energy of a window)"),
+            y=alt.Y("load:N", title=None, sort=None),
+            color=alt.Color("term:N", title=None),
+            shape=alt.Shape("term:N", title=None),
+            tooltip=["load:N", "term:N", alt.Tooltip("pct:Q", format=".2g")],
+        )
+        .properties(width=440, height=alt.Step(20))
+    )
+
+
+def edges(steps: pd.DataFrame) -> alt.FacetChart:
+    """What a sensor shows around each switch of a square-wave load (columns card, edge, since_s, power_W)."""
+    dots = alt.Chart(steps).mark_circle(size=12, opacity=0.4).encode(
+        x=alt.X("since_s:Q", title="seconds since the switch"), y=alt.Y("power_W:Q", title="power shown (W)"),
+        tooltip=["card:N", "since_s:Q", "power_W:Q"],
+    )  # fmt: skip
+    order = ["load on", "load off"]
+    return dots.properties(width=250, height=180).facet(
+        row=alt.Row("card:N", title=None), column=alt.Column("edge:N", title=None, sort=order)
+    )
+
+
 def coverage(table: pd.DataFrame) -> alt.Chart:
     """Points at hand by device and model, measured and modelled told apart."""
     rows = table.groupby(["device", "model", "kind"]).size().rename("points").reset_index()

@@ -20,8 +20,8 @@ def measurements() -> pd.DataFrame:
 @cache
 def known() -> dict[str, spec.Model | spec.GPU]:
     """Every model and card by id: those of the book and those that only the measurements name."""
-    extra = [spec._typed(spec.Model, row) for row in spec.table("measured_models")]
-    extra += [spec._typed(spec.GPU, row) for row in spec.table("measured_gpus")]
+    extra = [spec.record(spec.Model, row) for row in spec.table("measured_models")]
+    extra += [spec.record(spec.GPU, row) for row in spec.table("measured_gpus")]
     return {item.id: item for item in extra} | {i: spec.model(i) for i in spec.models()} | {
         i: spec.gpu(i) for i in spec.gpus()
     }  # fmt: skip

@@ -52,11 +52,17 @@ def root() -> Path:
 
 
 def card_id(name: str) -> str:
-    """Id of a card in the table whose name this is, else a slug of the name."""
-    makers = r"\b(NVIDIA|Tesla|Quadro|GeForce|Generation)\b"
-    known = {workload.slug(spec.gpu(item).name): item for item in spec.gpus()}
-    bare = workload.slug(re.sub(makers, "", name).strip())
-    return known.get(bare, bare)
+    """Id of the card in the table that calls itself by this name, else a slug of the name.
+
+    Names count as a whole, so a relative with other limits (an A10G, an A100-PCIE-40GB) is never taken for a known card.
+    """
+    known = {_bare(one): row["id"] for row in spec.table("gpus") for one in row["nvml_name"].split("|")}
+    return known.get(_bare(name), _bare(name))
+
+
+def _bare(name: str) -> str:
+    """A slug of a card's name without the words that come and go with the version of the driver."""
+    return workload.slug(re.sub(r"\b(NVIDIA|Tesla|Quadro|GeForce|Generation)\b", "", name).strip())
 
 
 def processor() -> str:

@@ -162,6 +162,12 @@ def load(path: str | Path) -> xr.Dataset:
     return card
 
 
+def saved(device_hash: str = "*") -> list[Path]:
+    """Files of the sensor cards of this board (by default of all boards) beside the runs; those made here come first."""
+    places = [provenance.root() / "notebooks" / name for name in ("local", "runs")]
+    return [path for place in places for path in sorted(place.rglob(f"sensor-{device_hash}.nc4"))]
+
+
 def values(device: str, device_hash: str, say: Callable[[str], None] = print) -> dict[str, float]:
     """What the windows of a run shall say of the sensor: from the board's saved card, else from a look of two seconds.
 
@@ -169,9 +175,7 @@ def values(device: str, device_hash: str, say: Callable[[str], None] = print) ->
     """
     if device == "cpu":
         return dict(window.UNKNOWN)
-    places = [provenance.root() / "notebooks" / name for name in ("local", "runs")]
-    found = [path for place in places for path in sorted(place.rglob(f"sensor-{device_hash}.nc4"))]
-    if found:
+    if found := saved(device_hash):
         card = load(found[0])
         return {name: float(card[name]) for name in window.UNKNOWN}
     say("no sensor card of this board is here; looking at its sensor for two seconds (footprint sensor makes a card)")

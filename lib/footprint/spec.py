@@ -20,7 +20,7 @@ def table(name: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def _typed(cls, row: dict[str, str]):
+def record(cls, row: dict[str, str]):
     """A frozen record of `cls` from one row of strings, by the types of its fields."""
     read = {bool: lambda text: text == "1", int: int, float: float, str: str}
     return cls(**{field.name: read[field.type](row[field.name]) for field in fields(cls) if field.name in row})
@@ -102,7 +102,9 @@ class Model:
     def from_config(cls, source) -> "Model":
         """A model from a Hugging Face `config.json`: its path, its folder, or the dictionary itself.
 
-        Raises `Refused` for an architecture whose arithmetic this class does not describe (MoE, encoders, ...).
+        Mistral, Qwen2, Qwen3, Yi, Phi-3 and Gemma count exactly, as LLaMA does. Sliding windows are read as full attention:
+        beyond the window KV cache and scores are upper bounds; soft caps of Gemma-2 cost nothing here. Raises `Refused` for
+        an architecture whose arithmetic this class does not describe (MoE, encoders, state spaces, vision, ...).
         """
         return cls(**architecture.read(source))
 
@@ -160,12 +162,12 @@ def bytes_of(dtype: str) -> float:
 
 @cache
 def _models() -> dict[str, Model]:
-    return {row["id"]: _typed(Model, row) for row in table("models")}
+    return {row["id"]: record(Model, row) for row in table("models")}
 
 
 @cache
 def _gpus() -> dict[str, GPU]:
-    return {row["id"]: _typed(GPU, row) for row in table("gpus")}
+    return {row["id"]: record(GPU, row) for row in table("gpus")}
 
 
 def models() -> list[str]:
@@ -199,7 +201,7 @@ REGIONS = {"quebec": "CA-QC", "california": "US-CAL-CISO", "ciso": "US-CAL-CISO"
 
 @cache
 def _grids() -> dict[tuple[str, int, str], Grid]:
-    return {(row["zone"], int(row["year"]), row["kind"]): _typed(Grid, row) for row in table("grids")}
+    return {(row["zone"], int(row["year"]), row["kind"]): record(Grid, row) for row in table("grids")}
 
 
 def grid(zone: str, year: int = 2023, kind: str = "lifecycle") -> Grid:
