@@ -90,3 +90,7 @@ def test_a_sentence_is_markdown_on_one_line():
 def test_kinds_are_badges_once_each():
     assert theme.kinds(["modelled", "measured", "modelled"]).count("<span") == 2
     assert "mixed" in theme.kinds(["mixed"])
+
+
+def test_an_answer_is_folded_away():
+    assert theme.exercise("why\n  so?", "be\n  cause")._repr_markdown_() == "why so?\n\n:::{dropdown} Answer\nbe cause\n:::"

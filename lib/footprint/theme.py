@@ -115,6 +115,14 @@ def say(text: str):
     return Markdown(" ".join(text.split()))
 
 
+def exercise(question: str, answer: str):
+    """A question to the reader in MyST Markdown, and its answer folded away; both may hold numbers computed in the cell."""
+    from IPython.display import Markdown
+
+    asked, solved = (" ".join(text.split()) for text in (question, answer))
+    return Markdown(f"{asked}\n\n:::{{dropdown}} Answer\n{solved}\n:::")
+
+
 def _cell(value, digits: int) -> tuple[str, str]:
     """Class and content of a table's cell."""
     if isinstance(value, Page):
