@@ -22,7 +22,7 @@ def _by_model() -> alt.Column:
     return alt.Column("model:N", title=None, sort=order)
 
 
-def _named(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+def printed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """These columns (a page carries no others), with printed names and four significant digits."""
     names = {"model": findings.label, "gpu": findings.label, "zone": lambda zone: REGIONS.get(zone, zone)}
     kept = rows[list(columns)]
@@ -43,7 +43,7 @@ def winners(rows: pd.DataFrame, by: str = "approach") -> alt.FacetChart:
 
     rows: model, batch, zone, probability (NaN where a card cannot serve), and the column `by`, a row of panels each.
     """
-    rows = _named(rows, "model", "batch", "zone", "probability", by).assign(
+    rows = printed(rows, "model", "batch", "zone", "probability", by).assign(
         percent=[f"{value:.0%}".rstrip("%") if pd.notna(value) else "–" for value in rows["probability"]],
         card=["T4" if value > 0.5 else "RTX 6000 Ada" for value in rows["probability"].fillna(0)],
         sure=(rows["probability"].fillna(0.5) - 0.5).abs() * 2,
@@ -67,7 +67,7 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
     rows: model, served (how the cards serve, a row of panels each), g_per_kwh, approach, probability. zones: zone, g_per_kwh.
     """
     marks = zones.merge(rows[["model", "served"]].drop_duplicates(), how="cross")
-    data = _named(pd.concat([rows, marks]), "model", "served", "g_per_kwh", "approach", "probability", "zone")
+    data = printed(pd.concat([rows, marks]), "model", "served", "g_per_kwh", "approach", "probability", "zone")
     y = alt.Y("probability:Q", title="P(the T4 emits less)", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     tips = ["model:N", "approach:N", "g_per_kwh:Q", alt.Tooltip("probability:Q", format=".0%")]
     lines = alt.Chart().transform_filter("isValid(datum.probability)").mark_line()
@@ -86,7 +86,7 @@ def payback(rows: pd.DataFrame, lifetime_years: float = totals.YEARS) -> alt.Fac
 
     rows: model, g_per_kwh, accounting (sunk or amortised), years, low, high (90 %; missing where it never does).
     """
-    data = _named(rows, "model", "g_per_kwh", "accounting", "years", "low", "high")
+    data = printed(rows, "model", "g_per_kwh", "accounting", "years", "low", "high")
     data["years"] = data["years"].where(data["years"] <= MOST_YEARS)
     kinds = ["sunk", "amortised"]
     look = {"title": "accounting", "legend": alt.Legend(symbolType="stroke")}
@@ -111,7 +111,7 @@ def front(rows: pd.DataFrame) -> alt.LayerChart:
 
     rows: gpu, batch, tpot_ms, mg (a token), low, high, on_front.
     """
-    rows = _named(rows, "gpu", "batch", "tpot_ms", "mg", "low", "high", "on_front")
+    rows = printed(rows, "gpu", "batch", "tpot_ms", "mg", "low", "high", "on_front")
     named = theme.DOMAINS["card"]
     rows["card"] = rows["gpu"].where(rows["gpu"].isin(named), "other cards")
     rows["name"] = (rows["gpu"] + ", " + rows["batch"].astype(str)).where(rows.index.isin(_apart(rows)))
@@ -150,7 +150,7 @@ def explorer(rows: pd.DataFrame) -> alt.LayerChart:
     rows: model, gpu, batch, approach, energy_J, idle_J (a token's busy seconds at idle power), making_g (a token's share
     at a lifetime of one year, always busy).
     """
-    rows = _named(rows, "model", "gpu", "batch", "approach", "energy_J", "idle_J", "making_g")
+    rows = printed(rows, "model", "gpu", "batch", "approach", "energy_J", "idle_J", "making_g")
     models, batches, approaches = (list(dict.fromkeys(rows[name])) for name in ("model", "batch", "approach"))
     choose = {
         "model": alt.binding_select(options=models, name="model "),
@@ -189,7 +189,7 @@ def ratios(rows: pd.DataFrame) -> alt.FacetChart:
 
     rows: model, batch, zone, median, low, high, kind (measured, modelled or mixed).
     """
-    rows = _named(rows, "model", "batch", "zone", "median", "low", "high", "kind").rename(columns={"zone": "region"})
+    rows = printed(rows, "model", "batch", "zone", "median", "low", "high", "kind").rename(columns={"zone": "region"})
     names = [REGIONS[zone] for zone in theme.DOMAINS["zone"]]
     hues = [theme.COLOURS[zone] for zone in theme.DOMAINS["zone"]]
     base = alt.Chart(rows).encode(
