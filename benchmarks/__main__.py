@@ -4,7 +4,7 @@ import sys
 
 import pandas as pd
 
-from benchmarks import overhead, sweeps
+from benchmarks import carbon, fleet, overhead, predictor, sweeps
 
 BENCHMARKS = {
     "overhead": overhead.rows,
@@ -12,6 +12,9 @@ BENCHMARKS = {
     "pairs": sweeps.pairs,
     "gather": sweeps.gather,
     "integral": sweeps.integral,
+    "predict": predictor.rows,
+    "draws": carbon.rows,
+    "fleet": fleet.rows,
 }
 
 

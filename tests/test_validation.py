@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from footprint import Refused, observed, spec, validation
+from footprint import Refused, observed, predict, spec, validation
 
 
 def test_errors_and_coverage_have_their_closed_forms():
@@ -58,3 +58,22 @@ def test_a_processor_is_judged_by_its_own_probe():
     assert bound <= row["expected (ms)"] < 1.3 * bound
     assert row["measured (ms)"] == pytest.approx(220)
     assert row["distance"] == pytest.approx(abs(row["expected (ms)"] / 220 - 1))
+
+
+def test_peers_errors_are_those_of_the_points_they_report():
+    table = validation.peers().set_index(["tool", "quantity"])
+    slow = [
+        1 - measured / expected for measured, expected in ((5353, 8934.54), (1518, 2796.58), (547, 788.73), (613, 1169.17))
+    ]
+    assert table.loc[("LLM-Viewer", "whole request"), "theirs"] == pytest.approx(np.median(slow))
+    assert table.loc[("LLM-Viewer", "TTFT"), "theirs"] == pytest.approx(1 - np.mean([6.976999894 / 16.1, 100.88071 / 120.5]))
+    stated = table.loc[("AIConfigurator", "TTFT")]
+    assert stated["theirs"] == 0.45 and np.isnan(stated["ours"]) and np.isnan(stated["rows"])
+
+
+def test_ours_is_asked_for_the_points_of_the_peers():
+    row = next(row for row in pd.DataFrame(spec.table("peers")).itertuples() if row.quantity == "e2e_s")
+    row = row._replace(batch=256.0, prompt_tokens=128.0, output_tokens=128.0)
+    found = predict.windows("llama-7b", "a100-80gb-sxm", batch=256, prompt=128, output=128, engine="serving").squeeze()
+    assert validation._serving(row) == pytest.approx(found["ttft_s"].item() + 127 * found["tpot_s"].item())
+    assert np.isnan(validation._serving(row._replace(gpu="-")))

@@ -2,6 +2,7 @@
 
 Reads `data/cross_validation.csv`, which `python -m footprint.calibrate` writes: for each public measurement the value that
 was expected by a fit without its card (`gpu_`), without its model (`model_`) and without its source (`source_`).
+The errors of other tools stand in `data/peers.csv`.
 """
 
 import numpy as np
@@ -81,3 +82,33 @@ def processors(points: pd.DataFrame) -> pd.DataFrame:
              "measured (ms)": measured * 1e3, "expected (ms)": expected * 1e3, "distance": abs(expected / measured - 1)}
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def peers() -> pd.DataFrame:
+    """Errors that users of other predictors report, one row a tool and quantity, and ours on the same points.
+
+    Medians of the size of (expected / measured - 1) of a time; where a report states an error without its points, that
+    one (a mean), and NaN for ours. Ours is `predict` as it stands, whose fit holds other measurements of the same card.
+    """
+    rows = pd.DataFrame(spec.table("peers"))
+    numbers = ["batch", "prompt_tokens", "output_tokens", "expected", "measured", "stated_error_pct"]
+    rows[numbers] = rows[numbers].astype(float)
+    rate = rows["unit"] == "tokens/s"
+    ratio = (rows["expected"] / rows["measured"]).where(~rate, rows["measured"] / rows["expected"])
+    seconds = (rows["measured"] / 1e3).where(~rate, rows["batch"] * rows["output_tokens"] / rows["measured"])
+    theirs = (ratio - 1).abs().fillna(rows["stated_error_pct"] / 100)
+    ours = (pd.Series([_serving(row) for row in rows.itertuples()]) / seconds - 1).abs()
+    table = rows.assign(theirs=theirs, ours=ours, rows=rows["measured"].notna())
+    grouped = table.groupby(["tool", "version", "quantity"], sort=False)
+    found = grouped.agg({"rows": "sum", "theirs": "median", "ours": "median"}).reset_index()
+    return found.assign(quantity=found["quantity"].map(QUANTITIES), rows=found["rows"].where(found["rows"] > 0))
+
+
+def _serving(row) -> float:
+    """Seconds that `predict` expects of a row of peers.csv; NaN where its setting is not stated."""
+    if row.gpu == "-":
+        return np.nan
+    at = {"batch": row.batch, "prompt": row.prompt_tokens, "output": row.output_tokens}
+    found = predict.windows(row.model, row.gpu, engine=row.engine, **at).squeeze()
+    whole = found["ttft_s"] + found["tpot_s"] * (row.output_tokens - 1)
+    return float(found["ttft_s"] if row.quantity == "ttft_s" else whole)
