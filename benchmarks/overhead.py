@@ -82,9 +82,9 @@ def decode() -> Callable:
 
 
 def share() -> tuple[float, float]:
-    """Share of one core that the sampler uses in ten seconds beside nothing, and its rate in Hz."""
+    """Share of one core that the sampler uses beside nothing (median of ten seconds), and its rate in Hz."""
     with sampler.sampling("cuda:0") as recording:
         time.sleep(SHARE_S)
-    seen = recording.columns
-    passed = seen["time_s"][-1] - seen["time_s"][0]
-    return (seen["cpu_s"][-1] - seen["cpu_s"][0]) / passed, (len(seen["time_s"]) - 1) / passed
+    at, used = recording.columns["time_s"], recording.columns["cpu_s"]
+    seconds = np.interp(np.arange(at[0], at[-1], 1.0), at, used)
+    return float(np.median(np.diff(seconds))), (len(at) - 1) / (at[-1] - at[0])

@@ -32,7 +32,7 @@ def beside(gpu, monkeypatch, tmp_path):
 
 
 def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
-    monkeypatch.setattr(profile, "PHASES", ("decode",))  # one phase: this takes real seconds
+    monkeypatch.setattr(profile, "ORDERS", (("decode",),))  # one phase: this takes real seconds
     points = fake.square(100, 300, 0.37)
     epoch = beside(points, latency=1e-4)
     request = workload.request("profile", **SMALL, window_s=2.05, repeats=1, threads=1)

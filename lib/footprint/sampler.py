@@ -1,5 +1,6 @@
 """The sampler: a process of its own that reads power and counter of one GPU, so that the measured process does not."""
 
+import gc
 import os
 import random
 import select
@@ -23,6 +24,7 @@ START_S = 10.0  # a sampler has this long for its first sample
 LAST_S = 0.3  # it goes on this long after the block, so that the last window has samples on both sides
 REVIVALS = 2
 COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
+CODES = {status: code for code, status in enumerate(WINDOW_STATUS)}
 ROW = struct.Struct(f"{len(COLUMNS)}d")
 
 
@@ -97,17 +99,18 @@ def sample(
     rate falls where calls are slow, so that they take at most the share `busiest` of a core. After a fault from which no
     card comes back there is nothing more to read.
     """
-    due, chance, cost = clock.now(), random.Random(0), 1.0
+    now, chance, cost = clock.now, random.Random(0).random, 1.0
+    due = now()
     while True:
-        before = clock.now()
+        before = now()
         watts, joules, status = read()
-        after = clock.now()
-        emit((before + after) / 2, watts, joules, WINDOW_STATUS.index(status), cpu())
+        after = now()
+        emit((before + after) / 2, watts, joules, CODES[status], cpu())
         if status in meter.FATAL:
             return status
         cost = min(after - before, 1.25 * cost)  # one call that was held up is no slow call
-        due = max(due + chance.uniform(0.75, 1.25) / rate_hz, before + cost / busiest, after)
-        if stopped(due - clock.now()):
+        due = max(due + (0.75 + 0.5 * chance()) / rate_hz, before + cost / busiest, after)
+        if stopped(due - after):
             return status
 
 
@@ -115,11 +118,19 @@ def main(device: str, rate_hz: str, busiest: str) -> None:
     """Write samples to standard output until standard input closes; exit code 1 when the card is lost."""
     read = meter.reader(meter.handle(device)).read
 
+    write, pack = os.write, ROW.pack
+
     def emit(*row: float) -> None:
-        os.write(1, ROW.pack(*row))  # one write a row: a row is whole or absent
+        write(1, pack(*row))  # one write a row: a row is whole or absent
+
+    ended = select.poll()
+    ended.register(0)
 
     def stopped(pause: float) -> bool:
-        return bool(select.select([sys.stdin], [], [], max(0.0, pause))[0])
+        return bool(ended.poll(max(0.0, 1e3 * pause)))
+
+    gc.collect()
+    gc.freeze()
 
     status = sample(read, emit, stopped, rate_hz=float(rate_hz), busiest=float(busiest))
     sys.exit(status in meter.FATAL)
