@@ -209,7 +209,6 @@ def reader(card) -> Reader:
     power, watts = power_call(card)
     has_counter = counter(card)[1] == "ok"
     if power == "nvml_instant" and has_counter and ask(fields, card, [POWER_INSTANT, ENERGY])[1] == "ok":
-
         lib = nvml()
         call, error_type, ids = lib.nvmlDeviceGetFieldValues, lib.NVMLError, [(POWER_INSTANT, 0), (ENERGY, 0)]
 
