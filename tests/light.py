@@ -11,9 +11,10 @@ import numpy as np
 from footprint import provenance, workload
 from footprint.schema import ATTRS
 
+os.environ["LIGHT"] = str(Path(__file__).parent)  # the kernels inherit it
 BODY = """
-import sys
-sys.path.insert(0, {here!r})
+import os, sys
+sys.path.insert(0, os.environ["LIGHT"])  # not written out: an executed notebook names no place
 import light
 from footprint import workload
 light.behave(request := workload.given(globals()))
@@ -52,7 +53,7 @@ def project(folder: Path) -> Path:
     real = Path(__file__).parents[1] / "notebooks" / "profile.ipynb"
     book = nbformat.read(real, as_version=4)
     parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
-    book.cells = [parameters, nbformat.v4.new_code_cell(BODY.format(here=str(Path(__file__).parent)))]
+    book.cells = [parameters, nbformat.v4.new_code_cell(BODY)]
     (folder / "notebooks").mkdir(exist_ok=True)
     nbformat.write(book, folder / "notebooks" / "profile.ipynb")
     trace.save(seed(), folder / "seed.h5")
