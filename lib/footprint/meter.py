@@ -197,7 +197,7 @@ def power_call(card) -> tuple[str, Callable[[], float] | None]:
 def fields(card, ids: list[int]) -> list[int]:
     """Values of NVML fields in one call: power in mW, energy in mJ. Raises the NVML error of the first that fails."""
     lib = nvml()
-    found = lib.nvmlDeviceGetFieldValues(card, ids)
+    found = lib.nvmlDeviceGetFieldValues(card, [(field, 0) for field in ids])  # a bare id costs an exception inside
     for field in found:
         if field.nvmlReturn:
             raise lib.NVMLError(field.nvmlReturn)
@@ -209,17 +209,10 @@ def reader(card) -> Reader:
     power, watts = power_call(card)
     has_counter = counter(card)[1] == "ok"
     if power == "nvml_instant" and has_counter and ask(fields, card, [POWER_INSTANT, ENERGY])[1] == "ok":
-        lib = nvml()
-        call, error_type, ids = lib.nvmlDeviceGetFieldValues, lib.NVMLError, [(POWER_INSTANT, 0), (ENERGY, 0)]
 
-        def both() -> tuple[float, float, str]:  # `fields` without its detours: this is what a sampler pays for
-            try:
-                power, energy = call(card, ids)
-            except error_type as error:
-                return math.nan, math.nan, fault(error)
-            if power.nvmlReturn or energy.nvmlReturn:
-                return math.nan, math.nan, fault(error_type(power.nvmlReturn or energy.nvmlReturn))
-            return power.value.uiVal / 1e3, energy.value.ullVal / 1e3, "ok"
+        def both() -> tuple[float, float, str]:
+            got, status = ask(fields, card, [POWER_INSTANT, ENERGY], tries=1)
+            return (got[0] / 1e3, got[1] / 1e3, status) if status == "ok" else (math.nan, math.nan, status)
 
         return Reader(power, True, both)
 
