@@ -162,7 +162,7 @@ def test_the_environment_file_reads_the_same_requirements():
 def test_committed_runs_name_nobody_and_no_place():
     for path in committed(""):
         data = path.read_bytes()
-        for secret in (b"/home/", b"/root/", b"/tmp/", b"/Users/", f"/{ROOT.parts[1]}/".encode()):
+        for secret in (b"/home/", b"/root/", b"/tmp/", b"/Users/", str(ROOT).encode()):
             assert secret not in data, f"{path.name} holds {secret.decode()}"
         assert not (found := CHECKOUT.search(data)), f"{path.name} holds {found[0]}"
 
