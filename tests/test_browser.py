@@ -1,4 +1,4 @@
-"""Every page of the built book in headless Chromium, from its file, light and dark, wide and phone, with no network at all."""
+"""Every page of the built book in headless Chromium, from its file: light on a wide screen, dark on a phone, no network."""
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -7,7 +7,7 @@ from browser import HTML, LAUNCH, SIZES, pages, settle
 
 # Of the theme, harmless: the first on every page, the second on the first page that a browser profile ever opens.
 KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid theme mode: . Resetting to auto.")
-TABS = (("light", "wide"), ("dark", "wide"), ("dark", "phone"))
+TABS = (("light", "wide"), ("dark", "phone"))
 STATE = """() => ({
     mode: document.documentElement.dataset.theme,
     charts: document.querySelectorAll('.vl-chart').length,

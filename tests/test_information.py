@@ -30,14 +30,15 @@ def costs_more(table: pd.DataFrame) -> dict:
     return {"probability": findings.versus(table, "energy_per_token_J")["probability"].iloc[0]}
 
 
-@pytest.mark.parametrize(("old_sd", "new_sd"), [(0.3, 0.3), (0.4, 0.1), (0.1, 0.4)])
-def test_two_even_gaussians_have_their_closed_form(old_sd, new_sd):
+@pytest.mark.parametrize(
+    ("card", "own", "other"), [("t4", 0.3, 0.3), ("t4", 0.4, 0.1), ("rtx-6000-ada", 0.1, 0.4)], ids=["even", "old", "new"]
+)
+def test_two_even_gaussians_have_their_closed_form(card, own, other):
     """d = a - b around 0: E[max(p, 1 - p)] given a is 1/2 + arctan(sd_a / sd_b) / pi."""
-    table = pairs(old_sd=old_sd, new_sd=new_sd)
-    for card, own, other in (("t4", old_sd, new_sd), ("rtx-6000-ada", new_sd, old_sd)):
-        exact = 0.5 + np.arctan(own / other) / np.pi
-        assert information.settled(costs_more, table, card, nodes=89) == pytest.approx(exact, abs=0.01)
-        assert information.settled(costs_more, table, card) == pytest.approx(exact, abs=0.05)
+    table = pairs(**dict(zip(("old_sd", "new_sd"), (own, other) if card == "t4" else (other, own), strict=True)))
+    exact = 0.5 + np.arctan(own / other) / np.pi
+    assert information.settled(costs_more, table, card, nodes=89) == pytest.approx(exact, abs=0.01)
+    assert information.settled(costs_more, table, card) == pytest.approx(exact, abs=0.05)
 
 
 def test_a_shifted_gaussian_agrees_with_an_integral():

@@ -73,9 +73,15 @@ def budget(table: pd.DataFrame) -> alt.Chart:
     )
 
 
-def edges(steps: pd.DataFrame) -> alt.FacetChart:
-    """What a sensor shows around each switch of a square-wave load (columns card, edge, since_s, power_W)."""
-    dots = alt.Chart(steps).mark_circle(size=12, opacity=0.4).encode(
+def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many rows, evenly chosen."""
+    return rows.iloc[:: math.ceil(len(rows) / most)]
+
+
+def edges(steps: pd.DataFrame, most: int = 600) -> alt.FacetChart:
+    """What a sensor shows around each switch of a square-wave load (columns card, edge, since_s, power_W), thinned evenly."""
+    rows = pd.concat([thinned(panel.sort_values("since_s"), most) for _, panel in steps.groupby(["card", "edge"])])
+    dots = alt.Chart(rows.round({"since_s": 4, "power_W": 2})).mark_circle(size=12, opacity=0.4).encode(
         x=alt.X("since_s:Q", title="seconds since the switch"), y=alt.Y("power_W:Q", title="power shown (W)"),
         tooltip=["card:N", "since_s:Q", "power_W:Q"],
     )  # fmt: skip
@@ -107,8 +113,7 @@ def coverage(table: pd.DataFrame) -> alt.Chart:
 def predicted(rows: pd.DataFrame, most: int = 1800) -> alt.FacetChart:
     """Expected over measured for left-out measurements (`validation.residuals`), a panel a quantity, thinned evenly."""
     rows = rows.assign(ratio=rows["expected"] / rows["value"], what=rows["quantity"].map(validation.QUANTITIES))
-    rows = rows.dropna(subset=["what"])
-    rows = rows.iloc[:: math.ceil(len(rows) / most)]
+    rows = thinned(rows.dropna(subset=["what"]), most)
     base = alt.Chart(rows[["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]])
     scale = alt.Scale(type="log", domain=[0.33, 3], clamp=True)
     dots = base.mark_circle(size=14, opacity=0.45).encode(
