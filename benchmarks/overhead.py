@@ -19,7 +19,7 @@ from footprint import engine, sampler, workload
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import fake
 
-PAIRS, WORK_S, SHARE_S = 15, 0.7, 10.0
+PAIRS, WORK_S, SHARE_S = 21, 1.0, 10.0
 CALLS = {"0.17 ms calls": (0.00017, 0.01), "2.4 ms calls": (0.0024, 0.05)}  # seconds, largest share of a core
 
 
@@ -68,7 +68,7 @@ def timed(work: Callable, context: AbstractContextManager) -> float:
 
 
 def decode() -> Callable:
-    """Greedy decoding with a small random model, as often as fills about 0.7 s."""
+    """Greedy decoding with a small random model, as often as fills about a second."""
     subject = engine.load(workload.request("profile", model="llama-24m"))
     once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33, [])
     once()

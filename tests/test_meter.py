@@ -150,7 +150,7 @@ def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
 
 def test_slow_calls_are_made_less_often(gpu, tmp_path):
     time_ = fake.VirtualTime(tmp_path / "clock")
-    for latency, rate in ((0.00017, 20.0), (0.0024, 1 / 0.06), (0.02, 2.0)):
+    for latency, rate in ((0.00017, 20.0), (0.0024, 1 / 0.12), (0.02, 1.0)):
         gpu(clock=str(time_.path), latency=latency)
         time_.set(0.0)
         clock, rows = time_.clock(), []

@@ -80,10 +80,11 @@ def sampled(sensor: Mapping, load: Mapping) -> dict[str, np.ndarray]:
     """
     blur = sensor["power_average_s"] + sensor["power_update_s"]
     late = np.abs(load["change_W"]) * (blur + load["spacing_s"]) / 2 / np.sqrt(3)
-    grain = load["noise_W"] * np.sqrt(np.maximum(sensor["power_update_s"], load["spacing_s"]) * load["length_s"])
+    period = np.maximum(sensor["power_update_s"], load["spacing_s"])
+    grain = load["noise_W"] * np.sqrt(period * load["length_s"])
     return {
         "u_quantisation": load["spacing_s"] * np.sqrt(load["jumps_W2"] / 12),
-        "u_sampling": np.sqrt(unseen(sensor, load) ** 2 + edges(sensor, load, blur) ** 2 + late**2 + grain**2),
+        "u_sampling": np.sqrt(unseen(sensor, load, period) ** 2 + edges(sensor, load, blur) ** 2 + late**2 + grain**2),
     }
 
 
@@ -92,25 +93,25 @@ def counted(sensor: Mapping, load: Mapping, width_s) -> dict[str, np.ndarray]:
 
     Aligned to ticks that are known to `width_s`: P width / sqrt 12. Not aligned (NaN), each end hides up to a tick T:
     P T / sqrt 6. What the load does within a tick stays open. A counter is taken to share the blindness of the power
-    reading, from which it may be made.
+    reading, from which it may be made, but it looks at each update, however seldom it is read.
     """
     tick = sensor["counter_tick_s"]
     open_J = np.where(np.isnan(width_s), tick / np.sqrt(6), width_s / np.sqrt(12)) * np.abs(load["power_W"])
     late = np.abs(load["change_W"]) * tick / (2 * np.sqrt(6))
     return {
         "u_quantisation": np.sqrt(open_J**2 + edges(sensor, load, tick) ** 2),
-        "u_sampling": np.sqrt(unseen(sensor, load) ** 2 + late**2),
+        "u_sampling": np.sqrt(unseen(sensor, load, sensor["power_update_s"]) ** 2 + late**2),
     }
 
 
-def unseen(sensor: Mapping, load: Mapping) -> np.ndarray:
-    """J that a part-time sensor may have missed: u sqrt((1 - seen) jumps / 2), u its update (or the sampling) period.
+def unseen(sensor: Mapping, load: Mapping, period_s) -> np.ndarray:
+    """J that an instrument which looks once in a period u may have missed: u sqrt((1 - seen) jumps / 2).
 
-    The readings tell how much the power differs from one to the next; so it may do in between.
+    The readings tell how much the power differs from one to the next; so it may do in between. Readings that lie further
+    apart than u are fewer than its looks, and count for all of them.
     """
-    update = np.maximum(sensor["power_update_s"], load["spacing_s"])
-    blind = 1 - np.clip(np.minimum(sensor["power_average_s"] / update, sensor["power_duty"]), 0, 1)
-    return update * np.sqrt(blind * load["jumps_W2"] / 2)
+    blind = 1 - np.clip(np.minimum(sensor["power_average_s"] / period_s, sensor["power_duty"]), 0, 1)
+    return np.sqrt(blind * period_s * np.maximum(period_s, load["spacing_s"]) * load["jumps_W2"] / 2)
 
 
 def spread(energy_J, iterations, point) -> np.ndarray:

@@ -19,7 +19,7 @@ from footprint import meter
 from footprint.schema import WINDOW_STATUS
 
 RATE_HZ = 20.0
-BUSIEST = 0.04  # largest share of one core for the calls; slower calls are made less often
+BUSIEST = 0.02  # largest share of one core for the calls; slower calls are made less often
 START_S = 10.0  # a sampler has this long for its first sample
 LAST_S = 0.3  # it goes on this long after the block, so that the last window has samples on both sides
 REVIVALS = 2
