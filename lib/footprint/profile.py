@@ -1,5 +1,6 @@
 """A run: idle, then prefill, decode and generate in windows of their own, in seeded order -> a trace."""
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
         bench = bench._replace(own=(meter.state(card)["processes"] or frozenset()) - strangers)
         windows.append(idle("idle_loaded", request["window_s"], bench))
         bench = bench._replace(rest_C=windows[-1]["temperature_C"])
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through all of it before each window would take longer than some windows
         try:
             with interrupt.patient() as between:
                 for row, times in measured(subject, request, bench, say):
@@ -50,6 +53,8 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
             status, reason = "interrupted", "Stopped by the keyboard; the windows measured until then are kept."
         except RuntimeError as error:
             status, reason = "failed", f"torch gave up ({str(error).splitlines()[0]}); the windows until then are kept."
+        finally:
+            gc.unfreeze()
     attrs |= {"status": status, "reason": reason}
     columns = {"window": [index for index, _ in steps], "step_s": [seconds for _, seconds in steps]}
     return subject, trace.new("measured", attrs, windows, recording.columns, columns)
