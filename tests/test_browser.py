@@ -1,9 +1,11 @@
 """Every page of the built book in headless Chromium, from its file: light on a wide screen, dark on a phone, no network."""
 
+import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
 from browser import HTML, LAUNCH, SIZES, pages, settle
+from footprint import explore, findings, predict, served, spec, totals
 
 # Of the theme, harmless: the first on every page, the second on the first page that a browser profile ever opens.
 KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid theme mode: . Resetting to auto.")
@@ -121,3 +123,69 @@ def test_what_scrolls_can_be_reached_by_the_keyboard(chromium):
         box => box.scrollWidth > box.clientWidth && box.tabIndex !== 0).length"""
     assert page.evaluate(stuck) == 0
     page.close()
+
+
+# -- the explorer -----------------------------------------------------------------------------------------------------
+
+BARS = """() => Object.fromEntries([...document.querySelectorAll('.mark-rule [aria-label*="whole: "]')].map(bar => {
+    const said = Object.fromEntries(bar.getAttribute('aria-label').split('; ').map(part => part.split(': ')));
+    return [said.name, [said.whole, said.low, said.high, said.making].map(Number)];
+}))"""
+
+
+def explorer(page, settings: str = "") -> dict[str, list[float]]:
+    """The explorer at these settings: mean, low, high and making of each card that has a bar, in mg a token."""
+    page.goto("about:blank")
+    page.goto((HTML / "book" / "explorer.html").as_uri() + settings)
+    page.wait_for_selector(".vl-chart[data-rendered]")
+    return page.evaluate(BARS)
+
+
+def test_the_explorer_computes_what_the_library_computes(page):
+    shown = explorer(page, "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
+                           "&lifetime=3&pue=1.4")  # fmt: skip
+    n, cards = explore.DRAWS, spec.gpus()
+    windows = predict.windows("llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128])
+    use = {"lifetime_years": 3.0, "utilisation": 0.3, "pue": 1.4, "n": n}
+    grid = totals.drawn_grids(["US-NW-PACE"], n)
+    tokens = totals.per_token(served.predicted(windows), grid, ["teardown"], **use).squeeze(drop=True)
+    whole = totals.total(tokens)
+    seen = 0
+    for card in cards:
+        mean, low, high, making = shown.get(findings.label(card), [np.nan] * 4)
+        exact = whole.sel(gpu=card).values * 1e3
+        assert np.isnan(mean) == np.isnan(exact).all(), card
+        if not np.isnan(mean):
+            seen += 1
+            assert mean == pytest.approx(exact.mean(), rel=0.02), card
+            assert (low, high) == pytest.approx(tuple(np.sort(exact)[[2, -4]]), rel=0.05), card
+            assert making == pytest.approx(float(tokens["embodied_g"].sel(gpu=card).mean()) * 1e3, rel=0.02), card
+    assert seen >= 14
+
+
+def test_the_explorer_is_used_by_the_keyboard_and_its_state_is_in_the_address(page):
+    before = explorer(page)
+    assert len(before) == len(spec.gpus()) and "#" not in page.url
+    page.focus("select[name=batch]")
+    page.keyboard.press("ArrowDown")
+    page.focus("input[name=lifetime]")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => location.hash === '#batch=2&lifetime=5.5'")
+    after = page.evaluate(BARS)
+    assert after["T4"][0] < before["T4"][0]
+    assert explorer(page, page.url.partition("#")[1] + page.url.partition("#")[2]) == after
+    page.evaluate("() => { location.hash = '#batch=1'; }")
+    page.wait_for_function("() => document.querySelector('select[name=batch]').value === '1'")
+    assert page.evaluate(BARS) == before
+
+
+def test_the_explorer_says_why_a_card_has_no_bar_and_takes_no_nonsense(page):
+    plain = explorer(page)
+    assert explorer(page, "#batch=3&model=gpt&lifetime=abc&colour=red") == plain
+    limited = explorer(page, "#approach=paper")
+    assert set(limited) == {"T4", "RTX 6000 Ada"}
+    words = " ".join(page.locator(".vl-host svg text").all_text_contents())
+    assert "no value by paper" in words and "T4 emits less than RTX 6000 Ada" in words
+    explorer(page, "#batch=256&ttft=0.2")
+    words = " ".join(page.locator(".vl-host svg text").all_text_contents())
+    assert "first token too late" in words and "does not fit" in words

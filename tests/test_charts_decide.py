@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from footprint import breakeven, charts_decide, decide, findings, served, totals
-from made import pairs
+from footprint import charts_decide, findings, totals
 
 MODELS = list(dict.fromkeys(model for model, _ in findings.PAIRS))
 GRIDS = np.geomspace(1, 1000, 5)
@@ -29,9 +28,6 @@ PAID = product(model=MODELS, g_per_kwh=GRIDS, accounting=["sunk", "amortised"]).
 FRONT = product(gpu=["t4", "rtx-6000-ada", "l4"], batch=[1, 2]).assign(
     tpot_ms=[10.0, 10.5, 20, 30, 40, 60], mg=1.0, low=0.5, high=2.0, on_front=True
 )
-TRY = product(model=MODELS, gpu=["t4", "rtx-6000-ada"], batch=[1, 8], approach=list(totals.APPROACHES)).assign(
-    energy_J=1.0, idle_J=0.1, making_g=1e-5
-)
 RATIOS = product(model=MODELS, batch=[1, 8], zone=list(totals.ZONES)).assign(median=1.0, low=0.5, high=2.0, kind="modelled")
 FIGURES = {
     "winners": lambda: charts_decide.winners(WINS),
@@ -39,7 +35,6 @@ FIGURES = {
     "odds": lambda: charts_decide.odds(ODDS, PLACES),
     "payback": lambda: charts_decide.payback(PAID),
     "front": lambda: charts_decide.front(FRONT),
-    "explorer": lambda: charts_decide.explorer(TRY),
     "ratios": lambda: charts_decide.ratios(RATIOS),
 }
 
@@ -70,18 +65,3 @@ def test_a_payback_of_more_than_a_century_is_not_drawn():
 def test_names_on_the_front_stand_apart():
     names = [row["name"] for row in drawn(FIGURES["front"]().to_dict()) if row["name"]]
     assert names == ["T4, 1", "RTX 6000 Ada, 1", "RTX 6000 Ada, 2", "L4, 1", "L4, 2"]
-
-
-def test_the_explorer_computes_what_the_library_computes():
-    """The expressions that the browser runs, run here, against `decide` at a use that nobody would guess."""
-    points = served.requests(pairs()).isel(prompt=0, output=0)
-    use = {"lifetime": 7.0, "utilisation": 0.3, "pue": 1.4, "intensity": 123.0}
-    card = decide.side(points, "t4", n=3).isel(draw=0).sel(model="llama-7b", batch=4, approach="paper")
-    made_g = float(card["embodied_kg"] * 1e3 * card["busy_s"]) / (365.25 * 86400)
-    row = {"energy_J": float(card["energy_J"]), "idle_J": float(card["idle_W"] * card["busy_s"]), "making_g": made_g}
-    transforms = FIGURES["explorer"]().to_dict()["layer"][0]["transform"]
-    steps = {step["as"]: step["calculate"] for step in transforms if "calculate" in step}
-    datum = type("Datum", (), row)
-    found = {name: eval(text, {}, use | {"datum": datum}) for name, text in steps.items()}
-    asked = {"g_per_kwh": use["intensity"], "lifetime_years": use["lifetime"], "utilisation": 0.3, "pue": 1.4}
-    assert sum(found.values()) == pytest.approx(1e3 * float(breakeven.grams(card, **asked)))

@@ -131,11 +131,12 @@ def test_the_share_of_wins_agrees_with_the_break_even():
     time, power = {"t4": 3.0, "rtx-6000-ada": 1.0}, {"t4": 70.0, "rtx-6000-ada": 230.0}
     rows = pairs(time=lambda model, gpu, batch: time[gpu], power=lambda model, gpu, batch: power[gpu], log_sd=0.1)
     points = served.requests(rows).isel(prompt=0, output=0)
+    grids = totals.drawn_grids(n=400)
     odds = decide.winners(points, [3, 5], n=400)
     old, new = (breakeven.side(points, gpu, n=400) for gpu in CARDS)
     for years in (3, 5):
         tie = breakeven.break_even(old, new, lifetime_years=years)
         for zone in totals.ZONES:
-            expected = breakeven.old_wins(tie, spec.grid(zone).g_per_kwh)
+            expected = breakeven.old_wins(tie, grids.sel(zone=zone, drop=True)).drop_vars("basis")
             xr.testing.assert_allclose(odds.sel(zone=zone, lifetime_years=years, drop=True), expected)
     assert 0 < float(odds.min()) < float(odds.max()) < 1

@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from footprint import Refused, carbon, decide, served, spec, split
+from footprint import Refused, carbon, decide, served, spec, split, totals
 
 CARDS, ASKED = ["t4", "l4", "rtx-6000-ada"], {"prompt": 512, "output": 64, "n": 40}
 
@@ -49,8 +49,8 @@ def test_the_move_is_charged_to_both_cards_and_to_the_network():
     found = split.phases("llama-7b", ["CA-QC"], CARDS, **ASKED, approach="ACT", link_GBps=10, link_W=40)
     seconds = 2 * 32 * 4096 * 2 * 512 / 10e9
     assert float(found["move_s"]) == pytest.approx(seconds)
-    grid = spec.grid("CA-QC").g_per_kwh
-    assert float(found["link_g"][0]) == pytest.approx(40 * seconds / 3.6e6 * grid / 64)
+    grid = totals.drawn_grids(["CA-QC"], ASKED["n"])[0].values
+    assert found["link_g"].sel(zone="CA-QC").values == pytest.approx(40 * seconds / 3.6e6 * grid / 64)
     making = carbon.embodied("t4")["total_kg"].item() * 1000 * seconds / (5 * 365.25 * 86400)
     held = (spec.gpu("t4").idle_W * seconds / 3.6e6 * grid + making) / 64
     assert found["held_g"].sel(zone="CA-QC", gpu="t4").values == pytest.approx(held)

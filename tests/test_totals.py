@@ -164,3 +164,11 @@ def test_the_headline_has_both_batches_of_both_cards_in_all_regions():
         assert (rows[f"{name}_low"] < rows[name]).all() and (rows[name] < rows[f"{name}_high"]).all()
     assert (rows.set_index("choice").loc["least carbon", "batch"] == 16).all()
     assert (rows["status"] == "modelled").all()
+
+
+def test_a_drawn_grid_is_one_of_its_years_and_the_same_year_everywhere():
+    known, drawn = totals.by_year(), totals.drawn_grids(n=4000)
+    year = totals.year_drawn(4000)
+    assert np.array_equal(drawn.values, known.values[:, year])
+    assert np.bincount(year, minlength=5) == pytest.approx(800, rel=0.12)
+    assert drawn.sel(zone="CA-QC").mean() == pytest.approx(float(known.sel(zone="CA-QC").mean()), rel=0.01)

@@ -25,6 +25,30 @@
     return true;
   }
 
+  // What a reader sets stands in the address, so that it can be kept and sent: #model=…&batch=…
+  function asked(controls) {
+    const said = new URLSearchParams(location.hash.slice(1));
+    for (const control of controls.filter((control) => said.has(control.name))) {
+      const { options, min, max } = control.bind, number = Number(said.get(control.name));
+      const value = options ? options.find((option) => String(option) === said.get(control.name)) : Math.min(max, Math.max(min, number));
+      if (value !== undefined && !Number.isNaN(value)) control.value = value;
+    }
+  }
+
+  function remember(view, controls, first) {
+    const note = () => {
+      const changed = controls.map(({ name }) => [name, view.signal(name)]).filter(([name, value]) => value !== first[name]);
+      history.replaceState(null, "", "#" + new URLSearchParams(changed));
+    };
+    controls.forEach(({ name }) => view.addSignalListener(name, note));
+    window.addEventListener("hashchange", () => {
+      controls.forEach((control) => { control.value = first[control.name]; });
+      asked(controls);
+      controls.forEach(({ name, value }) => view.signal(name, value));
+      view.runAsync();
+    });
+  }
+
   async function draw(box) {
     if (box.dataset.asked) return;
     box.dataset.asked = "yes";
@@ -33,11 +57,20 @@
     spec.description = spec.description || (caption ? caption.textContent : document.title);
     const legend = small ? { columns: 2, layout: { top: { direction: "vertical" } } } : {};
     const config = { font: getComputedStyle(document.body).fontFamily, legend };
-    const put = () => vegaEmbed(box.querySelector(".vl-host"), spec, { renderer: "svg", actions: false, config });
+    const controls = (spec.params || []).filter((param) => param.bind);
+    const first = Object.fromEntries(controls.map(({ name, value }) => [name, value]));
+    const bind = box.querySelector(".controls") || undefined;
+    const put = () => vegaEmbed(box.querySelector(".vl-host"), spec, { renderer: "svg", actions: false, config, bind });
     const width = () => box.querySelector("svg").clientWidth;
     if (small) stack(spec);
-    await put();
-    if (width() > room && narrow(spec, width() - room)) await put();
+    asked(controls);
+    let drawn = await put();
+    if (width() > room && narrow(spec, width() - room)) {
+      drawn.finalize();
+      bind?.replaceChildren();
+      drawn = await put();
+    }
+    if (controls.length) remember(drawn.view, controls, first);
     const ratio = room / width(); // a little too wide: smaller; much too wide: it scrolls
     if (ratio < 1 && ratio >= LEAST) Object.assign(box.querySelector("svg").style, { width: room + "px", height: "auto" });
     reach(box);

@@ -144,46 +144,6 @@ def _apart(rows: pd.DataFrame, ratio: float = 1.25) -> list:
     return kept
 
 
-def explorer(rows: pd.DataFrame) -> alt.LayerChart:
-    """The two carbons of a token on the cards, at the model, batch, approach, intensity and use that the reader sets.
-
-    rows: model, gpu, batch, approach, energy_J, idle_J (a token's busy seconds at idle power), making_g (a token's share
-    at a lifetime of one year, always busy).
-    """
-    rows = printed(rows, "model", "gpu", "batch", "approach", "energy_J", "idle_J", "making_g")
-    models, batches, approaches = (list(dict.fromkeys(rows[name])) for name in ("model", "batch", "approach"))
-    choose = {
-        "model": alt.binding_select(options=models, name="model "),
-        "batch": alt.binding_select(options=[int(batch) for batch in batches], name="batch "),
-        "approach": alt.binding_select(options=approaches, name="embodied by "),
-        "intensity": alt.binding_range(min=1, max=1000, step=1, name="g CO2e per kWh "),
-        "lifetime": alt.binding_range(min=1, max=10, step=0.5, name="lifetime in years "),
-        "utilisation": alt.binding_range(min=0.05, max=1, step=0.05, name="utilisation "),
-        "pue": alt.binding_range(min=1, max=2, step=0.05, name="PUE "),
-    }
-    start = {"model": models[0], "batch": int(batches[0]), "approach": totals.MAIN, "intensity": 31, "lifetime": 5,
-             "utilisation": 1, "pue": 1}  # fmt: skip
-    set_by = [alt.param(name=name, value=start[name], bind=bind) for name, bind in choose.items()]
-    joules = "(datum.energy_J + datum.idle_J * (1 / utilisation - 1))"
-    base = alt.Chart(rows).add_params(*set_by)
-    base = base.transform_filter("datum.model == model && datum.batch == batch && datum.approach == approach")
-    base = base.transform_calculate(
-        operational=f"{joules} / 3.6e6 * pue * intensity * 1000",
-        embodied="datum.making_g / lifetime / utilisation * 1000",
-    ).transform_fold(["operational", "embodied"], as_=["part", "mg"])
-    base = base.encode(
-        x=alt.X("sum(mg):Q", title="mg CO2e per generated token"),
-        y=alt.Y("gpu:N", title=None, sort=[findings.label("t4"), findings.label("rtx-6000-ada")]),
-    )
-    bars = base.mark_bar(opacity=0.85).encode(
-        color=theme.colour("part"),
-        order=alt.Order("part:N", sort="descending"),
-        tooltip=["gpu:N", "part:N", alt.Tooltip("sum(mg):Q", format=".3g")],
-    )
-    whole = base.mark_text(align="left", dx=6).encode(text=alt.Text("sum(mg):Q", format=".3g"))
-    return (bars + whole).properties(width=WIDTH - 140, height=alt.Step(40))
-
-
 def ratios(rows: pd.DataFrame) -> alt.FacetChart:
     """How many times the T4 emits what the RTX 6000 Ada emits for a token, over batch, by region, with 90 % intervals.
 

@@ -22,9 +22,12 @@ def winners(
 ) -> xr.DataArray:  # fmt: skip
     """Probability that the old card emits less for a token: (model, batch, ..., zone, approach, lifetime_years).
 
-    NaN where one of the cards cannot serve the point; settings are those of `totals.per_token`.
+    NaN where one of the cards cannot serve the point; settings are those of `totals.per_token`, but the intensity of the
+    three regions is drawn where none is given.
     """
     years = xr.DataArray(list(lifetimes), {"lifetime_years": list(lifetimes)}, attrs={"units": "years"})
+    if intensity is None:
+        intensity = totals.drawn_grids(**{name: settings[name] for name in ("n", "seed") if name in settings})
     tokens = totals.per_token(points.sel(gpu=[old, new]), intensity, lifetime_years=years, **settings)
     whole = totals.total(tokens)
     first, second = (whole.sel(gpu=name, drop=True).drop_vars(["kind", "status"]) for name in (old, new))
@@ -51,9 +54,9 @@ def optimum(
 
     Limits: ttft_s on the prefill of a batch and, with a demand of tokens_per_s, the mean wait until a batch is full;
     tpot_s on a decode step. `count` cards carry the demand (utilisation follows from it); without one, a single card of
-    the utilisation given. Grams a token: mean_g, low_g and high_g (90 %); `least` is the share of draws in which the row
-    is the best of its zone, `card` the same for its GPU, `meets` the share in which it keeps the limits. A demand that
-    nothing meets is `Refused` in a sentence that names the limit that binds.
+    the utilisation given. The grid is drawn (`totals.drawn_grids`). Grams a token: mean_g, low_g and high_g (90 %);
+    `least` is the share of draws in which the row is the best of its zone, `card` the same for its GPU, `meets` the share
+    in which it keeps the limits. A demand that nothing meets is `Refused` in a sentence that names the limit that binds.
     """
     cards = spec.gpus() if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
     zones = [zone] if isinstance(zone, str) else list(zone)
@@ -70,7 +73,8 @@ def optimum(
         used, serves = np.minimum(load, 1.0).assign_attrs(units="1"), load <= 1
     meets = serves & (plan["wait_s"] + first <= ttft_s) & (later / max(output - 1, 1) <= tpot_s)
     settings = {"lifetime_years": lifetime_years, "utilisation": used, "pue": pue, "n": n, "seed": seed, "took": took}
-    tokens = totals.per_token(points, totals.grids(zones), [approach], **settings).sel(approach=approach, drop=True)
+    grids = totals.drawn_grids(zones, n, seed)
+    tokens = totals.per_token(points, grids, [approach], **settings).sel(approach=approach, drop=True)
     return _ranked(tokens, plan.assign(meets=meets.mean("draw")), zones)
 
 
@@ -109,7 +113,7 @@ def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFr
     """Feasible configurations as rows, sorted by zone and mean grams of a token."""
     flat = totals.total(tokens).stack(config=AXES).dropna("config").transpose("zone", "config", "draw")
     index = flat.indexes["config"]
-    middle = tokens[["energy_J", "embodied_g"]].median("draw")
+    middle = tokens[["energy_J", "busy_s", "embodied_g"]].median("draw")
     columns = [part.stack(config=AXES).sel(config=index).data_vars.items() for part in (plan, middle)]
     extra = {name: values.values for part in columns for name, values in part}
     found = []

@@ -24,8 +24,9 @@ def phases(
     """Grams of a generated token by phase: total_g (zone, phase, gpu, batch, draw), NaN where a phase cannot be served.
 
     Limits at the medians: ttft_s on a batch's prefill and the move of its cache, tpot_s on a decode step. held_g (zone, gpu,
-    draw): what each of two cards adds while the cache is on its way, at idle power and with its making; link_g (zone): the
-    network's. move_s: seconds for the cache of one request. A phase that no card serves is `Refused` by the limit that binds.
+    draw): what each of two cards adds while the cache is on its way, at idle power and with its making; link_g (zone,
+    draw): the network's. move_s: seconds for the cache of one request. A phase that no card serves is `Refused` by the
+    limit that binds. The grid is drawn (`totals.drawn_grids`).
     """
     cards = spec.gpus() if gpu is None else list(gpu)
     speed, watts = carbon.checked("link_GBps", link_GBps, "GB/s", above=True), carbon.checked("link_W", link_W, "W")
@@ -45,7 +46,7 @@ def phases(
     points = xr.concat(found, "phase", data_vars="minimal", coords="minimal", compat="override")
     points = points.assign(generated=points.batch * output)
     use = {"lifetime_years": lifetime_years, "pue": pue, "n": n, "seed": seed, "by_phase": True}
-    grids = totals.grids(zones)
+    grids = totals.drawn_grids(zones, n, seed)
     total = totals.total(totals.per_token(points, grids, [approach], **use)).sel(approach=approach, drop=True)
     made = carbon.amortised(totals.card_kg(points.gpu.values, [approach], n, seed)[0], move_s / output, lifetime_years)
     held = carbon.operational(points["idle_W"].drop_attrs() * move_s / output, grids, pue) + made

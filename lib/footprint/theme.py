@@ -70,7 +70,8 @@ def _render(spec: dict) -> dict:
     """A chart as page source: an empty host and the specification beside it; `charts.js` draws it when it is seen."""
     text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
     script = f'<script type="application/json">{text}</script>'
-    return {"text/html": f'<div class="vl-chart"><div class="vl-host"></div>{script}</div>'}
+    controls = '<form class="controls"></form>' if any("bind" in each for each in spec.get("params", [])) else ""
+    return {"text/html": f'<div class="vl-chart">{controls}<div class="vl-host"></div>{script}</div>'}
 
 
 def enable() -> None:

@@ -14,6 +14,7 @@ import xarray as xr
 from footprint import Refused, carbon, draws, served, spec
 
 ZONES = ("CA-QC", "US-CAL-CISO", "US-NW-PACE")
+YEARS_KNOWN = range(2021, 2026)  # of the grid table
 YEARS, BUSY = 5.0, 1.0  # the default use of a card: five years, always busy; no data centre around it
 APPROACHES = {
     "ACT": {"method": "act"},
@@ -48,6 +49,23 @@ def grids(zones: Sequence[str] = ZONES, basis: str | Sequence[str] = "lifecycle"
     values = [[spec.grid(zone, year, kind).g_per_kwh for kind in bases] for zone in zones]
     table = xr.DataArray(values, {"zone": list(zones), "basis": bases}, name="g_per_kwh", attrs={"units": "g/kWh"})
     return table.isel(basis=0) if isinstance(basis, str) else table
+
+
+def by_year(zones: Sequence[str] = ZONES) -> xr.DataArray:
+    """Lifecycle g/kWh of zones in each year of the table (zone, year)."""
+    years = xr.Variable("year", list(YEARS_KNOWN))
+    return xr.concat([grids(zones, year=int(year)) for year in years.values], years).transpose("zone", "year")
+
+
+def year_drawn(n: int = 2000, seed: int = 0) -> np.ndarray:
+    """Which of the table's years each draw is in (its place): all alike, since none is like the years of a card's life."""
+    return (draws.stream(("year", "grid"), n, seed) * len(YEARS_KNOWN)).astype(int)
+
+
+def drawn_grids(zones: Sequence[str] = ZONES, n: int = 2000, seed: int = 0) -> xr.DataArray:
+    """Draws of the g/kWh of zones (zone, draw): those of one of the table's years, the same year for all zones."""
+    picked = by_year(zones).isel(year=xr.DataArray(year_drawn(n, seed), dims="draw"))
+    return picked.drop_vars(["year", "basis"], errors="ignore")
 
 
 def per_token(

@@ -39,7 +39,7 @@ def _by_approach(odds: xr.DataArray) -> str:
 
 def regions_differ(pairs: pd.DataFrame) -> tuple:
     """A3: the three regions keep one order in every year and on both bases; the energy is the same, so it cancels."""
-    years = xr.concat([totals.grids(year=year) for year in range(2021, 2026)], "year")
+    years = totals.by_year()
     both = totals.grids(basis=["lifecycle", "direct"])
     kept = [(years.diff("zone") > 0).values.ravel(), (both.diff("zone") > 0).values.ravel()]
     ratio = both.sel(zone="US-NW-PACE") / both.sel(zone="CA-QC")
@@ -68,7 +68,7 @@ def making_differs(pairs: pd.DataFrame) -> tuple:
 
 def _embodied_share(points: xr.Dataset) -> xr.DataArray:
     """Median over the points of the embodied share of the total, by draw, zone and approach."""
-    tokens = totals.per_token(points, n=N)
+    tokens = totals.per_token(points, totals.drawn_grids(n=N), n=N)
     return (tokens["embodied_g"] / totals.total(tokens)).median(["model", "gpu", "batch"])
 
 
@@ -104,7 +104,7 @@ def visible_where_clean(pairs: pd.DataFrame) -> tuple:
 def batching_helps(pairs: pd.DataFrame) -> tuple:
     """H4: each doubling of the batch that is no saturation yet takes less energy and less carbon for a generated token."""
     points = served.requests(pairs)
-    tokens = totals.per_token(points, n=N)
+    tokens = totals.per_token(points, totals.drawn_grids(n=N), n=N)
 
     def step(values: xr.DataArray) -> xr.DataArray:
         first, second = (values.isel(batch=part).drop_vars(["batch", "status"]) for part in (slice(-1), slice(1, None)))
@@ -129,7 +129,7 @@ def choices(points: xr.Dataset, n: int = N) -> xr.Dataset:
     saving_operational and saving_embodied: share of the total saved over the choice by that carbon alone, by model, zone,
     approach and draw; 0 where both choices are the same.
     """
-    tokens = totals.per_token(points, n=n).stack(config=("gpu", "batch"))
+    tokens = totals.per_token(points, totals.drawn_grids(n=n), n=n).stack(config=("gpu", "batch"))
     whole = totals.total(tokens).fillna(np.inf)
     least = whole.min("config")
     found = {}
@@ -167,7 +167,7 @@ AXES = {
 def _wins(points: xr.Dataset, n: int, **settings) -> xr.DataArray:
     """Whether the old card emits less (1) or not (0), draw by draw; NaN where one cannot serve."""
     use = {name: xr.DataArray(list(values), {name: list(values)}) for name, values in settings.items()}
-    whole = totals.total(totals.per_token(points, n=n, **use))
+    whole = totals.total(totals.per_token(points, totals.drawn_grids(n=n), n=n, **use))
     old, new = (whole.sel(gpu=name, drop=True) for name in (OLD, NEW))
     return (old < new).where(old.notnull() & new.notnull())
 

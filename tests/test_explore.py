@@ -1,0 +1,69 @@
+"""explore: what the page carries gives what the library computes; charts_explore: a valid figure, all of it with controls."""
+
+import json
+
+import numpy as np
+import pytest
+
+from footprint import charts_explore, explore, predict, served, spec, theme, totals
+
+MODELS = ["llama-1b", "llama-7b"]
+
+
+@pytest.fixture(scope="module")
+def points():
+    return explore.points(MODELS)
+
+
+def test_first_order_in_logarithms_is_as_good_as_the_draws(points):
+    """Energy and time of a token, draw by draw, from a point's five numbers and from both phases of the library."""
+    n = 400
+    worlds = explore.worlds(n=n).set_index(["gpu", "draw"])
+    for engine, batch, model in (("eager", 1, "llama-1b"), ("serving", 16, "llama-7b"), ("eager", 8, "llama-7b")):
+        windows = predict.windows(model, spec.gpus(), engine=[engine], batch=[batch], prompt=[128], output=[128])
+        tokens = totals.per_token(served.predicted(windows), approaches=["ACT"], n=n).squeeze(drop=True)
+        rows = points.query("model == @model and engine == @engine and batch == @batch")
+        assert len(rows) > 10
+        for row in rows.itertuples():
+            one, exact = worlds.loc[row.gpu], tokens.sel(gpu=row.gpu)
+            slopes = {name: np.where(one[z] < 0, getattr(row, f"{name}_low"), getattr(row, f"{name}_high")) * one[z]
+                      for name, z in (("time", "z_time"), ("shared", "z_time"), ("power", "z_power"))}  # fmt: skip
+            joules = row.energy_J * np.exp(slopes["shared"] + slopes["power"])
+            seconds = row.busy_s * np.exp(slopes["time"])
+            for ours, theirs in ((joules, exact["energy_J"]), (seconds, exact["busy_s"])):
+                ends = [np.quantile(values, [0.05, 0.5, 0.95]) for values in (ours, theirs.values)]
+                assert ends[0] == pytest.approx(ends[1], rel=0.02)
+
+
+def test_the_states_of_the_world_are_the_library_s_own():
+    worlds = explore.worlds(n=7, seed=3)
+    wrong, kg = served.errors(["l4"], 7, 3), totals.card_kg(["l4"], ["teardown"], 7, 3)
+    one = worlds[worlds["gpu"] == "l4"]
+    assert np.array_equal(one["z_power"], wrong["power"].sel(gpu="l4")) and np.array_equal(one["teardown"], kg.values.ravel())
+    assert one["paper"].isna().all() and worlds[worlds["gpu"] == "t4"]["paper"].notna().all()
+    drawn = totals.drawn_grids(["CA-QC"], 7, 3)[0]
+    assert [explore.years()["CA-QC"][year] for year in one["year"]] == list(drawn.values)
+
+
+def test_every_zone_has_its_years_and_the_papers_come_first():
+    years = explore.years()
+    assert list(years)[:3] == list(totals.ZONES) and len(years) > 300
+    assert {len(values) for values in years.values()} == {len(totals.YEARS_KNOWN)}
+    assert years["CA-QC"][2] == spec.grid("CA-QC", 2023).g_per_kwh
+
+
+def test_only_what_fits_is_carried(points):
+    assert points.notna().all().all() and not points.duplicated(["model", "engine", "batch", "gpu"]).any()
+    assert points.query("model == 'llama-7b' and gpu == 't4'")["batch"].max() < points["batch"].max()
+
+
+def test_the_figure_is_valid_and_every_setting_has_a_control(points):
+    theme.enable()
+    figure = charts_explore.explorer(points, explore.worlds(), explore.years()).to_dict()
+    controls = {param["name"]: param["bind"] for param in figure["params"] if "bind" in param}
+    assert set(controls) == set(charts_explore.ITS)
+    for name, bind in controls.items():
+        first = charts_explore.ITS[name]
+        assert first in bind["options"] if "options" in bind else bind["min"] <= first <= bind["max"]
+        assert len(bind.get("labels") or bind.get("options", [])) == len(bind.get("options", []))
+    assert len(json.dumps(figure)) < 500_000
