@@ -42,14 +42,14 @@ def test_the_states_of_the_world_are_the_library_s_own():
     assert np.array_equal(one["z_power"], wrong["power"].sel(gpu="l4")) and np.array_equal(one["teardown"], kg.values.ravel())
     assert one["paper"].isna().all() and worlds[worlds["gpu"] == "t4"]["paper"].notna().all()
     drawn = totals.drawn_grids(["CA-QC"], 7, 3)[0]
-    assert [explore.years()["CA-QC"][year] for year in one["year"]] == list(drawn.values)
+    assert [explore.grids().loc["CA-QC"].iloc[1 + year] for year in one["year"]] == list(drawn.values)
 
 
 def test_every_zone_has_its_years_and_the_papers_come_first():
-    years = explore.years()
-    assert list(years)[:3] == list(totals.ZONES) and len(years) > 300
-    assert {len(values) for values in years.values()} == {len(totals.YEARS_KNOWN)}
-    assert years["CA-QC"][2] == spec.grid("CA-QC", 2023).g_per_kwh
+    grids = explore.grids()
+    assert list(grids.index[:3]) == list(totals.ZONES) and len(grids) > 300
+    assert list(grids.columns) == ["name", *totals.YEARS_KNOWN] and grids.notna().all().all() and grids["name"].is_unique
+    assert grids.loc["CA-QC", 2023] == spec.grid("CA-QC", 2023).g_per_kwh
 
 
 def test_only_what_fits_is_carried(points):
@@ -59,7 +59,7 @@ def test_only_what_fits_is_carried(points):
 
 def test_the_figure_is_valid_and_every_setting_has_a_control(points):
     theme.enable()
-    figure = charts_explore.explorer(points, explore.worlds(), explore.years()).to_dict()
+    figure = charts_explore.explorer(points, explore.worlds(), explore.grids()).to_dict()
     controls = {param["name"]: param["bind"] for param in figure["params"] if "bind" in param}
     assert set(controls) == set(charts_explore.ITS)
     for name, bind in controls.items():

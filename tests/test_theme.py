@@ -1,7 +1,9 @@
 """One look: colours told apart on both grounds, a renderer that needs no network, statuses that are spelled out."""
 
+import io
 import json
 import re
+from urllib.parse import unquote
 
 import altair as alt
 import numpy as np
@@ -77,6 +79,14 @@ def test_only_whole_columns_of_numbers_stand_to_the_right():
 def test_significant_digits_are_kept_and_groups_separated():
     page = theme.table(pd.DataFrame({"v": [17.0, 0.96, 105.2, 1234.4, 1.0]}))
     assert [cell in page for cell in (">17.0<", ">0.960<", ">105<", ">1,234<", ">1.00<")] == [True] * 5
+
+
+def test_a_download_is_the_table_itself():
+    table = pd.DataFrame({"a": ["x, y", "ü & <b>"], "b": [0.123456, np.nan]})
+    link = theme.download(table, "some.csv", "All < 3 rows")
+    address = re.search('href="data:text/csv;charset=utf-8,([^"]*)" download="some.csv"', link)[1]
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(unquote(address))), table.round(4))
+    assert "All &lt; 3 rows" in link and "<b>" not in link
 
 
 def test_a_note_is_escaped():

@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from footprint import decide, explore, findings, spec, theme, totals
+from footprint import decide, explore, findings, theme, totals
 from footprint.carbon import J_PER_KWH
 from footprint.charts_carbon import REGIONS
 from footprint.draws import YEAR_S
@@ -42,10 +42,10 @@ POINT = {  # a card in one state of the world, at the settings: mg a token = slo
 }
 
 
-def explorer(points: pd.DataFrame, worlds: pd.DataFrame, years: dict[str, list[float]]) -> alt.VConcatChart:
+def explorer(points: pd.DataFrame, worlds: pd.DataFrame, grids: pd.DataFrame) -> alt.VConcatChart:
     """Controls, the answer in words, all cards ranked, and two of them against the grid's intensity.
 
-    points, worlds, years: from `explore`.
+    points, worlds, grids: from `explore`.
     """
     cards = list(dict.fromkeys(worlds["gpu"]))
     keyed = points.assign(key=points[["model", "engine", "batch", "gpu"]].astype(str).agg("|".join, axis=1))
@@ -54,9 +54,14 @@ def explorer(points: pd.DataFrame, worlds: pd.DataFrame, years: dict[str, list[f
     drawn = {gpu: {name: _short(table[name]) for name in ["z_time", "z_power", *totals.APPROACHES]}
              for gpu, table in worlds.groupby("gpu", sort=False)}  # fmt: skip
     one = worlds[worlds["gpu"] == cards[0]]
-    carried = {"card": labels, "grid": years, "world": drawn, "draws": one["draw"].tolist()}
+    carried = {
+        "card": labels,
+        "grid": dict(zip(grids.index, grids.drop(columns="name").values.tolist(), strict=True)),
+        "world": drawn,
+        "draws": one["draw"].tolist(),
+    }
     sets = [alt.param(name=name, value=value) for name, value in carried.items()]
-    sets += _controls(list(dict.fromkeys(points["model"])), labels, years)
+    sets += _controls(list(dict.fromkeys(points["model"])), labels, grids["name"].to_dict() | REGIONS)
     at = {place: f"grid[region][{place}]" for place in range(len(totals.YEARS_KNOWN))}
     in_year = "[" + ", ".join(at[place] for place in one["year"]) + "]"
     sets.append(alt.param(name="intensity", expr=f"region == 'own' ? [{', '.join(['own'] * len(one))}] : {in_year}"))
@@ -80,9 +85,8 @@ def _read(name: str, columns) -> alt.NamedData:
     return alt.NamedData(name, format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(columns, "number")))
 
 
-def _controls(models: list[str], cards: dict[str, str], years: dict) -> list[alt.Parameter]:
+def _controls(models: list[str], cards: dict[str, str], zones: dict[str, str]) -> list[alt.Parameter]:
     """The controls, in the order in which they are reached."""
-    zones = {zone: REGIONS.get(zone, spec.grid(zone).name) for zone in years}
     within = {name: [ANY, *seconds] for name, seconds in LIMITS.items()}
     said = {
         name: ["any time", *(f"{s:g} s" if s >= 1 else f"{1e3 * s:g} ms" for s in found[1:])] for name, found in within.items()

@@ -61,8 +61,9 @@ def worlds(gpus: Sequence[str] | None = None, n: int = DRAWS, seed: int = 0) -> 
     return table.assign(year=totals.year_drawn(n, seed)[table["draw"]])
 
 
-def years() -> dict[str, list[float]]:
-    """g/kWh of every zone in each year of the table; the paper's three regions first, the others by name."""
-    names = {row["zone"]: row["name"] for row in spec.table("grids")}
-    zones = [*totals.ZONES, *sorted(set(names) - set(totals.ZONES), key=names.get)]
-    return dict(zip(zones, totals.by_year(zones).values.tolist(), strict=True))
+def grids() -> pd.DataFrame:
+    """One row a zone: its name, and its lifecycle g/kWh in each year of the table; the paper's three regions first."""
+    rows = pd.DataFrame(row for row in spec.table("grids") if row["kind"] == "lifecycle")
+    table = rows.astype({"year": int, "g_per_kwh": float}).pivot(index=["zone", "name"], columns="year", values="g_per_kwh")
+    table = table[list(totals.YEARS_KNOWN)].reset_index("name").sort_values("name")
+    return pd.concat([table.loc[list(totals.ZONES)], table.drop(list(totals.ZONES))])

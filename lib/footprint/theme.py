@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import altair as alt
 import pandas as pd
@@ -154,6 +155,13 @@ def table(frame: pd.DataFrame, digits: int = 3) -> Page:
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))
     whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return Page(f'<div class="table-box">{whole}</div>')
+
+
+def download(frame: pd.DataFrame, name: str, text: str) -> Page:
+    """A link that saves a table as a CSV file of this name; the page carries it, so that it needs no server."""
+    rows = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+    where = f'href="data:text/csv;charset=utf-8,{quote(rows)}" download="{name}"'
+    return Page(f"<p><a {where}>{html.escape(text)}</a></p>")
 
 
 def figures(items: list[tuple[str, str, str, str]]) -> Page:
