@@ -204,6 +204,7 @@ def _grids() -> dict[tuple[str, int, str], Grid]:
     return {(row["zone"], int(row["year"]), row["kind"]): record(Grid, row) for row in table("grids")}
 
 
+@cache
 def grid(zone: str, year: int = 2023, kind: str = "lifecycle") -> Grid:
     """The grid of a zone, found by its code (`CA-QC`), its name (`Pacificorp East`) or its country (`France`).
 
