@@ -42,6 +42,7 @@
     };
     controls.forEach(({ name }) => view.addSignalListener(name, note));
     window.addEventListener("hashchange", () => {
+      if (location.hash && !location.hash.includes("=")) return; // a place on the page, not a setting
       controls.forEach((control) => { control.value = first[control.name]; });
       asked(controls);
       controls.forEach(({ name, value }) => view.signal(name, value));

@@ -48,16 +48,13 @@ def explorer(points: pd.DataFrame, worlds: pd.DataFrame, grids: pd.DataFrame) ->
     points, worlds, grids: from `explore`.
     """
     cards = list(dict.fromkeys(worlds["gpu"]))
-    keyed = points.assign(key=points[["model", "engine", "batch", "gpu"]].astype(str).agg("|".join, axis=1))
-    keyed = keyed.drop(columns=["model", "engine", "batch", "gpu"])
+    keyed = explore.keyed(points)
     labels = {name: findings.label(name) for name in cards}
-    drawn = {gpu: {name: _short(table[name]) for name in ["z_time", "z_power", *totals.APPROACHES]}
-             for gpu, table in worlds.groupby("gpu", sort=False)}  # fmt: skip
     one = worlds[worlds["gpu"] == cards[0]]
     carried = {
         "card": labels,
         "grid": dict(zip(grids.index, grids.drop(columns="name").values.tolist(), strict=True)),
-        "world": drawn,
+        "world": explore.by_card(worlds),
         "draws": one["draw"].tolist(),
     }
     sets = [alt.param(name=name, value=value) for name, value in carried.items()]
@@ -66,18 +63,8 @@ def explorer(points: pd.DataFrame, worlds: pd.DataFrame, grids: pd.DataFrame) ->
     in_year = "[" + ", ".join(at[place] for place in one["year"]) + "]"
     sets.append(alt.param(name="intensity", expr=f"region == 'own' ? [{', '.join(['own'] * len(one))}] : {in_year}"))
     chart = alt.vconcat(_answer(keyed), _ranking(keyed, len(one)), _pair(keyed, len(one)), spacing=18).add_params(*sets)
-    chart.datasets = {"cards": _csv(pd.DataFrame({"gpu": cards})), "points": _csv(keyed)}
+    chart.datasets = {"cards": explore.csv(pd.DataFrame({"gpu": cards})), "points": explore.csv(keyed)}
     return chart.resolve_scale(color="independent", strokeDash="independent")
-
-
-def _short(values: pd.Series) -> list[float | None]:
-    """Numbers with four significant digits; None where there is none."""
-    return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
-
-
-def _csv(table: pd.DataFrame) -> str:
-    """A table as text, with four significant digits."""
-    return table.to_csv(index=False, float_format="%.4g", lineterminator="\n")
 
 
 def _read(name: str, columns) -> alt.NamedData:

@@ -15,10 +15,8 @@ import xarray as xr
 from footprint import decide, predict, served, spec, totals
 
 ENGINES = ("eager", "serving")
-PAPER = ("t4", "rtx-6000-ada")  # the cards that the paper gives a value of
 DRAWS = 64  # states of the world: a probability is good to some 6 points, and a change shows at once
 PROMPT, OUTPUT = 128, 128
-SCALES = {"energy_J": 1e3, "busy_s": 1e3, "ttft_s": 1.0, "tpot_s": 1e3}
 
 
 def points(
@@ -50,12 +48,16 @@ def points(
 
 
 def worlds(gpus: Sequence[str] | None = None, n: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """One row a card and draw: z_time and z_power, `year` (its place in `years`), and kg of making by each approach."""
+    """One row a card and draw: z_time, z_power, `year` (its place among those of `grids`), kg of making by each approach.
+
+    NaN where the paper gives no value of the card.
+    """
+    told = {row["subject"] for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"}
     names = list(spec.gpus() if gpus is None else gpus)
     wrong = served.errors(names, n, seed)
     columns = {"z_time": wrong["time"], "z_power": wrong["power"]}
     for name in totals.APPROACHES:
-        known = [card for card in names if name != "paper" or card in PAPER]
+        known = [card for card in names if name != "paper" or card in told]
         columns[name] = totals.card_kg(known, [name], n, seed).isel(approach=0, drop=True).reindex(gpu=names)
     table = xr.Dataset(columns).to_dataframe().reset_index()
     return table.assign(year=totals.year_drawn(n, seed)[table["draw"]])
@@ -67,3 +69,25 @@ def grids() -> pd.DataFrame:
     table = rows.astype({"year": int, "g_per_kwh": float}).pivot(index=["zone", "name"], columns="year", values="g_per_kwh")
     table = table[list(totals.YEARS_KNOWN)].reset_index("name").sort_values("name")
     return pd.concat([table.loc[list(totals.ZONES)], table.drop(list(totals.ZONES))])
+
+
+def keyed(points: pd.DataFrame) -> pd.DataFrame:
+    """The points under one key each, by which the page looks them up: model|engine|batch|card."""
+    names = ["model", "engine", "batch", "gpu"]
+    return points.assign(key=points[names].astype(str).agg("|".join, axis=1)).drop(columns=names)
+
+
+def by_card(worlds: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
+    """The errors and makings of each card, draw by draw; None where an approach has no value of it."""
+    columns = ["z_time", "z_power", *totals.APPROACHES]
+    return {gpu: {name: short(table[name]) for name in columns} for gpu, table in worlds.groupby("gpu", sort=False)}
+
+
+def short(values: pd.Series) -> list[float | None]:
+    """Numbers with four significant digits; None where there is none."""
+    return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
+
+
+def csv(table: pd.DataFrame) -> str:
+    """A table as text, with four significant digits."""
+    return table.to_csv(index=False, float_format="%.4g", lineterminator="\n")
