@@ -34,8 +34,8 @@ profile: $(VENV)/.profile  ## measure this machine: a trained and a random model
 sweep: $(VENV)/.profile  ## run a matrix of notebooks/sweep.toml: make sweep MATRIX=paper
 	@$(BIN)/footprint sweep notebooks/sweep.toml --matrix $(or $(MATRIX),quick)
 
-test: $(VENV)/.test render  ## lint, then all fast tests, the book and its pages among them
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test: $(VENV)/.test render  ## lint and spelling, then all fast tests, the book and its pages among them
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=footprint --cov-report=term --cov-fail-under=90
 
 slow: $(VENV)/.test  ## the tests that take longer

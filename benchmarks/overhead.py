@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from footprint import engine, sampler, workload
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import fake
 
-PAIRS, WORK_S, SHARE_S = 21, 1.0, 10.0
+ROUNDS, WORK_S, SHARE_S = 21, 1.5, 10.0
 CALLS = {"0.17 ms calls": (0.00017, 0.01), "2.4 ms calls": (0.0024, 0.05)}  # seconds, largest share of a core
 
 
@@ -27,16 +28,20 @@ def rows() -> list[dict]:
     """One row for A/A, one for each cost of a call: wall ratio (median, quartiles), share of a core, rate."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         script = fake.install(patch, fake.build(Path(folder)), Path(folder) / "script")
-        work = decode()
-        base = ratios(work, nullcontext, nullcontext)
+
+        def sampling(seconds: float) -> AbstractContextManager:
+            script(fake.square(60, 300, 0.5), latency=seconds, spin=1)
+            return sampler.sampling("cuda:0")
+
+        beside = {"A/A": nullcontext} | {name: partial(sampling, seconds) for name, (seconds, _) in CALLS.items()}
+        measured = ratios(decode(), beside)
+        base = measured.pop("A/A")
         low, high = np.quantile(base, (0.25, 0.75))
         found = [row("A/A", base)]
-        for name, (seconds, limit) in CALLS.items():
-            script(fake.square(60, 300, 0.5), latency=seconds, spin=1)
-            used, rate = share()
-            measured = ratios(work, nullcontext, lambda: sampler.sampling("cuda:0"))
-            inside = low <= np.median(measured) <= high
-            found.append(row(f"sampler, {name}", measured) | {
+        for name, values in measured.items():
+            used, rate = share(beside[name])
+            limit, inside = CALLS[name][1], low <= np.median(values) <= high
+            found.append(row(f"sampler, {name}", values) | {
                 "core_share_pct": 100 * used, "limit_pct": 100 * limit, "rate_hz": rate, "inside_AA_quartiles": inside,
                 "ok": used <= limit,
             })  # fmt: skip
@@ -49,14 +54,18 @@ def row(name: str, measured: np.ndarray) -> dict:
     return {"what": name, "pairs": len(measured), "ratio": median, "q25": low, "q75": high}
 
 
-def ratios(work: Callable, without: Callable, beside: Callable) -> np.ndarray:
-    """Wall time of `work` in one context over that in the other, pair by pair, the order turned each time."""
-    found = []
-    for index in range(PAIRS):
-        order = ((0, without), (1, beside)) if index % 2 else ((1, beside), (0, without))
-        seconds = {which: timed(work, context()) for which, context in order}
-        found.append(seconds[1] / seconds[0])
-    return np.array(found)
+def ratios(work: Callable, beside: dict[str, Callable]) -> dict[str, np.ndarray]:
+    """Wall time of `work` beside each over that beside nothing, round by round, in an order drawn for each round.
+
+    All share the rounds, and so the moods of the machine: minutes apart they would not be alike.
+    """
+    order, every = np.random.default_rng(0), {"nothing": nullcontext, **beside}
+    found = {name: [] for name in beside}
+    for _ in range(ROUNDS):
+        seconds = {name: timed(work, every[name]()) for name in order.permutation(list(every))}
+        for name, values in found.items():
+            values.append(seconds[name] / seconds["nothing"])
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def timed(work: Callable, context: AbstractContextManager) -> float:
@@ -68,7 +77,7 @@ def timed(work: Callable, context: AbstractContextManager) -> float:
 
 
 def decode() -> Callable:
-    """Greedy decoding with a small random model, as often as fills about a second."""
+    """Greedy decoding with a small random model, as often as fills `WORK_S`."""
     subject = engine.load(workload.request("profile", model="llama-24m"))
     once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33, [])
     once()
@@ -81,9 +90,9 @@ def decode() -> Callable:
     return work
 
 
-def share() -> tuple[float, float]:
+def share(sampling: Callable) -> tuple[float, float]:
     """Share of one core that the sampler uses beside nothing (median of ten seconds), and its rate in Hz."""
-    with sampler.sampling("cuda:0") as recording:
+    with sampling() as recording:
         time.sleep(SHARE_S)
     at, used = recording.columns["time_s"], recording.columns["cpu_s"]
     seconds = np.interp(np.arange(at[0], at[-1], 1.0), at, used)

@@ -1,6 +1,6 @@
 """What the book adds to Sphinx: equations become MathML at build time, so that pages show them without script or network; a
-number is never parted from its unit by a line's end; the page of a run has the run's name and its trace; and chapters are
-executed side by side."""
+number is never parted from its unit by a line's end; the page of a run has the run's name and its trace; a page with charts
+loads what draws them; and chapters are executed side by side."""
 
 import os
 import re
@@ -80,9 +80,21 @@ def side_by_side(app: Sphinx, config) -> None:
     app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
 
 
+def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """A page that has a chart loads the bundle that draws it, before `charts.js`; the roles that docutils gives to
+    references contradict each other, and a plain element has none."""
+    body = context.get("body", "")
+    if 'class="vl-chart"' in body:
+        app.add_js_file("vega/bundle.js", priority=400, loading_method="defer")
+    for role in (' role="list"', ' role="doc-biblioentry"'):
+        body = re.sub(f'(<div(?: class="citation" id="[^"]*")?){role}(?= class="citation-list"|>)', r"\1", body)
+    context["body"] = body
+
+
 def setup(app: Sphinx) -> dict:
     """Register the parts; the renderer has the name `mathml`."""
     app.connect("config-inited", side_by_side)
+    app.connect("html-page-context", finish)
     app.add_transform(RunPage)
     app.add_post_transform(Together)
     app.add_html_math_renderer("mathml", (inline, None), (display, None))

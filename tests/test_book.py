@@ -1,6 +1,10 @@
 """The book as it lies in the repository: its contents, its figures, its numbers; and as built, its links."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -146,6 +150,22 @@ def test_runs_are_shown_as_they_were_executed_and_chapters_never_as_they_were():
     for folder in ("runs", "local"):
         run = PurePosixPath(f"/any/notebooks/{folder}/device/run.ipynb")
         assert any(run.match(pattern) for pattern in execute["exclude_patterns"])
+
+
+@pytest.mark.slow
+def test_a_changed_row_changes_the_page(tmp_path):
+    """One byte of a grid's row, and the page that was built before says the new number and not the old."""
+    leave = shutil.ignore_patterns(".git", ".venv", "_build", "*.egg-info", "local", ".*_cache", ".hypothesis")
+    work = shutil.copytree(ROOT, tmp_path / "work", ignore=leave)
+    (work / "_toc.yml").write_text("format: jb-book\nroot: book/operational\n")
+    table, page = work / "lib/footprint/data/grids.csv", work / "_build/html/book/operational.html"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", work, "--all", "-q"]  # as the Makefile has it
+    row, said = "US-NW-PACE,Pacificorp East,USA,2023,lifecycle,{}77,", '<td class="number">{}77</td>'
+    for old, new in (("7", "6"), ("6", "7")):
+        text = table.read_text()
+        table.write_text(text.replace(row.format(old), row.format(new)))
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(work / "lib")}, check=True, capture_output=True)
+        assert said.format(new) in page.read_text() and said.format(old) not in page.read_text()
 
 
 def test_every_run_page_has_its_own_name_and_its_trace():

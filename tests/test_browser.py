@@ -1,7 +1,11 @@
 """Every page of the built book in headless Chromium, from its file: light on a wide screen, dark on a phone, no network."""
 
+import io
+
 import numpy as np
+import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from browser import HTML, LAUNCH, SIZES, pages, settle
@@ -123,6 +127,59 @@ def test_what_scrolls_can_be_reached_by_the_keyboard(chromium):
         box => box.scrollWidth > box.clientWidth && box.tabIndex !== 0).length"""
     assert page.evaluate(stuck) == 0
     page.close()
+
+
+def saved(page, kind: str) -> bytes:
+    """What the button of a page's first figure saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Save this figure as {kind}").first.click()
+    assert download.value.suggested_filename == f"fig-latency.{kind.lower()}"
+    return download.value.path().read_bytes()
+
+
+def test_a_figure_can_be_taken_away_with_its_numbers(page):
+    page.goto((HTML / "book" / "performance.html").as_uri())
+    page.wait_for_selector(".vl-chart[data-rendered]")
+    svg = saved(page, "SVG").decode()
+    assert svg.startswith('<svg color="#222"') and "TTFT" in svg
+    png = saved(page, "PNG")
+    width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))
+    assert png.startswith(b"\x89PNG") and width > 900 and height > 500
+    rows = pd.read_csv(io.BytesIO(saved(page, "CSV")))
+    assert {"card", "phase", "batch", "time_s", "time_s_low", "time_s_high", "kind"} <= set(rows) and len(rows) > 40
+    for name in ("cells", "runs"):
+        href = page.locator(f".take a:text-is('{name}')").first.get_attribute("href")
+        assert (HTML / "book" / href).exists()
+
+
+def test_the_table_of_runs_is_filtered_and_sorted(page):
+    page.goto((HTML / "book" / "runs.html").as_uri())
+    rows = page.locator(".sorts tbody tr")
+    whole = rows.count()
+    page.get_by_role("searchbox", name="Show only rows").fill("Modelled T4")
+    shown = rows.filter(visible=True)
+    assert 0 < shown.count() < whole and all("T4" in text for text in shown.all_inner_texts())
+    page.get_by_role("searchbox", name="Show only rows").fill("")
+    head = page.locator(".sorts th", has_text="windows")
+    for way in ("ascending", "descending"):
+        head.get_by_role("button").click()
+        column = head.evaluate("cell => cell.cellIndex")
+        counts = [int(row.locator("td").nth(column).inner_text()) for row in rows.all()]
+        assert head.get_attribute("aria-sort") == way and counts == sorted(counts, reverse=way == "descending")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_axe_finds_nothing_serious_or_critical(chromium, mode):
+    page, axe, found = chromium.new_page(viewport=SIZES["wide"], color_scheme=mode), Axe(), []
+    for path in pages():
+        page.goto(path.as_uri())
+        settle(page)
+        for fault in axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                found += [f"{path.stem}: {fault['id']}: {node['html'][:120]}" for node in fault["nodes"]]
+    page.close()
+    assert not found, found
 
 
 # -- the explorer -----------------------------------------------------------------------------------------------------

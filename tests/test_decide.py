@@ -132,7 +132,7 @@ def test_the_share_of_wins_agrees_with_the_break_even():
     rows = pairs(time=lambda model, gpu, batch: time[gpu], power=lambda model, gpu, batch: power[gpu], log_sd=0.1)
     points = served.requests(rows).isel(prompt=0, output=0)
     grids = totals.drawn_grids(n=400)
-    odds = decide.winners(points, [3, 5], n=400)
+    odds = decide.odds(decide.who_wins(points, [3, 5], n=400)["carbon_ratio"]).isel(utilisation=0, drop=True)
     old, new = (breakeven.side(points, gpu, n=400) for gpu in CARDS)
     for years in (3, 5):
         tie = breakeven.break_even(old, new, lifetime_years=years)

@@ -31,7 +31,7 @@ def test_the_crate_says_what_made_what(folder):
     from rocrate.rocrate import ROCrate
 
     files = report.write(folder)
-    assert [path.name for path in files] == ["windows.csv", "windows.parquet", "ro-crate-metadata.json"]
+    assert [path.name for path in files] == ["windows.csv", "windows.parquet", "croissant.json", "ro-crate-metadata.json"]
     crate = ROCrate(str(folder))
     actions = crate.get_by_type("CreateAction")
     assert len(actions) == 2 and all(action["actionStatus"].endswith("CompletedActionStatus") for action in actions)
@@ -65,7 +65,11 @@ def test_what_is_missing_is_said_in_one_sentence(folder, tmp_path_factory, monke
         report.write(tmp_path_factory.mktemp("empty"))
     real, said = importlib.util.find_spec, []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else real(name))
-    assert [path.name for path in report.write(folder, said.append)] == ["windows.csv", "ro-crate-metadata.json"]
+    assert [path.name for path in report.write(folder, said.append)] == [
+        "windows.csv",
+        "croissant.json",
+        "ro-crate-metadata.json",
+    ]
     assert said == ["no Parquet: pip install 'footprint[sweep]'"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=r"pip install 'footprint\[sweep\]'"):

@@ -1,9 +1,10 @@
 """scoreboard and verdicts: made-up worlds in which each claim must hold, or must fail, and the table of all of them."""
 
 import numpy as np
+import pytest
 import xarray as xr
 
-from footprint import findings, scoreboard, served, verdicts
+from footprint import decide, findings, scoreboard, served, verdicts
 from footprint.theme import STATUSES
 from made import pairs
 
@@ -41,8 +42,8 @@ def test_regions_and_cards_differ_whatever_the_runs():
 
 def test_the_share_of_embodied_carbon_follows_the_power():
     """A card that draws little is mostly making, one that draws very much is mostly electricity."""
-    assert probability(verdicts.both_matter, at_power(150)) > 0.95
-    assert probability(verdicts.visible_where_clean, at_power(150)) > 0.95
+    assert probability(verdicts.both_matter, at_power(100)) > 0.95
+    assert probability(verdicts.visible_where_clean, at_power(100)) > 0.95
     assert probability(verdicts.both_matter, at_power(1e5)) == 0
     assert probability(verdicts.visible_where_clean, at_power(1e5)) == 0
     assert probability(verdicts.visible_where_clean, at_power(0.1)) == 0
@@ -90,10 +91,49 @@ def test_the_least_card_changes_with_everything_or_with_nothing():
 
     rows = pairs(time, power)
     assert probability(verdicts.least_is_not_fastest, rows) > 0.75
-    changed = verdicts.flips(served.requests(rows).isel(prompt=0, output=0), n=200).mean("draw")
+    table = decide.who_wins(served.requests(rows).isel(prompt=0, output=0), utilisation=(0.1, 1), n=200)
+    changed = verdicts.flips(table["carbon_ratio"]).mean("draw")
     assert (changed > 0.75).all() and set(changed.axis.values) == {"region", "batch", "lifetime", "utilisation"}
     dearer = pairs(time, lambda model, gpu, batch: 500.0 if gpu == "t4" else 50.0)
     assert probability(verdicts.least_is_not_fastest, dearer) == 0
+
+
+def test_three_claims_say_what_the_table_of_who_wins_says():
+    """H2, H5 and H6 counted here world by world, setting by setting, from the ratios and shares of the table alone."""
+    watts = {1: 60.0, 4: 90.0, 16: 330.0}
+    rows = pairs(lambda model, gpu, batch: 3.0 if gpu == "t4" else 1.0,
+                 lambda model, gpu, batch: watts[batch] / 3 if gpu == "t4" else 70.0, log_sd=0.2)  # fmt: skip
+    table = decide.who_wins(served.requests(rows).isel(prompt=0, output=0), utilisation=(0.1, 1.0))
+    energy = table["energy_ratio"].sel(model="llama-1b", utilisation=1.0).transpose("batch", "draw").values
+    h2 = np.mean([alone < 1 < full for alone, full in zip(energy[0], energy[-1], strict=True)])
+    assert 0.1 < h2 < 0.9 and probability(verdicts.older_wins_small, rows) == pytest.approx(h2)
+
+    share, by_approach = table["embodied_share"].sel(utilisation=1.0), []
+    for approach in table.approach.values:
+        clean, dirty = (
+            np.median(share.sel(approach=approach, zone=zone).transpose("draw", ...).values.reshape(1000, -1), axis=1)
+            for zone in ("CA-QC", "US-NW-PACE")
+        )
+        by_approach.append(np.mean((clean >= 0.05) & (dirty < 0.05)))
+    expected = verdicts.agreed(xr.DataArray(by_approach, dims="approach"))
+    assert probability(verdicts.visible_where_clean, rows) == pytest.approx(expected)
+
+    by_approach = []
+    for approach in table.approach.values:
+        wins = table["carbon_ratio"].sel(approach=approach) < 1
+        wins = wins.transpose("draw", "zone", "batch", "lifetime_years", "model", "utilisation").values
+        differs = [(wins != np.take(wins, [0], axis=axis)).reshape(1000, -1).any(axis=1) for axis in (1, 2, 3, 5)]
+        by_approach.append(np.mean(np.logical_and.reduce([wins.reshape(1000, -1).any(axis=1), *differs])))
+    expected = verdicts.agreed(xr.DataArray(by_approach, dims="approach"))
+    assert probability(verdicts.least_is_not_fastest, rows) == pytest.approx(expected)
+
+
+def test_the_old_card_wins_small_where_it_takes_less_energy_alone():
+    def power(model, gpu, batch):
+        return (50.0 if batch == 1 else 200.0) if gpu == "t4" else 100.0
+
+    assert probability(verdicts.older_wins_small, pairs(power=power)) == 1
+    assert probability(verdicts.older_wins_small, pairs(power=lambda model, gpu, batch: 50.0 if gpu == "t4" else 100.0)) == 0
 
 
 def test_the_table_judges_every_claim_from_the_runs_at_hand():
@@ -106,7 +146,7 @@ def test_the_table_judges_every_claim_from_the_runs_at_hand():
 def test_a_measured_pair_changes_the_status_of_the_evidence():
     rows = at_power(60)
     rows.loc[rows["device"] == "t4", "kind"] = "measured"
-    table = scoreboard.table(rows, {"H5": scoreboard.by_carbon(verdicts.visible_where_clean)}).set_index("id")
+    table = scoreboard.table(rows, {"H5": scoreboard.by_worlds(verdicts.visible_where_clean)}).set_index("id")
     assert table.loc["H5", "status"] == "derived" and table.loc["A1", "verdict"] == "open"
     assert np.isnan(table.loc["A1", "probability"])
 

@@ -104,3 +104,10 @@ def test_kinds_are_badges_once_each():
 
 def test_an_answer_is_folded_away():
     assert theme.exercise("why\n  so?", "be\n  cause")._repr_markdown_() == "why so?\n\n:::{dropdown} Answer\nbe cause\n:::"
+
+
+def test_a_table_that_sorts_says_so_and_holds_links():
+    frame = pd.DataFrame({"run": [theme.link("a & b", 'x.html?"')]}, dtype=object)
+    page = theme.table(frame, sorts=True)
+    assert '<div class="table-box sorts">' in page and '<a href="x.html?&quot;">a &amp; b</a>' in page
+    assert "sorts" not in theme.table(frame)

@@ -1,7 +1,6 @@
 // Draw each chart when it comes near the screen, and all of them before printing. Colours follow the page by themselves:
-// text and lines are `currentColor`. Pages without a chart never load the bundle.
+// text and lines are `currentColor`. Pages without a chart do not load the bundle.
 (function () {
-  const bundle = new URL("vega/bundle.js", document.currentScript.src).href;
   const NARROW = 560; // CSS pixels of room below which views beside each other go below each other
   const LEAST = 0.8; // of its size, for a chart that is a little too wide
   const WIDTH = 620; // of a view that names none: the theme's
@@ -50,6 +49,56 @@
     });
   }
 
+  // Each figure can be taken away: as a drawing, as an image, and its numbers as a table.
+  function table(rows) {
+    if (typeof rows === "string") return rows.trim();
+    const columns = [...new Set(rows.flatMap(Object.keys))];
+    const cell = (value) => /[",\n]/.test(value ?? "") ? `"${String(value).replaceAll('"', '""')}"` : value ?? "";
+    return [columns, ...rows.map((row) => columns.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\n");
+  }
+
+  async function image(svg) { // twice as large, on white
+    const picture = new Image();
+    picture.src = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+    await picture.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: 2 * picture.width, height: 2 * picture.height });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    return new Promise((done) => canvas.toBlob(done));
+  }
+
+  function offer(box, view, spec) {
+    const figure = box.closest("figure"), stem = location.pathname.split("/").pop().replace(".html", "");
+    const svg = async () => (await view.toSVG()).replace("<svg", '<svg color="#222" style="background:#fff"');
+    const kinds = {
+      SVG: async () => new Blob([await svg()], { type: "image/svg+xml" }),
+      PNG: async () => image(await svg()),
+      CSV: async () => new Blob([Object.values(spec.datasets || {}).map(table).join("\n\n") + "\n"], { type: "text/csv" }),
+    };
+    const line = Object.assign(document.createElement("p"), { className: "take" });
+    for (const [kind, made] of Object.entries(kinds)) {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: kind });
+      button.setAttribute("aria-label", `Save this figure as ${kind}`);
+      button.onclick = async () => {
+        const href = URL.createObjectURL(await made());
+        Object.assign(document.createElement("a"), { href, download: `${figure?.id || stem}.${kind.toLowerCase()}` }).click();
+      };
+      line.append(button);
+    }
+    if (figure) { // where its numbers come from: the chapter's cells, and the runs behind them
+      for (const [text, href] of [["cells", `../_sources/book/${stem}.md`], ["runs", "runs.html"]]) {
+        line.append(Object.assign(document.createElement("a"), { href, textContent: text }));
+      }
+    }
+    (figure?.querySelector("figcaption") || box).append(line);
+  }
+
+  function name(box) { // what assistive technology may find in a drawing has a name
+    box.querySelectorAll("[role='graphics-symbol']:not([aria-label])").forEach((mark) => {
+      mark.removeAttribute("role");
+      mark.removeAttribute("aria-roledescription");
+    });
+  }
+
   async function draw(box) {
     if (box.dataset.asked) return;
     box.dataset.asked = "yes";
@@ -75,6 +124,8 @@
     const ratio = room / width(); // a little too wide: smaller; much too wide: it scrolls
     if (ratio < 1 && ratio >= LEAST) Object.assign(box.querySelector("svg").style, { width: room + "px", height: "auto" });
     reach(box);
+    name(box);
+    offer(box, drawn.view, spec);
     box.dataset.rendered = "yes";
   }
 
@@ -88,16 +139,13 @@
 
   document.addEventListener("DOMContentLoaded", function () {
     document.querySelectorAll(".table-box, .equation").forEach(reach);
+    document.querySelectorAll("nav summary:not([aria-label])").forEach((arrow) => arrow.setAttribute("aria-label", "Pages below"));
     const boxes = Array.from(document.querySelectorAll(".vl-chart"));
     if (!boxes.length) return;
-    const script = Object.assign(document.createElement("script"), { src: bundle });
-    script.onload = function () {
-      const near = new IntersectionObserver(function (entries) {
-        entries.filter((entry) => entry.isIntersecting).forEach((entry) => attempt(entry.target));
-      }, { rootMargin: "600px" });
-      boxes.forEach((box) => near.observe(box));
-      window.addEventListener("beforeprint", () => boxes.forEach(attempt));
-    };
-    document.head.append(script);
+    const near = new IntersectionObserver(function (entries) {
+      entries.filter((entry) => entry.isIntersecting).forEach((entry) => attempt(entry.target));
+    }, { rootMargin: "600px" });
+    boxes.forEach((box) => near.observe(box));
+    window.addEventListener("beforeprint", () => boxes.forEach(attempt));
   });
 })();

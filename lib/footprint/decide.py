@@ -11,28 +11,45 @@ from footprint import Refused, predict, served, spec, totals
 from footprint.breakeven import break_even, old_wins, payback, side, spread
 from footprint.carbon import checked
 
-__all__ = ["break_even", "old_wins", "optimum", "pareto", "payback", "side", "spread", "winners"]
+__all__ = ["break_even", "odds", "old_wins", "optimum", "pareto", "payback", "side", "spread", "who_wins"]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AXES = ["model", "gpu", "engine", "batch"]
 
 
-def winners(
-    points: xr.Dataset, lifetimes=range(3, 9), old: str = "t4", new: str = "rtx-6000-ada", intensity=None, **settings
-) -> xr.DataArray:  # fmt: skip
-    """Probability that the old card emits less for a token: (model, batch, ..., zone, approach, lifetime_years).
+def who_wins(
+    points: xr.Dataset, lifetimes=range(3, 9), utilisation=(totals.BUSY,), old: str = "t4", new: str = "rtx-6000-ada",
+    approaches=tuple(totals.APPROACHES), n: int = 1000, seed: int = 0,
+) -> xr.Dataset:  # fmt: skip
+    """The table of who wins, world by world: what the old card takes over what the new one takes, at the same point.
 
-    NaN where one of the cards cannot serve the point; settings are those of `totals.per_token`, but the intensity of the
-    three regions is drawn where none is given.
+    carbon_ratio (model, batch, ..., zone, approach, lifetime_years, utilisation, draw) of a token's whole carbon;
+    energy_ratio and time_ratio (model, batch, ..., draw) of its energy and its time; embodied_share (gpu, and all of the
+    first) of each card's own total. Below 1 the old card wins; NaN where one of the two cannot serve. The grids of the three
+    regions are drawn. `odds` makes probabilities of it; the scoreboard reads its claims H2, H5 and H6 from it.
     """
-    years = xr.DataArray(list(lifetimes), {"lifetime_years": list(lifetimes)}, attrs={"units": "years"})
-    if intensity is None:
-        intensity = totals.drawn_grids(**{name: settings[name] for name in ("n", "seed") if name in settings})
-    tokens = totals.per_token(points.sel(gpu=[old, new]), intensity, lifetime_years=years, **settings)
+    axes = {"lifetime_years": (lifetimes, "years"), "utilisation": (utilisation, "1")}
+    used = {
+        name: xr.DataArray(list(values), {name: list(values)}, attrs={"units": units})
+        for name, (values, units) in axes.items()
+    }
+    both = points.drop_vars(["kind", "status"]).sel(gpu=[old, new])
+    tokens = totals.per_token(both, totals.drawn_grids(n=n, seed=seed), list(approaches), n=n, seed=seed, **used)
     whole = totals.total(tokens)
-    first, second = (whole.sel(gpu=name, drop=True).drop_vars(["kind", "status"]) for name in (old, new))
-    wins = (first < second).where(first.notnull() & second.notnull()).mean("draw", skipna=False)
-    return wins.rename("probability").assign_attrs(units="1", long_name=f"probability that {old} emits less")
+
+    def ratio(values: xr.DataArray) -> xr.DataArray:
+        return values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True)
+
+    found = {"carbon_ratio": ratio(whole), "time_ratio": ratio(tokens["busy_s"])}
+    found |= {"energy_ratio": ratio(tokens["energy_J"]), "embodied_share": tokens["embodied_g"] / whole}
+    found = {name: values.assign_attrs(units="1") for name, values in found.items()}
+    return xr.Dataset(found, attrs={"old": old, "new": new})
+
+
+def odds(ratio: xr.DataArray) -> xr.DataArray:
+    """Probability that the old card takes less: the share of the draws below 1; NaN where one of the two cannot serve."""
+    share = (ratio < 1).where(ratio.notnull()).mean("draw", skipna=False)
+    return share.rename("probability").assign_attrs(units="1", long_name="probability that the old card takes less")
 
 
 def pareto(*objectives) -> np.ndarray:

@@ -6,6 +6,7 @@ first order in logarithms: seconds x exp(time z_time), joules x exp(shared z_tim
 `served.errors`, `totals.card_kg` and `totals.drawn_grids` themselves.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from footprint import decide, predict, served, spec, totals
 ENGINES = ("eager", "serving")
 DRAWS = 64  # states of the world: a probability is good to some 6 points, and a change shows at once
 PROMPT, OUTPUT = 128, 128
+SLOPES = ("time", "shared", "power")
 
 
 def points(
@@ -39,9 +41,8 @@ def points(
     for end in served.ENDS:
         time_sd, energy_sd = cube[f"time_s{end}_sd"], cube[f"energy_J{end}_sd"]
         shared = np.minimum(time_sd, energy_sd)
-        moves = {"time": ("time_s", time_sd), "shared": ("energy_J", shared),
-                 "power": ("energy_J", np.sqrt(energy_sd**2 - shared**2))}  # fmt: skip
-        for name, (of, sd) in moves.items():
+        moves = (("time_s", time_sd), ("energy_J", shared), ("energy_J", np.sqrt(energy_sd**2 - shared**2)))
+        for name, (of, sd) in zip(SLOPES, moves, strict=True):
             table[f"{name}{end}"] = (sd * cube[of]).sum("phase", skipna=False) / whole[of]
     rows = table.reset_coords(drop=True).to_dataframe().dropna().reset_index()
     return rows[["model", "engine", "batch", "gpu", *table.data_vars]]
@@ -72,9 +73,12 @@ def grids() -> pd.DataFrame:
 
 
 def keyed(points: pd.DataFrame) -> pd.DataFrame:
-    """The points under one key each, by which the page looks them up: model|engine|batch|card."""
+    """The points under one key each, by which the page looks them up: model|engine|batch|card; slopes to three decimals."""
     names = ["model", "engine", "batch", "gpu"]
-    return points.assign(key=points[names].astype(str).agg("|".join, axis=1)).drop(columns=names)
+    slopes = [f"{name}{end}" for name in SLOPES for end in served.ENDS]
+    return (
+        points.round(dict.fromkeys(slopes, 3)).assign(key=points[names].astype(str).agg("|".join, axis=1)).drop(columns=names)
+    )
 
 
 def by_card(worlds: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
@@ -84,10 +88,10 @@ def by_card(worlds: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
 
 
 def short(values: pd.Series) -> list[float | None]:
-    """Numbers with four significant digits; None where there is none."""
-    return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
+    """Numbers with three significant digits; None where there is none."""
+    return [None if pd.isna(value) else float(f"{value:.3g}") for value in values]
 
 
 def csv(table: pd.DataFrame) -> str:
-    """A table as text, with four significant digits."""
-    return table.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+    """A table as text, with four significant digits and no zero before a point."""
+    return re.sub(r"(?<=,)0\.", ".", table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))

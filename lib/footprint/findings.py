@@ -151,8 +151,20 @@ def closure(data: xr.Dataset) -> pd.DataFrame:
 
 
 def index(data: xr.Dataset) -> pd.DataFrame:
-    """One row a run: where it ran, what, when, how it ended, and how many windows it holds."""
+    """One row a run: its file, where it ran, what, when, how it ended, and how many windows it holds."""
     rows = trace.frame(data)
-    keys = ["place", "kind", "device_name", "model", "engine", "dtype", "weights", "run_status", "energy_source", "start_utc"]
+    keys = [
+        "file",
+        "place",
+        "kind",
+        "device_name",
+        "model",
+        "engine",
+        "dtype",
+        "weights",
+        "run_status",
+        "energy_source",
+        "start_utc",
+    ]
     table = rows.groupby(keys, sort=False).size().rename("windows").reset_index()
     return table.rename(columns=lambda name: name.replace("_", " "))

@@ -1,4 +1,4 @@
-"""A finished sweep for others: an RO-Crate around its files, and its windows as a flat table."""
+"""A finished sweep for others: an RO-Crate around its files, and its windows as a flat table that Croissant describes."""
 
 import hashlib
 import importlib.util
@@ -9,23 +9,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from footprint import Refused, energy, ledger, provenance, results, trace
+from footprint import Refused, croissant, energy, ledger, provenance, results, trace
 
-NEEDED = "A report needs rocrate: pip install 'footprint[sweep]'."
+NEEDED = "A report needs rocrate and mlcroissant: pip install 'footprint[sweep]'."
 MOST_MB = 20.0  # all committed runs together
+FORMATS = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet", ".json": "application/ld+json"}
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 SECRET = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|mnt|data)/[\w.-]+|GPU-[0-9a-f]{8}-")
 
 
 def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
-    """Write `windows.csv`, `windows.parquet` and `ro-crate-metadata.json` into a folder of runs; returns the files.
+    """Write `windows.csv`, `windows.parquet`, `croissant.json` and `ro-crate-metadata.json` into a folder of runs.
 
-    Raises `Refused` when there is no trace or rocrate is not installed; without pyarrow the Parquet file is left out.
+    Returns the files. Raises `Refused` when there is no trace, or rocrate or mlcroissant is not installed; without pyarrow
+    the Parquet file is left out.
     """
     folder = Path(folder)
-    if not importlib.util.find_spec("rocrate"):
+    if not all(importlib.util.find_spec(name) for name in ("rocrate", "mlcroissant")):
         raise Refused(NEEDED)
-    data = trace.frame(energy.gather(folder))
+    gathered = energy.gather(folder)
+    data = trace.frame(gathered)
     if not len(data):
         raise Refused(f"There is no trace below {folder}.")
     data["file"] = [str(Path(path).relative_to(folder)) for path in data["file"]]
@@ -36,11 +39,25 @@ def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
         trace.whole(tables[1], lambda path: data.to_parquet(path, index=False))
     else:
         say("no Parquet: pip install 'footprint[sweep]'")
+    said = {str(name): values.attrs for name, values in gathered.variables.items()}
+    about, date = _about(data)
+    tables.append(_json(folder / "croissant.json", croissant.describe(tables[0], data, said, about, date)))
     crate = _crate(folder, data, tables)
-    text = json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False) + "\n"
-    place = folder / "ro-crate-metadata.json"
+    return [*tables, _json(folder / "ro-crate-metadata.json", crate.metadata.generate())]
+
+
+def _json(place: Path, content: dict) -> Path:
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
     trace.whole(place, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    return [*tables, place]
+    return place
+
+
+def _about(data: pd.DataFrame) -> tuple[str, str]:
+    """What the runs are of in one line, and the last day on which one of them began."""
+    runs = data.drop_duplicates("file")
+    models, places = (", ".join(sorted(set(runs[column]))) for column in ("model", "device"))
+    date = max((text[:10] for text in runs["start_utc"] if text), default="2026-01-01")
+    return f"{len(runs)} runs, {len(data)} windows: {models} on {places}", date
 
 
 def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
@@ -48,18 +65,15 @@ def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
     from rocrate.rocrate import ROCrate
 
     crate, runs, notebooks = ROCrate(), data.drop_duplicates("file").set_index("file"), {}
-    models, places = (", ".join(sorted(set(runs[column]))) for column in ("model", "device"))
     crate.name = "Runs of The Footprint of a Token"
-    crate.description = f"{len(runs)} runs, {len(data)} windows: {models} on {places}"
-    crate.license = "https://www.apache.org/licenses/LICENSE-2.0"
-    crate.datePublished = max((text[:10] for text in runs["start_utc"] if text), default="2026")
+    crate.description, crate.datePublished = _about(data)
+    crate.license = croissant.LICENCE
     facts = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     crate.root_dataset["conformsTo"] = _entity(crate, PROFILE, facts)
     for file, run in runs.iterrows():
         _action(crate, folder, file, run, notebooks)
     for table in tables:
-        kind = "text/csv" if table.suffix == ".csv" else "application/vnd.apache.parquet"
-        _file(crate, folder, table, kind, "all windows with derived energies, a row each")
+        _file(crate, folder, table, FORMATS[table.suffix], "all windows with derived energies, a row each")
     if (folder / ledger.PLACE).exists():
         _file(crate, folder, folder / ledger.PLACE, "application/jsonl", "event log of the sweep")
     return crate

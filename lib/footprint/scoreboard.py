@@ -50,19 +50,6 @@ def newer_is_faster(pairs: pd.DataFrame) -> dict:
     return _row(slowest if grown else min(slowest, 0.5), because, ratios["kind"])
 
 
-def older_wins_small(pairs: pd.DataFrame) -> dict:
-    """H2: at batch 1 the smallest model costs less energy a token on the older card, at the largest batch more."""
-    ratios = findings.at(findings.versus(pairs, "energy_per_token_J"), phase="decode", model="llama-1b")
-    first, last = ratios["batch"].min(), ratios["batch"].max()
-    small, large = (findings.at(ratios, batch=batch) for batch in (first, last))
-    odds = (1 - small["probability"].median()) * large["probability"].median()
-    because = (
-        f"Decode of the 1B model: the T4 takes {small['ratio'].median():.2f} times the energy at batch {first} and "
-        f"{large['ratio'].median():.2f} times at batch {last}."
-    )
-    return _row(odds, because, ratios["kind"])
-
-
 def phases_differ(pairs: pd.DataFrame) -> dict:
     """H3: prefill and decode differ in which card takes less energy, at some point that both cards serve."""
     ratios = findings.versus(pairs, "energy_per_token_J")
@@ -80,7 +67,7 @@ def phases_differ(pairs: pd.DataFrame) -> dict:
     return _row(differ.max(), because, ratios["kind"])
 
 
-def by_carbon(judge: Callable[[pd.DataFrame], tuple]) -> Callable[[pd.DataFrame], dict]:
+def by_worlds(judge: Callable[[pd.DataFrame], tuple]) -> Callable[[pd.DataFrame], dict]:
     """A judge of `verdicts` as a judge of this table."""
     return lambda pairs: _row(*judge(pairs))
 
@@ -89,15 +76,15 @@ JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
     "A1": lambda pairs: hardware_matters(pairs, "time_s", "time"),
     "A2": lambda pairs: hardware_matters(pairs, "energy_per_token_J", "energy"),
     "H1": newer_is_faster,
-    "H2": older_wins_small,
+    "H2": by_worlds(verdicts.older_wins_small),
     "H3": phases_differ,
-    "A3": by_carbon(verdicts.regions_differ),
-    "A4": by_carbon(verdicts.making_differs),
-    "A5": by_carbon(verdicts.both_matter),
-    "A6": by_carbon(verdicts.joint_choice_saves),
-    "H4": by_carbon(verdicts.batching_helps),
-    "H5": by_carbon(verdicts.visible_where_clean),
-    "H6": by_carbon(verdicts.least_is_not_fastest),
+    "A3": by_worlds(verdicts.regions_differ),
+    "A4": by_worlds(verdicts.making_differs),
+    "A5": by_worlds(verdicts.both_matter),
+    "A6": by_worlds(verdicts.joint_choice_saves),
+    "H4": by_worlds(verdicts.batching_helps),
+    "H5": by_worlds(verdicts.visible_where_clean),
+    "H6": by_worlds(verdicts.least_is_not_fastest),
 }
 
 

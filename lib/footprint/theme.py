@@ -139,9 +139,9 @@ def _cell(value, digits: int) -> tuple[str, str]:
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
 
-def table(frame: pd.DataFrame, digits: int = 3) -> Page:
+def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False) -> Page:
     """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
-    scrolls sideways by itself."""
+    scrolls sideways by itself. `sorts`: readers may sort and filter its rows."""
     columns = [[_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
     numbers = [bool(cells) and all(kind == "number" for kind, _ in cells) for cells in columns]
     head = "".join(
@@ -154,7 +154,7 @@ def table(frame: pd.DataFrame, digits: int = 3) -> Page:
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))
     whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return Page(f'<div class="table-box">{whole}</div>')
+    return Page(f'<div class="table-box{" sorts" if sorts else ""}">{whole}</div>')
 
 
 def download(frame: pd.DataFrame, name: str, text: str) -> Page:
@@ -162,6 +162,11 @@ def download(frame: pd.DataFrame, name: str, text: str) -> Page:
     rows = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
     where = f'href="data:text/csv;charset=utf-8,{quote(rows)}" download="{name}"'
     return Page(f"<p><a {where}>{html.escape(text)}</a></p>")
+
+
+def link(text: str, href: str) -> Page:
+    """A link for a cell of a table (in a column of dtype object: pandas makes plain text of any other)."""
+    return Page(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
 
 
 def figures(items: list[tuple[str, str, str, str]]) -> Page:

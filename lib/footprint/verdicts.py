@@ -1,14 +1,15 @@
-"""Judges of the claims that carbon decides (A3 to A6, H4 to H6), by every embodied approach.
+"""Judges of the claims that carbon decides (A3 to A6, H4 to H6) and of H2, by every embodied approach.
 
 A draw is a world: a claim is true or not in each, and its probability is the share of worlds in which it is. Each judge
 takes the six pairs' points and returns (probability, why, kinds of evidence); how a claim is read stands in its docstring.
+H2, H5 and H6 are read from the table of who wins (`decide.who_wins`), each asking for the axes that it hangs on.
 """
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import carbon, served, spec, totals
+from footprint import carbon, decide, findings, served, spec, totals
 
 MATTERS = 0.05  # share of the total from which a part counts as visible
 WORTH = 0.01  # share of the total from which a saving counts
@@ -66,6 +67,21 @@ def making_differs(pairs: pd.DataFrame) -> tuple:
     return agreed(odds), because, ["modelled"]
 
 
+def older_wins_small(pairs: pd.DataFrame) -> tuple:
+    """H2: a token of the smallest model takes less energy on the older card at batch 1, and more at the largest batch."""
+    points = _points(pairs)
+    ratios = decide.who_wins(points, [totals.YEARS], approaches=[totals.MAIN], n=N)["energy_ratio"]
+    small = min(ratios.model.values, key=lambda name: spec.model(name).parameters)
+    ratios = ratios.sel(model=small).dropna("batch").squeeze(drop=True)
+    first, last = ratios.isel(batch=0), ratios.isel(batch=-1)
+    because = (
+        f"A token of the {findings.label(small)} model takes {float(first.median()):.2f} times the energy on the T4 at batch "
+        f"{int(first.batch)} (less in {float(decide.odds(first)):.0%} of the worlds) and {float(last.median()):.2f} times at "
+        f"batch {int(last.batch)} (more in {1 - float(decide.odds(last)):.0%})."
+    )
+    return float(((first < 1) & (last > 1)).mean()), because, _kinds(points)
+
+
 def _embodied_share(points: xr.Dataset) -> xr.DataArray:
     """Median over the points of the embodied share of the total, by draw, zone and approach."""
     tokens = totals.per_token(points, totals.drawn_grids(n=N), n=N)
@@ -90,13 +106,14 @@ def both_matter(pairs: pd.DataFrame) -> tuple:
 
 
 def visible_where_clean(pairs: pd.DataFrame) -> tuple:
-    """H5: the embodied share is visible in Quebec and not in PacifiCorp East."""
+    """H5: over the table (its median cell), the embodied share is visible in Quebec and not in PacifiCorp East."""
     points = _points(pairs)
-    share = _embodied_share(points)
+    share = decide.who_wins(points, n=N)["embodied_share"]
+    share = share.median(["model", "gpu", "batch", "lifetime_years", "utilisation"])
     odds = ((share.sel(zone="CA-QC") >= MATTERS) & (share.sel(zone="US-NW-PACE") < MATTERS)).mean("draw")
     because = (
-        f"Embodied share by approach: {_range(share, 'CA-QC')} in Quebec, {_range(share, 'US-NW-PACE')} in PacifiCorp East "
-        f"({MATTERS:.0%} is the line): {_by_approach(odds)}."
+        f"Embodied share by approach, median over batches and lifetimes: {_range(share, 'CA-QC')} in Quebec, "
+        f"{_range(share, 'US-NW-PACE')} in PacifiCorp East ({MATTERS:.0%} is the line): {_by_approach(odds)}."
     )
     return agreed(odds), because, _kinds(points)
 
@@ -156,28 +173,16 @@ def joint_choice_saves(pairs: pd.DataFrame) -> tuple:
     return agreed(odds), because, _kinds(points)
 
 
-AXES = {
-    "region": ("zone", {}),
-    "batch": ("batch", {}),
-    "lifetime": ("lifetime_years", {"lifetime_years": (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)}),
-    "utilisation": ("utilisation", {"utilisation": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)}),
-}
+AXES = {"region": "zone", "batch": "batch", "lifetime": "lifetime_years", "utilisation": "utilisation"}
+ENDS_OF_USE = (0.1, 1.0)  # the difference of two cards is linear in 1/utilisation, so a flip shows at the ends
 
 
-def _wins(points: xr.Dataset, n: int, **settings) -> xr.DataArray:
-    """Whether the old card emits less (1) or not (0), draw by draw; NaN where one cannot serve."""
-    use = {name: xr.DataArray(list(values), {name: list(values)}) for name, values in settings.items()}
-    whole = totals.total(totals.per_token(points, totals.drawn_grids(n=n), n=n, **use))
-    old, new = (whole.sel(gpu=name, drop=True) for name in (OLD, NEW))
-    return (old < new).where(old.notnull() & new.notnull())
-
-
-def flips(points: xr.Dataset, n: int = N) -> xr.DataArray:
+def flips(ratio: xr.DataArray) -> xr.DataArray:
     """Whether the card of least carbon changes along an axis, at some other setting: (axis, approach, draw)."""
+    less = (ratio < 1).where(ratio.notnull())
     found = []
-    for dim, settings in AXES.values():
-        wins = _wins(points, n, **settings)
-        changed = wins.max(dim) > wins.min(dim)
+    for dim in AXES.values():
+        changed = less.max(dim) > less.min(dim)
         found.append(changed.any([name for name in changed.dims if name not in ("approach", "draw")]))
     return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
 
@@ -185,10 +190,10 @@ def flips(points: xr.Dataset, n: int = N) -> xr.DataArray:
 def least_is_not_fastest(pairs: pd.DataFrame) -> tuple:
     """H6: somewhere the slower card emits less, and each of region, batch, lifetime and utilisation changes the card."""
     points = _points(pairs)
-    time = served.drawn(points, N)["time_s"].sum("phase", skipna=False)
-    slower = time.sel(gpu=OLD, drop=True) > time.sel(gpu=NEW, drop=True)
-    less = (slower & (_wins(points, N) == 1)).any(["model", "batch", "zone"])
-    changed = flips(points)
+    table = decide.who_wins(points, utilisation=ENDS_OF_USE, n=N)
+    carbon_, slower = table["carbon_ratio"], table["time_ratio"] > 1
+    less = (slower & (carbon_ < 1)).any([name for name in carbon_.dims if name not in ("approach", "draw")])
+    changed = flips(carbon_)
     odds = (less & changed.all("axis")).mean("draw")
     axes = ", ".join(f"{name} in {float(changed.sel(axis=name).mean()):.0%}" for name in AXES)
     because = (
