@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from footprint import decide, findings, scoreboard, served, verdicts
+from footprint import decide, findings, scoreboard, served, totals, verdicts
 from footprint.theme import STATUSES
 from made import pairs
 
@@ -27,11 +27,12 @@ def test_words_for_probabilities():
 
 def test_no_verdict_hangs_on_one_approach():
     def odds(*values):
-        return xr.DataArray(list(values), dims="approach")
+        return xr.DataArray(list(values), {"approach": list(totals.APPROACHES)[: len(values)]})
 
     assert verdicts.agreed(odds(0.9, 0.7, 1.0)) == 0.7
     assert verdicts.agreed(odds(0.1, 0.4)) == 0.4
     assert verdicts.agreed(odds(0.1, 0.99)) == 0.5
+    assert verdicts.agreed(odds(0.9, 0.8, 1.0, 0.1)) == 0.8, "the last is the paper's, whose values are unverified"
 
 
 def test_regions_and_cards_differ_whatever_the_runs():
@@ -115,7 +116,7 @@ def test_three_claims_say_what_the_table_of_who_wins_says():
             for zone in ("CA-QC", "US-NW-PACE")
         )
         by_approach.append(np.mean((clean >= 0.05) & (dirty < 0.05)))
-    expected = verdicts.agreed(xr.DataArray(by_approach, dims="approach"))
+    expected = verdicts.agreed(xr.DataArray(by_approach, {"approach": table.approach.values}))
     assert probability(verdicts.visible_where_clean, rows) == pytest.approx(expected)
 
     by_approach = []
@@ -124,7 +125,7 @@ def test_three_claims_say_what_the_table_of_who_wins_says():
         wins = wins.transpose("draw", "zone", "batch", "lifetime_years", "model", "utilisation").values
         differs = [(wins != np.take(wins, [0], axis=axis)).reshape(1000, -1).any(axis=1) for axis in (1, 2, 3, 5)]
         by_approach.append(np.mean(np.logical_and.reduce([wins.reshape(1000, -1).any(axis=1), *differs])))
-    expected = verdicts.agreed(xr.DataArray(by_approach, dims="approach"))
+    expected = verdicts.agreed(xr.DataArray(by_approach, {"approach": table.approach.values}))
     assert probability(verdicts.least_is_not_fastest, rows) == pytest.approx(expected)
 
 

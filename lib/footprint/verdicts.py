@@ -28,7 +28,11 @@ def _kinds(points: xr.Dataset) -> list[str]:
 
 
 def agreed(odds: xr.DataArray) -> float:
-    """One probability for all approaches: the least certain one; one half where they disagree, so that none decides."""
+    """One probability for all approaches: the least certain one; one half where they disagree, so that none decides.
+
+    The approach `paper` is shown and not asked: its values are unverified.
+    """
+    odds = odds.drop_sel(approach="paper", errors="ignore")
     low, high = float(odds.min()), float(odds.max())
     return low if low >= 0.5 else high if high <= 0.5 else 0.5
 
