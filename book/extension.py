@@ -80,6 +80,11 @@ def side_by_side(app: Sphinx, config) -> None:
     app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
 
 
+def deal(app: Sphinx, env, docnames: list[str]) -> None:
+    """Sphinx cuts the list of pages into stretches; deal the pages out, so that no stretch has all the long chapters."""
+    docnames[:] = [name for start in range(app.parallel) for name in sorted(docnames)[start :: app.parallel]]
+
+
 def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """A page that has a chart loads the bundle that draws it, before `charts.js`; the roles that docutils gives to
     references contradict each other, and a plain element has none."""
@@ -94,6 +99,7 @@ def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree
 def setup(app: Sphinx) -> dict:
     """Register the parts; the renderer has the name `mathml`."""
     app.connect("config-inited", side_by_side)
+    app.connect("env-before-read-docs", deal)
     app.connect("html-page-context", finish)
     app.add_transform(RunPage)
     app.add_post_transform(Together)

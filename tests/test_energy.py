@@ -313,6 +313,13 @@ def test_gathered_runs_have_their_energies(tmp_path):
     assert list(data["energy_status"].values) == ["ok", "not_supported"] and data["energy_J"].values[0] == pytest.approx(1000)
 
 
+def test_a_modelled_run_read_by_its_windows_alone_is_the_same_as_read_whole(tmp_path):
+    trace.save(tree([{}], **steady()), tmp_path / "a.nc")
+    row = {"phase": "decode", "batch": 1, "tokens": 4, "status": "ok", "duration_s": 2.0, "energy_J": 8.0}
+    trace.save(trace.new("modelled", RUN, [row, row]), tmp_path / "b.nc")
+    xr.testing.assert_identical(energy.gather(tmp_path), trace.gather(tmp_path, energy.windows))
+
+
 def test_every_derived_variable_has_units():
     data = energy.windows(tree([{}], **steady()))
     assert all("units" in data[name].attrs for name in data if data[name].dtype.kind == "f")

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from footprint import budget, trace
+from footprint import budget, raw, trace
 from footprint.readings import USABLE, integral, slope, status
+from footprint.schema import variables
 
 ALIGNED = 0.75  # ticks that are known to this share of their period are worth aligning to
 DISAGREE = {"idle": 0.10, "busy": 0.05}
@@ -164,4 +165,14 @@ def closure_error(data: xr.Dataset, of: str = "time_per_iteration_s") -> xr.Data
 
 def gather(folder: str | Path) -> xr.Dataset:
     """`windows` over all traces below `folder`, run attributes as coordinates (see `trace.gather`)."""
-    return trace.gather(folder, windows)
+    return trace.gather(folder, windows, _opened)
+
+
+def _opened(path: Path) -> xr.DataTree:
+    """A checked trace; of a modelled one, whose energies stand in its windows, those alone: a hundredth of the time."""
+    attrs, columns = raw.read(path)
+    if attrs["kind"] == "measured":
+        return trace.load(path)
+    known = variables("windows", attrs["kind"])
+    data = {name: ("window", values, trace.described("windows", known[name])) for name, values in columns.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), "/windows": xr.Dataset(data)})

@@ -177,16 +177,18 @@ def files(folder: str | Path) -> list[Path]:
     return [Path(folder, name) for name in names(folder)]
 
 
-def gather(folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset()) -> xr.Dataset:
+def gather(
+    folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset(), read: Callable = load
+) -> xr.Dataset:
     """One Dataset along `window` over all traces below `folder`, run attributes as coordinates of the windows.
 
-    `each` gives the windows of one trace (`energy.gather` derives energies there). Files that fail the check are named
-    in a warning and in the attribute `rejected`, never hidden; without any trace the result has no window.
+    `each` gives the windows of one trace (`energy.gather` derives energies there) that `read` has opened. Files that fail
+    the check are named in a warning and in the attribute `rejected`, never hidden; without any trace the result has no window.
     """
     found, rejected = [], []
     for path in files(folder):
         try:
-            tree = load(path)
+            tree = read(path)
             found.append(_labelled(each(tree), tree.attrs, path))
         except Refused as error:
             rejected.append(str(error))
