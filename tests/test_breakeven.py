@@ -82,6 +82,13 @@ def test_grams_are_those_of_carbon():
 POSITIVE = st.floats(1e-3, 1e3)
 
 
+def test_beside_a_host_a_token_costs_its_watts_and_its_making_too():
+    card = xr.Dataset({"energy_J": 2.0, "busy_s": 0.5, "embodied_kg": 10.0, "idle_W": 5.0})
+    year = breakeven.YEAR_S
+    found = breakeven.grams(breakeven.beside(card, 100.0, 90.0), 360.0, lifetime_years=2.0)
+    assert float(found) == pytest.approx((2.0 + 50.0) / 1e4 + 100e3 * 0.5 / (2 * year))
+
+
 @given(POSITIVE, POSITIVE, POSITIVE, POSITIVE, st.floats(1, 2), st.floats(1, 1000))
 def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
     """The less energy-efficient option j wins when C_emb,i - C_emb,j > PUE x CI x (E_j - E_i) (PRISM, proposition 3)."""

@@ -25,6 +25,16 @@ def test_coverage_counts_points(pairs):
     assert rows(charts_evidence.coverage(pairs))["points"].sum() == len(pairs)
 
 
+def test_the_causes_of_a_step_are_stacked_by_their_names():
+    step = {"model": "Llama 2 7B", "card": "T4", "batch": 1}
+    given = pd.DataFrame([{**step, "cause": cause, "ms": 1.0 + place} for place, cause in enumerate(charts_evidence.CAUSES)])
+    drawn = rows(charts_evidence.causes(given))
+    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6] and drawn["rank"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert drawn["cause"].tolist() == [name for name, _ in charts_evidence.CAUSES.values()] and set(drawn["at"]) == {
+        "T4, batch 1"
+    }
+
+
 def test_closure_and_bound_draw_what_they_are_given():
     one = {"model": "llama-24m", "place": "committed", "batch": 1, "prompt_tokens": 8, "repeat": 0, "closure": 1.01}
     assert rows(charts_evidence.closure(pd.DataFrame([one])))["closure"].item() == 1.01

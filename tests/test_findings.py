@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from footprint import findings, spec, trace
+from footprint import findings, predict, spec, trace
 from footprint.schema import ATTRS
 
 EMPTY = {str: "", int: 0, float: float("nan")}
@@ -78,6 +78,29 @@ def test_pairs_come_in_the_order_of_the_paper(points):
     assert findings.six_pairs(table)[["model", "device"]].to_numpy().tolist() == [
         ["llama-1b", "t4"], ["llama-7b", "rtx-6000-ada"],
     ]  # fmt: skip
+
+
+def test_another_engine_is_the_model_s_expectation_at_the_same_points(points):
+    pairs = findings.six_pairs(points([modelled("t4", 1.0), modelled("rtx-6000-ada", 1.0)]))
+    other = findings.instead(pairs, "serving")
+    assert set(other["engine"]) == {"serving"} and set(other["kind"]) == {"modelled"}
+    assert set(map(tuple, other[["model", "device"]].to_numpy())) == set(findings.PAIRS)
+    point = findings.at(other, model="llama-7b", device="t4", phase="decode").iloc[0]
+    size = {
+        name: point[column] for name, column in (("batch", "batch"), ("prompt", "prompt_tokens"), ("output", "output_tokens"))
+    }
+    asked = predict.windows("llama-7b", "t4", engine="serving", **size)
+    assert point["energy_J"] == pytest.approx(asked["decode_energy_J"].item())
+    assert point["time_s_high"] == pytest.approx(asked["tpot_s_high"].item() * (point["output_tokens"] - 1))
+
+
+def test_the_pairs_are_of_one_engine(points):
+    fast = modelled("t4", 1.0)
+    fast.attrs["engine"] = "serving"
+    table = points([modelled("t4", 2.0), fast])
+    assert set(table["engine"]) == {"eager", "serving"}
+    assert findings.six_pairs(table)["time_s"].tolist() == [2.0]
+    assert findings.six_pairs(table, "serving")["time_s"].tolist() == [1.0]
 
 
 def test_a_ratio_has_the_closed_form_of_two_log_normals(points):

@@ -130,6 +130,14 @@ def test_the_shares_are_the_derivatives_of_the_time():
         assert math.log(moved.time[0] / work.time[0]) / step == pytest.approx(work.shares[cause][0], abs=1e-4)
 
 
+def test_the_causes_of_a_step_add_up_to_it_and_a_launched_step_has_no_host():
+    asked = {"batch": [1, 64], "prompt": [128], "output": [8, 128], "engine": ["eager", "serving"]}
+    parts, whole = predict.causes("llama-1b", ["t4", "l4"], **asked), predict.windows("llama-1b", ["t4", "l4"], **asked)
+    xr.testing.assert_allclose(parts.sum("cause"), whole["tpot_s"].drop_attrs(), rtol=1e-9)
+    host = parts.sel(cause="host")
+    assert (host.sel(engine="eager", batch=1) > 0).all() and np.allclose(host.sel(engine="serving"), 0, atol=1e-15)
+
+
 def test_an_array_gives_what_single_calls_give():
     axes = {"batch": [1, 7, 64], "prompt": [16, 900], "output": [2, 50], "engine": list(ENGINES)}
     whole = predict.windows(["llama-1b", "llama-7b"], ["t4", "h100-80gb-sxm"], **axes)

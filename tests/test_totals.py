@@ -124,9 +124,11 @@ def test_own_runs_come_before_committed_ones():
         assert (both["time_s"].sel(phase="decode") == 9.0).all()
 
 
-def test_an_absent_engine_or_an_unknown_approach_is_refused(exact):
-    with pytest.raises(Refused, match="no point of the engine 'serving'"):
-        served.requests(EXACT, "serving")
+def test_two_engines_at_once_or_an_unknown_approach_are_refused(exact):
+    with pytest.raises(Refused, match="engines eager, serving; those of one are allowed"):
+        served.requests(pd.concat([EXACT, EXACT.assign(engine="serving")]))
+    with pytest.raises(Refused, match="engines none; those of one"):
+        served.requests(EXACT.iloc[:0])
     with pytest.raises(Refused, match="'vendor' is unknown here"):
         totals.per_token(exact, approaches=["vendor"])
 

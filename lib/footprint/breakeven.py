@@ -27,6 +27,12 @@ def side(points: xr.Dataset, gpu: str, approaches=TABLE, n: int = 2000, seed: in
     return whole.isel(gpu=0, drop=True).drop_vars(["kind", "status"], errors="ignore")
 
 
+def beside(card, host_W: float, host_kg: float):
+    """The same side with a share of its host: watts that it draws while the card is busy, and kg that it took to make."""
+    energy, kg = card["energy_J"] + host_W * card["busy_s"], card["embodied_kg"] + host_kg
+    return card.assign(energy_J=energy.assign_attrs(units="J"), embodied_kg=kg.assign_attrs(units="kg"))
+
+
 def grams(card, g_per_kwh, lifetime_years=5.0, utilisation=1.0, pue=1.0):
     """Grams of one token of a side."""
     waits = 1 / utilisation - 1

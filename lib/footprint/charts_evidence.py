@@ -73,6 +73,25 @@ def budget(table: pd.DataFrame) -> alt.Chart:
     )
 
 
+CAUSES = {"reading": ("reading weights", "#3f7fb5"), "traffic": ("KV cache and activations", "#7a6fb0"),
+          "multiplying": ("arithmetic", "#c2693d"), "waiting": ("latency of kernels", "#94836a"),
+          "host": ("host launches kernels", "#b58a2e"), "cap": ("power cap", "#b3589a")}  # fmt: skip
+
+
+def causes(table: pd.DataFrame) -> alt.FacetChart:
+    """What a decode step waits for: a row a card and batch, a panel a model (columns card, batch, model, cause, ms)."""
+    names = [name for name, _ in CAUSES.values()]
+    rows = table.assign(rank=table["cause"].map(list(CAUSES).index), cause=table["cause"].map(lambda name: CAUSES[name][0]))
+    rows = rows.assign(at=rows["card"] + ", batch " + rows["batch"].astype(str))
+    bars = alt.Chart(rows.drop(columns=["card", "batch"])).mark_bar().encode(
+        x=alt.X("ms:Q", title="milliseconds of a decode step"), y=alt.Y("at:N", title=None, sort=None),
+        color=alt.Color("cause:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3),
+                        scale=alt.Scale(domain=names, range=[shade for _, shade in CAUSES.values()])),
+        order="rank:Q", tooltip=["model:N", "at:N", "cause:N", alt.Tooltip("ms:Q", format=".3g")],
+    )  # fmt: skip
+    return bars.properties(width=170, height=alt.Step(22)).facet(column=alt.Column("model:N", title=None, sort=None))
+
+
 def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most so many rows, evenly chosen."""
     return rows.iloc[:: math.ceil(len(rows) / most)]

@@ -8,10 +8,10 @@ import pandas as pd
 import xarray as xr
 
 from footprint import Refused, predict, served, spec, totals
-from footprint.breakeven import break_even, old_wins, payback, side, spread
+from footprint.breakeven import beside, break_even, old_wins, payback, side, spread
 from footprint.carbon import checked
 
-__all__ = ["break_even", "odds", "old_wins", "optimum", "pareto", "payback", "side", "spread", "who_wins"]
+__all__ = ["beside", "break_even", "odds", "old_wins", "optimum", "pareto", "payback", "side", "spread", "who_wins"]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AXES = ["model", "gpu", "engine", "batch"]

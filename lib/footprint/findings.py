@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import energy, provenance, spec, trace
+from footprint import energy, predict, provenance, spec, trace
 from footprint.schema import ATTRS, variables
 
 PAIRS = [(model, gpu) for model in ("llama-1b", "llama-3b", "llama-7b") for gpu in ("t4", "rtx-6000-ada")]
@@ -73,10 +73,20 @@ def preferred(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["kind"] == "measured") | ~seen]
 
 
-def six_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """The points of the paper's six pairs, models and cards in the order of their size and age."""
+def six_pairs(table: pd.DataFrame, engine: str = "eager") -> pd.DataFrame:
+    """The points of the paper's six pairs with one engine, models and cards in the order of their size and age."""
+    table = at(table, engine=engine)
     order = pd.DataFrame(PAIRS, columns=["model", "device"]).assign(rank=range(len(PAIRS)))
     return preferred(table).merge(order, on=["model", "device"]).sort_values(["rank", *POINT], ignore_index=True)
+
+
+def instead(pairs: pd.DataFrame, engine: str) -> pd.DataFrame:
+    """The points of `six_pairs` as the model expects them with another engine."""
+    names = {"batches": "batch", "prompts": "prompt_tokens", "outputs": "output_tokens"}
+    asked = {name: sorted(set(pairs.loc[pairs["lengths"] == "grid", column])) for name, column in names.items()}
+    trees = [predict.tree(model, gpu, engine=engine, **asked) for model, gpu in PAIRS]
+    windows = [trace.labelled(energy.windows(tree), tree.attrs, "predicted") for tree in trees]
+    return six_pairs(points(xr.concat(windows, "window").assign_coords(place="predicted")), engine)
 
 
 def at(table: pd.DataFrame, **where) -> pd.DataFrame:

@@ -163,6 +163,23 @@ def windows(
     return xr.Dataset(data, {**labels, **sizes}, {"kind": "modelled", "dtype": dtype, "load": load})
 
 
+def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
+    """Seconds of a decode step by cause, dims (*DIMS, cause): they add up to `tpot_s` of `windows`.
+
+    reading weights, multiplying (matrices and attention), traffic of the KV cache and of activations, waiting for the
+    latency of kernels, the host's launching, and the cap on power: d time / d ln of each cause (see `roofline`).
+    """
+    p, m, _, _, r, labels = _arrays(model, gpu, engine, dtype, 1.0)
+    sizes = {"batch": _counts("batch", batch), "prompt": _counts("prompt", prompt), "output": _counts("output", output)}
+    b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
+    work = roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)
+    parts = np.stack(np.broadcast_arrays(*(work.time * share for share in work.shares.values())), axis=-1)
+    coords = {**labels, **sizes, "cause": list(work.shares)}
+    return xr.DataArray(
+        parts, coords, [*DIMS, "cause"], "step_s", {"units": "s", "long_name": "time of a decode step by cause"}
+    )
+
+
 def largest_batch(model, gpu, *, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
     """Largest batch that fits, dims (model, gpu, engine, prompt, output); 0 where not even one sequence does."""
     p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, 1.0)

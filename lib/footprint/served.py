@@ -18,16 +18,18 @@ QUANTITIES, ENDS = ("time_s", "energy_J"), ("_low", "_high")
 KEYS = {"model": "model", "device": "gpu", "batch": "batch", "prompt_tokens": "prompt", "output_tokens": "output"}
 
 
-def requests(pairs: pd.DataFrame, engine: str = "eager") -> xr.Dataset:
+def requests(pairs: pd.DataFrame) -> xr.Dataset:
     """The points of `findings.six_pairs` as a Dataset: (model, gpu, batch, prompt, output, phase), phases side by side.
 
     time_s and energy_J of one batch, and the standard deviations of their logarithms below and above (`_low_sd`,
     `_high_sd`); `kind` (model, gpu), `status` of the point, `generated` tokens of the batch. A point that did not fit, or
     was not run, is NaN.
     """
-    rows = pairs[pairs["phase"].isin(PHASES) & (pairs["engine"] == engine) & (pairs["lengths"] == "grid")]
-    if rows.empty:
-        raise Refused(f"There is no point of the engine {engine!r}; allowed are {', '.join(sorted(set(pairs['engine'])))}.")
+    rows = pairs[pairs["phase"].isin(PHASES) & (pairs["lengths"] == "grid")]
+    if rows["engine"].nunique() != 1:
+        raise Refused(
+            f"The points are of the engines {', '.join(sorted(set(rows['engine']))) or 'none'}; those of one are allowed."
+        )
     rows = rows.sort_values("place", ascending=False, kind="stable")  # this machine's own run before the committed one
     rows = rows.rename(columns=KEYS).drop_duplicates([*KEYS.values(), "phase"])
     half = ndtri((1 + rows["kind"].map(findings.LEVEL)) / 2)

@@ -23,6 +23,7 @@ APPROACHES = {
     "paper": {"method": "paper", "drawn": True},
 }
 MAIN = "ACT with priors"
+SOURCED = tuple(name for name in APPROACHES if name != "paper")  # what ranges and verdicts rest on: `paper` is unverified
 
 
 def card_kg(gpus: Sequence[str], approaches: Sequence[str] = tuple(APPROACHES), n: int = 2000, seed: int = 0) -> xr.DataArray:

@@ -189,7 +189,7 @@ def gather(
     for path in files(folder):
         try:
             tree = read(path)
-            found.append(_labelled(each(tree), tree.attrs, path))
+            found.append(labelled(each(tree), tree.attrs, path))
         except Refused as error:
             rejected.append(str(error))
     if rejected:
@@ -199,7 +199,8 @@ def gather(
     return xr.concat(found, "window", join="outer", combine_attrs="drop").assign_attrs(rejected=rejected)
 
 
-def _labelled(windows: xr.Dataset, attrs: Mapping, path: Path) -> xr.Dataset:
+def labelled(windows: xr.Dataset, attrs: Mapping, path: str | Path) -> xr.Dataset:
+    """Windows with the attributes of their run, and where it lies, as coordinates."""
     run = {key: value for key, value in attrs.items() if key not in ("schema_version", "status", "reason")}
     run |= {"run_status": attrs["status"], "run_reason": attrs["reason"], "file": str(path)}
     count = windows.sizes["window"]

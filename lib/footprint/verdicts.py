@@ -32,7 +32,7 @@ def agreed(odds: xr.DataArray) -> float:
 
     The approach `paper` is shown and not asked: its values are unverified.
     """
-    odds = odds.drop_sel(approach="paper", errors="ignore")
+    odds = odds.sel(approach=[name for name in odds.approach.values if name in totals.SOURCED])
     low, high = float(odds.min()), float(odds.max())
     return low if low >= 0.5 else high if high <= 0.5 else 0.5
 
@@ -57,7 +57,7 @@ def regions_differ(pairs: pd.DataFrame) -> tuple:
 
 def making_differs(pairs: pd.DataFrame) -> tuple:
     """A4: the card with the larger die and memory takes more to make, by every approach."""
-    kg = totals.card_kg([OLD, NEW], n=N)
+    kg = totals.card_kg([OLD, NEW], totals.SOURCED, n=N)
     ratio = kg.sel(gpu=NEW, drop=True) / kg.sel(gpu=OLD, drop=True)
     odds, middle = (ratio > 1).mean("draw"), ratio.median("draw")
     parts = carbon.embodied([OLD, NEW], "teardown")
@@ -93,7 +93,7 @@ def _embodied_share(points: xr.Dataset) -> xr.DataArray:
 
 
 def _range(share: xr.DataArray, zone: str) -> str:
-    middle = share.sel(zone=zone).median("draw")
+    middle = share.sel(zone=zone, approach=list(totals.SOURCED)).median("draw")
     return f"{float(middle.min()):.1%} to {float(middle.max()):.1%}"
 
 
