@@ -1,11 +1,13 @@
 """What the book adds to Sphinx: equations become MathML at build time, so that pages show them without script or network; a
-number is never parted from its unit by a line's end; the page of a run has the run's name and its trace; a page with charts
-loads what draws them; and chapters are executed side by side."""
+number is never parted from its unit by a line's end; the first use of a word of the glossary in a chapter leads there; the
+page of a run has the run's name and its trace; a page with charts loads what draws them; and chapters are executed side by
+side."""
 
 import os
 import re
+from functools import cache
 
-from docutils.nodes import SkipNode, Text, literal, paragraph, title
+from docutils.nodes import Node, SkipNode, Text, caption, definition_list_item, literal, paragraph, reference, title
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import download_reference
@@ -57,6 +59,54 @@ class Together(SphinxPostTransform):
                 text.parent.replace(text, Text(UNIT.sub("\u00a0", text)))
 
 
+GLOSSARY = "book/glossary"
+
+
+@cache
+def glossary(env) -> dict[re.Pattern, tuple[str, str]]:
+    """For each word of the glossary what finds it in a text, longest first: where it stands and what it means."""
+    found = {}
+    for item in env.get_doctree(GLOSSARY).findall(definition_list_item):
+        word, meaning = item[0].astext(), " ".join(item[-1].astext().split())
+        exact = 0 if word.isupper() else re.IGNORECASE
+        found[re.compile(rf"(?<![\w-]){re.escape(word)}(s|es)?(?![\w-])", exact)] = (item[0]["ids"][0], meaning)
+    return dict(sorted(found.items(), key=lambda pair: -len(pair[0].pattern)))
+
+
+class Words(SphinxPostTransform):
+    """The first use of a word of the glossary in a chapter leads to it, and says on hovering what it means."""
+
+    default_priority = 850
+
+    def run(self) -> None:
+        name = self.env.docname
+        if not name.startswith("book/") or name == GLOSSARY or GLOSSARY not in self.env.all_docs:
+            return
+        left = dict(glossary(self.env))
+        for text in list(self.document.findall(Text)):
+            if self.reads(text):
+                text.parent.replace(text, self.linked(str(text), left))
+
+    def reads(self, node: Node) -> bool:
+        """Whether a text stands in a sentence, and in no link, heading or code."""
+        inside = False
+        while node := node.parent:
+            inside |= isinstance(node, (paragraph, caption))
+            if isinstance(node, (reference, literal, title)):
+                return False
+        return inside
+
+    def linked(self, text: str, left: dict) -> list[Node]:
+        """The text with links for the words that are still `left`, which they leave."""
+        for pattern, (place, meaning) in left.items():
+            if match := pattern.search(text):
+                del left[pattern]
+                where = f"{self.app.builder.get_relative_uri(self.env.docname, GLOSSARY)}#{place}"
+                link = reference("", match[0], refuri=where, internal=True, reftitle=meaning, classes=["word"])
+                return [*self.linked(text[: match.start()], left), link, *self.linked(text[match.end() :], left)]
+        return [Text(text)] if text else []
+
+
 class RunPage(SphinxTransform):
     """All runs of a template have its heading: put the run's name there, and a link to its trace."""
 
@@ -102,6 +152,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("env-before-read-docs", deal)
     app.connect("html-page-context", finish)
     app.add_transform(RunPage)
+    app.add_post_transform(Words)
     app.add_post_transform(Together)
     app.add_html_math_renderer("mathml", (inline, None), (display, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

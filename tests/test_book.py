@@ -134,6 +134,18 @@ def test_no_internal_link_is_broken():
     assert not broken, broken
 
 
+def test_a_word_of_the_glossary_leads_to_it_once_a_chapter_and_says_what_it_means():
+    glossary = (HTML / "book" / "glossary.html").read_text()
+    link = re.compile(r'<a class="word[^"]*" href="glossary\.html#([^"]+)" title="([^"]+)">([^<]+)</a>')
+    for page in (HTML / "book").glob("*.html"):
+        found = link.findall(page.read_text())
+        places = [place for place, _, _ in found]
+        assert len(places) == len(set(places)) and all(f'id="{place}"' in glossary for place in places), page.name
+    words = {place: (meaning, word) for place, meaning, word in link.findall((HTML / "book" / "performance.html").read_text())}
+    assert words["term-TTFT"][0].startswith("Time to first token") and words["term-KV-cache"][1] == "KV cache"
+    assert not link.search(glossary)
+
+
 def committed(ending: str) -> list[Path]:
     """Files of the committed runs; a sweep at work keeps its own in hidden folders."""
     return [path for path in (ROOT / "notebooks" / "runs").glob(f"[!.]*/[!.]*{ending}") if path.is_file()]

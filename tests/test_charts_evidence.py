@@ -18,7 +18,7 @@ def rows(chart) -> pd.DataFrame:
 
 def test_the_scoreboard_draws_each_claim(pairs):
     board = scoreboard.table(pairs)
-    assert list(rows(charts_evidence.scoreboard(board))["id"]) == [row["id"] for row in spec.table("published")]
+    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == [row["id"] for row in spec.table("published")]
 
 
 def test_coverage_counts_points(pairs):

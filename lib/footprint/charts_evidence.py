@@ -7,6 +7,8 @@ import pandas as pd
 
 from footprint import findings, theme, validation
 
+WIDE = 450  # leaves room for words on the right
+
 
 def bound(table: pd.DataFrame) -> alt.LayerChart:
     """Measured decode rate of the CPU runs at batch 1 beside the bound that the memory bandwidth of the same run sets."""
@@ -28,21 +30,22 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
     return (limit + reach + dots).properties(width=520, height=alt.Step(38))
 
 
-def scoreboard(table: pd.DataFrame) -> alt.LayerChart:
-    """The probability of each claim, with the band in which nothing can be told."""
-    rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"])
-    x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]),
-              axis=alt.Axis(format="%"))  # fmt: skip
+def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
+    """The probability of each claim (filled) and what it is `again` with another engine (hollow), with the band in which
+    nothing can be told."""
+    rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"], again=again["probability"])
+    axis = alt.Axis(format="%", tickCount=5)
+    x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]), axis=axis)
     band = (
         alt.Chart(pd.DataFrame({"low": [0.25], "high": [0.75]})).mark_rect(opacity=0.1).encode(x=alt.X("low:Q"), x2="high:Q")
     )
     base = alt.Chart(rows).encode(y=alt.Y("id:N", title=None, sort=None))
-    line = base.mark_rule(opacity=0.4).encode(x=x, x2=alt.datum(0.5))
-    dots = base.mark_point(filled=True, size=80).encode(
-        x=x, shape=theme.shape("kind", legend=None), tooltip=["id:N", "verdict:N", "probability:Q", "because:N"]
-    )
-    words = base.mark_text(align="left", dx=10).encode(x=x, text="verdict:N")
-    return (band + line + dots + words).properties(width=520, height=alt.Step(24))
+    line = base.mark_rule(opacity=0.4).encode(x=x, x2="again:Q")
+    told = ["id:N", "verdict:N", "probability:Q", "again:Q", "because:N"]
+    dots = base.mark_point(filled=True, size=80).encode(x=x, shape=theme.shape("kind", legend=None), tooltip=told)
+    other = base.mark_point(filled=False, size=80, shape="diamond").encode(x="again:Q", tooltip=told)
+    words = base.mark_text(align="left", dx=12).encode(x=alt.datum(1), text="verdict:N")
+    return (band + line + other + dots + words).properties(width=WIDE, height=alt.Step(24))
 
 
 def closure(rows: pd.DataFrame) -> alt.LayerChart:
@@ -89,7 +92,9 @@ def causes(table: pd.DataFrame) -> alt.FacetChart:
                         scale=alt.Scale(domain=names, range=[shade for _, shade in CAUSES.values()])),
         order="rank:Q", tooltip=["model:N", "at:N", "cause:N", alt.Tooltip("ms:Q", format=".3g")],
     )  # fmt: skip
-    return bars.properties(width=170, height=alt.Step(22)).facet(column=alt.Column("model:N", title=None, sort=None))
+    return bars.properties(width=170, height=alt.Step(22)).facet(
+        column=alt.Column("model:N", title=None, sort=list(dict.fromkeys(table["model"])))
+    )
 
 
 def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:

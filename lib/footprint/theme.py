@@ -111,10 +111,10 @@ def note(text: str) -> Page:
 
 
 def say(text: str):
-    """A paragraph of MyST Markdown whose numbers were computed in the cell that says it."""
+    """Paragraphs of MyST Markdown whose numbers were computed in the cell that says them."""
     from IPython.display import Markdown
 
-    return Markdown(" ".join(text.split()))
+    return Markdown("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")))
 
 
 def exercise(question: str, answer: str):
@@ -128,7 +128,7 @@ def exercise(question: str, answer: str):
 def _cell(value, digits: int) -> tuple[str, str]:
     """Class and content of a table's cell."""
     if isinstance(value, Page):
-        return "", value
+        return "text" if len(re.sub("<[^>]*>", "", value)) > LONG else "", value
     if isinstance(value, str):
         kind = "number" if PERCENT.fullmatch(value) else "text" if len(value) > LONG else ""
         return kind, badge(value) if value in STATUSES else html.escape(value)
