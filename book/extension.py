@@ -7,7 +7,7 @@ import os
 import re
 from functools import cache
 
-from docutils.nodes import Node, SkipNode, Text, caption, definition_list_item, literal, paragraph, reference, title
+from docutils.nodes import Node, SkipNode, Text, caption, citation, definition_list_item, literal, paragraph, reference, title
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import download_reference
@@ -92,7 +92,7 @@ class Words(SphinxPostTransform):
         inside = False
         while node := node.parent:
             inside |= isinstance(node, (paragraph, caption))
-            if isinstance(node, (reference, literal, title)):
+            if isinstance(node, (reference, literal, title, citation)):
                 return False
         return inside
 
