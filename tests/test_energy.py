@@ -1,5 +1,6 @@
 """Joules and their budget: closed forms, an exact reference for the integral, and every fault through the C library."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -313,11 +314,25 @@ def test_gathered_runs_have_their_energies(tmp_path):
     assert list(data["energy_status"].values) == ["ok", "not_supported"] and data["energy_J"].values[0] == pytest.approx(1000)
 
 
-def test_a_modelled_run_read_by_its_windows_alone_is_the_same_as_read_whole(tmp_path):
+def test_runs_read_without_their_steps_are_the_same_as_read_whole(tmp_path):
     trace.save(tree([{}], **steady()), tmp_path / "a.nc")
     row = {"phase": "decode", "batch": 1, "tokens": 4, "status": "ok", "duration_s": 2.0, "energy_J": 8.0}
     trace.save(trace.new("modelled", RUN, [row, row]), tmp_path / "b.nc")
     xr.testing.assert_identical(energy.gather(tmp_path), trace.gather(tmp_path, energy.windows))
+
+
+@pytest.mark.parametrize("harm", ["infinite", "missing"])
+def test_a_run_with_broken_samples_is_left_out_and_named(tmp_path, harm):
+    trace.save(tree([{}], **steady()), tmp_path / "good.nc")
+    trace.save(tree([{}], **steady()), tmp_path / "odd.nc")
+    with h5py.File(tmp_path / "odd.nc", "r+") as file:
+        if harm == "infinite":
+            file["samples/power_W"][0] = np.inf
+        else:
+            del file["samples/power_W"]
+    with pytest.warns(UserWarning, match="1 files are not valid traces: .*odd"):
+        data = energy.gather(tmp_path)
+    assert data.sizes["window"] == 1 and len(data.attrs["rejected"]) == 1
 
 
 def test_every_derived_variable_has_units():

@@ -7,7 +7,7 @@ import xarray as xr
 
 from footprint import budget, raw, trace
 from footprint.readings import USABLE, integral, slope, status
-from footprint.schema import variables
+from footprint.schema import DIMS, variables
 
 ALIGNED = 0.75  # ticks that are known to this share of their period are worth aligning to
 DISAGREE = {"idle": 0.10, "busy": 0.05}
@@ -169,10 +169,16 @@ def gather(folder: str | Path) -> xr.Dataset:
 
 
 def _opened(path: Path) -> xr.DataTree:
-    """A checked trace; of a modelled one, whose energies stand in its windows, those alone: a hundredth of the time."""
-    attrs, columns = raw.read(path)
-    if attrs["kind"] == "measured":
-        return trace.load(path)
-    known = variables("windows", attrs["kind"])
-    data = {name: ("window", values, trace.described("windows", known[name])) for name, values in columns.items()}
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), "/windows": xr.Dataset(data)})
+    """A checked trace without its steps, which no energy asks for: so it opens a hundred times faster."""
+    try:
+        attrs, windows = raw.quick(path)
+        groups = {"windows": windows, "samples": raw.samples(path, attrs["kind"])}
+    except raw.ODD:
+        return trace.load(path)  # says what is wrong
+    data = {"/": xr.Dataset(attrs=attrs)}
+    for group, columns in groups.items():
+        known = variables(group, attrs["kind"])
+        data[f"/{group}"] = xr.Dataset(
+            {name: (DIMS[group], values, trace.described(group, known[name])) for name, values in columns.items()}
+        )
+    return xr.DataTree.from_dict(data)

@@ -11,7 +11,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from footprint import Refused, stack
-from footprint.schema import ATTRS, KINDS, PHASES, RUN_STATUS, SCHEMA, VERSION, WINDOW_STATUS, variables
+from footprint.schema import ATTRS, DIMS, KINDS, PHASES, RUN_STATUS, SCHEMA, VERSION, WINDOW_STATUS, variables
 
 MANY = 1000  # files from which on a second process pays
 CORE = h5p.create(h5p.FILE_ACCESS)  # reads the file at once: a trace is small, and its pieces lie scattered
@@ -21,6 +21,7 @@ COLUMNS = {
     kind: [[name for name, spec in variables("windows", kind).items() if spec[0] == letter] for letter in "Uif"]
     for kind in KINDS
 }
+ODD = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError)
 MEMORY = {"U": TEXT, "i": h5t.NATIVE_INT64, "f": h5t.NATIVE_DOUBLE}
 
 
@@ -76,11 +77,21 @@ def quick(path: str | Path) -> tuple[dict, dict]:
     return attrs, windows
 
 
+def samples(path: str | Path, kind: str) -> dict[str, np.ndarray]:
+    """Samples of one trace; raises one of `ODD` at the least oddity."""
+    with h5py.File(path) as file:
+        found = {name: file["samples"][name][()] for name in variables("samples", kind)}
+        sound = set(file["samples"]) - {DIMS["samples"]} == set(found)
+    if not sound or len({values.shape for values in found.values()}) > 1 or any(np.isinf(v).any() for v in found.values()):
+        raise ValueError(path)
+    return found
+
+
 def read(path: str | Path) -> tuple[dict, dict]:
     """Attributes and windows of one checked trace; raises `Refused` with `trace.load`'s sentence for any other file."""
     try:
         return quick(path)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError):
+    except ODD:
         from footprint import trace  # slow to import, and seldom needed
 
         tree = trace.load(path)  # older files and odd ones: slow, but it says what is wrong
