@@ -6,7 +6,10 @@ side."""
 import os
 import re
 from functools import cache
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
+import jupyter_client
 from docutils.nodes import Node, SkipNode, Text, caption, citation, definition_list_item, literal, paragraph, reference, title
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -16,6 +19,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
+from traitlets import default
 
 SAME = {r"\\(begin|end){(align\*?|split)}": r"\\\1{aligned}", r"\\bar\b": r"\\overline", r"\\dots\b": r"\\ldots"}
 
@@ -123,10 +127,26 @@ class RunPage(SphinxTransform):
         heading.parent.insert(2, paragraph("", "The trace of this run: ", trace))
 
 
+class ByFile(jupyter_client.AsyncKernelManager):
+    """A kernel that is spoken to through files: the free port that it is told to take may be another's when it starts."""
+
+    folder = TemporaryDirectory(prefix="kernels-")
+
+    @default("transport")
+    def by_file(self) -> str:
+        return "ipc"
+
+    @default("ip")
+    def place(self) -> str:
+        return f"{self.folder.name}/{uuid4().hex[:8]}"
+
+
 def side_by_side(app: Sphinx, config) -> None:
     """Let Sphinx read several pages at a time; two extensions that work after all are read only fail to say so."""
     for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
         app.extensions[name].parallel_read_safe = True
+    if os.name == "posix":
+        jupyter_client.AsyncKernelManager = ByFile  # what nbclient starts kernels with
     app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
 
 

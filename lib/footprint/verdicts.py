@@ -103,8 +103,8 @@ def both_matter(pairs: pd.DataFrame) -> tuple:
     share = _embodied_share(points)
     odds = ((share.sel(zone="CA-QC") >= MATTERS) & (1 - share.sel(zone="US-NW-PACE") >= MATTERS)).mean("draw")
     because = (
-        f"Embodied is {_range(share, 'CA-QC')} of the total in Quebec by approach, the rest is operational "
-        f"(at least {MATTERS:.0%} counts as visible): {_by_approach(odds)}."
+        f"Embodied is {_range(share, 'CA-QC')} of the total in Quebec by approach, the grid's year drawn; the rest is "
+        f"operational (at least {MATTERS:.0%} counts as visible): {_by_approach(odds)}."
     )
     return agreed(odds), because, _kinds(points)
 
