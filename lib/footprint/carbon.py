@@ -102,7 +102,7 @@ def score(
     share = checked("resource_share", resource_share, "1", most=1)
     embodied_g = kg * 1000 * time_share * share
     terms = {
-        "E": (energy / J_PER_KWH * pue, "kWh", "energy of the reserved hardware, PUE included"),
+        "E": (energy / J_PER_KWH * pue, "kWh", "energy of the reserved hardware, times the PUE that is set"),
         "I": (g_per_kwh, "g/kWh", "location-based carbon intensity of electricity"),
         "O": (grams, "g", "operational emissions, E x I"),
         "TE": (kg * 1000, "g", "total embodied emissions of the card"),
