@@ -200,7 +200,7 @@ def explorer(page, settings: str = "") -> dict[str, list[float]]:
 
 def test_the_explorer_computes_what_the_library_computes(page):
     shown = explorer(page, "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
-                           "&lifetime=3&pue=1.4")  # fmt: skip
+                           "&lifetime=3&pue=1.4&host=0")  # fmt: skip
     n, cards = explore.DRAWS, spec.gpus()
     windows = predict.windows("llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128])
     use = {"lifetime_years": 3.0, "utilisation": 0.3, "pue": 1.4, "n": n}
@@ -220,6 +220,16 @@ def test_the_explorer_computes_what_the_library_computes(page):
     assert seen >= 14
 
 
+def test_a_host_in_the_explorer_is_the_library_s(page):
+    shown = explorer(page, "#model=llama-7b&batch=1&engine=serving&region=US-CAL-CISO&utilisation=1&host=100&host_kg=144")
+    table = explore.ranked("llama-7b", "serving", 1, "US-CAL-CISO", host_W=100, host_kg=144).set_index("gpu")
+    assert len(table) == len(shown)
+    for card, row in table.iterrows():
+        assert shown[findings.label(card)][0] == pytest.approx(row["mean_g"] * 1e3, rel=0.02), card
+    words = " ".join(page.locator(".vl-host svg text").all_text_contents())
+    assert f"best in {100 * table['best'].max():.0f} %" in words
+
+
 def test_the_explorer_is_used_by_the_keyboard_and_its_state_is_in_the_address(page):
     before = explorer(page)
     assert len(before) == len(spec.gpus()) and "#" not in page.url
@@ -227,12 +237,12 @@ def test_the_explorer_is_used_by_the_keyboard_and_its_state_is_in_the_address(pa
     page.keyboard.press("ArrowDown")
     page.focus("input[name=lifetime]")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("() => location.hash === '#batch=2&lifetime=5.5'")
+    page.wait_for_function("() => location.hash === '#batch=16&lifetime=5.5'")
     after = page.evaluate(BARS)
-    assert after["T4"][0] < before["T4"][0]
+    assert after["L4"][0] < before["L4"][0]
     assert explorer(page, page.url.partition("#")[1] + page.url.partition("#")[2]) == after
-    page.evaluate("() => { location.hash = '#batch=1'; }")
-    page.wait_for_function("() => document.querySelector('select[name=batch]').value === '1'")
+    page.evaluate("() => { location.hash = '#batch=8'; }")
+    page.wait_for_function("() => document.querySelector('select[name=batch]').value === '8'")
     assert page.evaluate(BARS) == before
 
 

@@ -22,6 +22,9 @@ ODDS = product(model=MODELS, served=["alone", "full"], g_per_kwh=GRIDS, approach
 PLACES = pd.DataFrame({"zone": list(totals.ZONES), "g_per_kwh": [31, 263, 677]})
 WINS = product(model=MODELS, batch=[1, 8], zone=list(totals.ZONES), approach=["ACT", "teardown"]).assign(probability=0.7)
 WINS.loc[0, "probability"] = np.nan
+SETUPS = product(
+    model=MODELS, setup=["card alone", "beside a host"], served=["alone", "full"], zone=list(totals.ZONES)
+).assign(probability=0.4)
 PAID = product(model=MODELS, g_per_kwh=GRIDS, accounting=["sunk", "amortised"]).assign(
     years=[1, 200] * 15, low=0.5, high=np.nan
 )
@@ -33,6 +36,7 @@ FIGURES = {
     "winners": lambda: charts_decide.winners(WINS),
     "winners by life": lambda: charts_decide.winners(WINS.assign(life="5 years"), by="life"),
     "odds": lambda: charts_decide.odds(ODDS, PLACES),
+    "setups": lambda: charts_decide.setups(SETUPS),
     "payback": lambda: charts_decide.payback(PAID),
     "front": lambda: charts_decide.front(FRONT),
     "ratios": lambda: charts_decide.ratios(RATIOS),

@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from footprint import Refused, breakeven, carbon, decide, predict, served, spec, totals
+from footprint import Refused, breakeven, carbon, decide, draws, predict, served, spec, totals
 from made import pairs
 
 CARDS, ENGINES, BATCHES = ("t4", "rtx-6000-ada"), ("eager", "serving"), (1, 4, 16)
@@ -140,3 +140,39 @@ def test_the_share_of_wins_agrees_with_the_break_even():
             expected = breakeven.old_wins(tie, grids.sel(zone=zone, drop=True)).drop_vars("basis")
             xr.testing.assert_allclose(odds.sel(zone=zone, lifetime_years=years, drop=True), expected)
     assert 0 < float(odds.min()) < float(odds.max()) < 1
+
+
+def test_a_host_speaks_for_the_faster_card_and_the_serving_engine_has_its_own_times():
+    """Set-ups against the share of draws on a side of the tie, and against grams written out by hand at a host's watts."""
+    points = served.requests(pairs(lambda model, gpu, batch: 2.0 if gpu == "t4" else 1.0,
+                                   lambda model, gpu, batch: 45.0 if gpu == "t4" else 100.0, log_sd=0.1))  # fmt: skip
+    points = points.isel(prompt=0, output=0)
+    found = decide.setups(points)
+    assert found.dims == ("engine", "counted", "served", "model", "zone") and found.sizes["zone"] == 3
+    at = {"engine": "eager loop", "served": "one at a time", "model": "llama-7b"}
+    cards = [decide.side(points, gpu, [totals.MAIN]).sel(model="llama-7b", batch=1) for gpu in CARDS]
+    expected = decide.old_wins(decide.break_even(*cards), totals.drawn_grids())
+    assert found.sel(at | {"counted": "card alone"}).values == pytest.approx(expected.squeeze("approach").values, abs=1e-12)
+
+    first, second = (card.squeeze("approach") for card in cards)
+    kg, hour = float(carbon.host("two-socket").sum()), 1000 / (5 * draws.YEAR_S)
+    grid = totals.drawn_grids().sel(zone="US-NW-PACE")
+    old, new = ((card["energy_J"] + 30 * card["busy_s"]) / 3.6e6 * grid + (card["embodied_kg"] + kg) * hour * card["busy_s"]
+                for card in (first, second))  # fmt: skip
+    by_watts = [
+        float(decide.setups(points, watts).sel(at | {"counted": "beside a host", "zone": "US-NW-PACE"}))
+        for watts in (0, 30, 300)
+    ]
+    assert by_watts[0] > by_watts[1] > by_watts[2] and by_watts[1] == pytest.approx(float((old < new).mean()), abs=1e-12)
+    dearer = decide.setups(served.requests(pairs(power=lambda model, gpu, batch: 9e3)).isel(prompt=0, output=0))
+    assert (dearer.sel(engine="serving engine") == found.sel(engine="serving engine")).all()
+    assert (dearer.sel(engine="eager loop") != found.sel(engine="eager loop")).any()
+
+
+def test_the_own_best_batch_may_be_any():
+    """Batches of 1, 4 and 16 whose energy is least in the middle: the T4's at 4 beats the other card's at 16."""
+    watts = {1: 100.0, 4: 20.0, 16: 1e4}
+    power = lambda model, gpu, batch: watts[batch] if gpu == "t4" else {1: 90.0, 4: 90.0, 16: 200.0}[batch]  # noqa: E731
+    points = served.requests(pairs(power=power)).isel(prompt=0, output=0)
+    found = decide.setups(points).sel(engine="eager loop", counted="card alone", zone="US-NW-PACE")
+    assert (found.sel(served="one at a time") == 0).all() and (found.sel(served="own best batch") == 1).all()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from footprint import charts_explore, explore, predict, served, spec, theme, totals
+from footprint import charts_explore, decide, explore, predict, served, spec, theme, totals
 
 MODELS = ["llama-1b", "llama-7b"]
 
@@ -67,3 +67,17 @@ def test_the_figure_is_valid_and_every_setting_has_a_control(points):
         assert first in bind["options"] if "options" in bind else bind["min"] <= first <= bind["max"]
         assert len(bind.get("labels") or bind.get("options", [])) == len(bind.get("options", []))
     assert len(json.dumps(figure)) < 500_000
+
+
+def test_the_ranking_is_that_of_the_optimum_and_a_host_speaks_for_the_faster_card():
+    """Against `decide.optimum`, which prices the same cards in draws of its own number, and grams by hand for a host."""
+    for batch, engine in ((1, "eager"), (8, "serving")):
+        ours = explore.ranked("llama-7b", engine, batch, "CA-QC", n=400, utilisation=0.5).set_index("gpu")
+        theirs = decide.optimum("llama-7b", "CA-QC", batch=[batch], engine=engine, n=400, utilisation=0.5).set_index("gpu")
+        theirs = theirs.loc[ours.index]
+        for name, other in (("mean_g", "mean_g"), ("low_g", "low_g"), ("high_g", "high_g"), ("best", "least")):
+            assert ours[name].values == pytest.approx(theirs[other].values, rel=1e-9, abs=1e-15), name
+    plain, beside = (explore.ranked("llama-7b", "serving", 1, "CA-QC", host_W=watts).set_index("gpu") for watts in (0, 300))
+    grew = (beside["mean_g"] / plain["mean_g"]).sort_values()
+    assert grew.index[-1] == "t4" and (grew > 1).all()
+    assert plain["best"].sum() == pytest.approx(1) and plain["mean_g"].is_monotonic_increasing

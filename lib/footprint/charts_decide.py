@@ -38,6 +38,14 @@ def _by_approach(**options) -> dict:
             "strokeDash": alt.StrokeDash("approach:N", title="embodied by", scale=dash)}  # fmt: skip
 
 
+def _by_region() -> dict:
+    """Colour and shape of a region."""
+    names = list(REGIONS.values())
+    hues, shapes = [theme.COLOURS[zone] for zone in REGIONS], ["circle", "square", "triangle-up"]
+    return {"color": alt.Color("region:N", title=None, sort=names, scale=alt.Scale(domain=names, range=hues)),
+            "shape": alt.Shape("region:N", title=None, sort=names, scale=alt.Scale(domain=names, range=shapes))}  # fmt: skip
+
+
 def winners(rows: pd.DataFrame, by: str = "approach") -> alt.FacetChart:
     """Who emits less, cell by cell: the likelier card's colour, the deeper the surer; the number is the T4's probability.
 
@@ -78,6 +86,25 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
     words = words.encode(x=GRID, y=alt.datum(0.52), text="zone:N")
     even = alt.Chart().mark_rule(opacity=0.25).encode(y=alt.datum(0.5))
     panel = alt.layer(even, rules, words, lines, data=data).properties(width=PANEL["width"], height=150)
+    return panel.facet(column=_by_model(), row=alt.Row("served:N", title=None, sort=list(dict.fromkeys(rows["served"]))))
+
+
+def setups(rows: pd.DataFrame) -> alt.FacetChart:
+    """Probability that the T4 emits less by what is counted, a row a set-up, a mark a region; shaded: cannot tell.
+
+    rows: model, setup, served (a row of panels each), zone, probability.
+    """
+    rows = printed(rows, "model", "setup", "served", "zone", "probability").rename(columns={"zone": "region"})
+    axis = alt.Axis(values=[0, 0.5, 1], labelExpr="datum.value == 0 ? 'RTX 6000 Ada' : datum.value == 1 ? 'T4' : 'even'")
+    x = alt.X("probability:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
+    band = alt.Chart().mark_rect(opacity=0.05).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
+    dots = alt.Chart().mark_point(size=60, filled=True, opacity=0.85).encode(
+        x=x,
+        y=alt.Y("setup:N", title=None, sort=list(dict.fromkeys(rows["setup"]))),
+        tooltip=["model:N", "setup:N", "served:N", "region:N", alt.Tooltip("probability:Q", format=".0%")],
+        **_by_region(),
+    )  # fmt: skip
+    panel = alt.layer(band, dots, data=rows).properties(width=PANEL["width"], height=alt.Step(22))
     return panel.facet(column=_by_model(), row=alt.Row("served:N", title=None, sort=list(dict.fromkeys(rows["served"]))))
 
 
@@ -150,19 +177,16 @@ def ratios(rows: pd.DataFrame) -> alt.FacetChart:
     rows: model, batch, zone, median, low, high, kind (measured, modelled or mixed).
     """
     rows = printed(rows, "model", "batch", "zone", "median", "low", "high", "kind").rename(columns={"zone": "region"})
-    names = [REGIONS[zone] for zone in theme.DOMAINS["zone"]]
-    hues = [theme.COLOURS[zone] for zone in theme.DOMAINS["zone"]]
+    look = _by_region()
     base = alt.Chart(rows).encode(
-        x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)), xOffset=alt.XOffset("region:N", sort=names),
-        color=alt.Color("region:N", title=None, sort=names, scale=alt.Scale(domain=names, range=hues)),
+        x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("region:N", sort=list(REGIONS.values())), color=look["color"],
     )  # fmt: skip
     scale = alt.Scale(type="log", base=2, nice=False, padding=10)
     title = "T4 over RTX 6000 Ada"
     y = alt.Y("median:Q", title=title, scale=scale)
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
-    shapes = alt.Shape("region:N", title=None, sort=names,
-                       scale=alt.Scale(domain=names, range=["circle", "square", "triangle-up"]))  # fmt: skip
     tips = ["region:N", "batch:O", "kind:N", *(alt.Tooltip(f"{name}:Q", format=".2f") for name in ("median", "low", "high"))]
-    dots = base.mark_point(filled=True, size=34, opacity=1).encode(y=y, shape=shapes, tooltip=tips)
+    dots = base.mark_point(filled=True, size=34, opacity=1).encode(y=y, shape=look["shape"], tooltip=tips)
     even = alt.Chart(rows).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
     return (even + bars + dots).properties(**PANEL).facet(column=_by_model())

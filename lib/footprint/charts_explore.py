@@ -17,9 +17,9 @@ LIMITS = {"ttft": (0.2, 0.5, 1, 2, 5, 10), "tpot": (0.02, 0.05, 0.1, 0.2, 0.5)} 
 ANY = 1e9  # a limit that none misses
 INTENSITIES = [float(f"{value:.3g}") for value in np.geomspace(1, 1000, 9)]
 PLOT, WORDS = 520, -120  # pixels: width of a plot, and where the words begin from its left
-ITS = {"model": "llama-7b", "engine": "eager", "batch": 1, "region": totals.ZONES[0], "approach": totals.MAIN, "ttft": ANY,
-       "tpot": ANY, "first": "t4", "second": "rtx-6000-ada", "lifetime": totals.YEARS, "utilisation": totals.BUSY, "pue": 1.0,
-       "own": 100}  # fmt: skip
+ITS = {"model": "llama-7b", "engine": "serving", "batch": 8, "region": totals.ZONES[0], "approach": totals.MAIN, "ttft": ANY,
+       "tpot": ANY, "first": "t4", "second": "rtx-6000-ada", "lifetime": totals.YEARS, "utilisation": 0.5, "pue": 1.0,
+       "own": 100, "host": 0, "host_kg": 0}  # fmt: skip
 
 
 def _off(slope: str, error: str) -> str:
@@ -36,8 +36,8 @@ DRAWN = {"z_time": "world[datum.gpu].z_time", "z_power": "world[datum.gpu].z_pow
 POINT = {  # a card in one state of the world, at the settings: mg a token = slope x g/kWh + making
     "seconds": f"datum.busy_s * exp({_off('time', 'z_time')})",
     "slope": f"(datum.energy_J * exp({_off('shared', 'z_time')} + {_off('power', 'z_power')})"
-    f" + datum.idle_W * datum.seconds * (1 / utilisation - 1)) * pue * {1e3 / J_PER_KWH:.8g}",
-    "making": f"datum.kg * datum.seconds / (utilisation * lifetime) * {1e6 / YEAR_S:.8g}",
+    f" + datum.seconds * (host + datum.idle_W * (1 / utilisation - 1))) * pue * {1e3 / J_PER_KWH:.8g}",
+    "making": f"(datum.kg + host_kg) * datum.seconds / (utilisation * lifetime) * {1e6 / YEAR_S:.8g}",
     "operational": "datum.slope * datum.g_per_kwh",
 }
 
@@ -90,7 +90,8 @@ def _controls(models: list[str], cards: dict[str, str], zones: dict[str, str]) -
         "second": ("with", list(cards), list(cards.values())),
     }
     slide = {"lifetime": ("Lifetime (years)", 1, 10, 0.5), "utilisation": ("Utilisation", 0.05, 1, 0.05),
-             "pue": ("PUE", 1, 2, 0.05), "own": ("Your grid (g/kWh)", 1, 1000, 1)}  # fmt: skip
+             "pue": ("PUE", 1, 2, 0.05), "own": ("Your grid (g/kWh)", 1, 1000, 1),
+             "host": ("Host, W for each card", 0, 500, 10), "host_kg": ("Its making, kg", 0, 500, 1)}  # fmt: skip
     bound = {name: alt.binding_select(options=options, name=title, **({"labels": labels} if labels else {}))
              for name, (title, options, labels) in choose.items()}  # fmt: skip
     bound |= {

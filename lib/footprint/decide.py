@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused, predict, served, spec, totals
-from footprint.breakeven import beside, break_even, old_wins, payback, side, spread
+from footprint import Refused, carbon, predict, served, spec, totals
+from footprint.breakeven import beside, break_even, grams, old_wins, payback, side, spread
 from footprint.carbon import checked
 
-__all__ = ["beside", "break_even", "odds", "old_wins", "optimum", "pareto", "payback", "side", "spread", "who_wins"]
+__all__ = [
+    "beside", "break_even", "odds", "old_wins", "optimum", "pareto", "payback", "setups", "side", "spread", "who_wins",
+]  # fmt: skip
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AXES = ["model", "gpu", "engine", "batch"]
+HOST, HOST_W = "two-socket", 100.0  # a scenario of `hosts.csv` and of what it draws for each card while the card works
 
 
 def who_wins(
@@ -44,6 +47,41 @@ def who_wins(
     found |= {"energy_ratio": ratio(tokens["energy_J"]), "embodied_share": tokens["embodied_g"] / whole}
     found = {name: values.assign_attrs(units="1") for name, values in found.items()}
     return xr.Dataset(found, attrs={"old": old, "new": new})
+
+
+def setups(
+    points: xr.Dataset, host_W: float = HOST_W, host: str = HOST, old: str = "t4", new: str = "rtx-6000-ada",
+    n: int = 2000, seed: int = 0,
+) -> xr.DataArray:  # fmt: skip
+    """Probability that a token emits less on the old card, by what the answer hangs on besides the cards.
+
+    Dimensions (engine, counted, served, model, zone): the eager loop of `points` or the serving engine that the model
+    expects in its place; the card alone, or with host_W and the making of a host beside it; one request at a time, or each
+    card at the batch of its own least carbon. The making is by `totals.MAIN`; the year of the grid is drawn.
+    """
+    asked = {name: np.atleast_1d(points[name].values).astype(int).tolist() for name in ("batch", "prompt", "output")}
+    other = predict.windows(points.model.values.tolist(), [old, new], engine="serving", **asked)
+    engines = {"eager loop": points, "serving engine": served.predicted(other.isel(engine=0, prompt=0, output=0))}
+    kg, grid = float(carbon.host(host).sum()), totals.drawn_grids(n=n, seed=seed)
+    found = []
+    for name, cube in engines.items():
+        for counted, share in (("card alone", (0.0, 0.0)), ("beside a host", (host_W, kg))):
+            cards = (
+                beside(side(cube, gpu, [totals.MAIN], n, seed).squeeze("approach", drop=True), *share) for gpu in (old, new)
+            )
+            first, second = (grams(card, grid) for card in cards)
+            for way in ("one at a time", "own best batch"):
+                pair = [_served(values, way) for values in (first, second)]
+                at = {"engine": [name], "counted": [counted], "served": [way]}
+                found.append(odds(pair[0] / pair[1]).expand_dims(at))
+    return xr.combine_by_coords(found)["probability"].reindex(engine=list(engines), served=["one at a time", "own best batch"])
+
+
+def _served(grams_: xr.DataArray, way: str) -> xr.DataArray:
+    """Grams of a token one at a time, or at the batch of the least mean grams of those that fit."""
+    if way == "one at a time":
+        return grams_.sel(batch=1, drop=True)
+    return grams_.isel(batch=grams_.mean("draw", skipna=False).fillna(np.inf).argmin("batch")).drop_vars("batch")
 
 
 def odds(ratio: xr.DataArray) -> xr.DataArray:

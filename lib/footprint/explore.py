@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from footprint import decide, predict, served, spec, totals
+from footprint.breakeven import beside, grams, side
 
 ENGINES = ("eager", "serving")
 DRAWS = 64  # states of the world: a probability is good to some 6 points, and a change shows at once
@@ -62,6 +63,27 @@ def worlds(gpus: Sequence[str] | None = None, n: int = DRAWS, seed: int = 0) -> 
         columns[name] = totals.card_kg(known, [name], n, seed).isel(approach=0, drop=True).reindex(gpu=names)
     table = xr.Dataset(columns).to_dataframe().reset_index()
     return table.assign(year=totals.year_drawn(n, seed)[table["draw"]])
+
+
+def ranked(
+    model: str, engine: str, batch: int, zone: str, approach: str = totals.MAIN, host_W: float = 0.0, host_kg: float = 0.0,
+    n: int = DRAWS, seed: int = 0, **use,
+) -> pd.DataFrame:  # fmt: skip
+    """The explorer's ranking by the library itself: gpu, mean_g, low_g, high_g (90 %) of a token, best (share of the draws).
+
+    use: lifetime_years, utilisation and pue of `breakeven.grams`. Least first; cards that cannot serve are left out.
+    """
+    windows = predict.windows(model, spec.gpus(), engine=[engine], batch=[batch], prompt=[PROMPT], output=[OUTPUT])
+    points = served.predicted(windows).isel(model=0, engine=0, batch=0, prompt=0, output=0)
+    grid = totals.drawn_grids([zone], n, seed)
+    cards = {gpu: beside(side(points, gpu, [approach], n, seed), host_W, host_kg) for gpu in spec.gpus()}
+    whole = {gpu: grams(card, grid, **use).values.ravel() for gpu, card in cards.items()}
+    table = pd.DataFrame({gpu: values for gpu, values in whole.items() if np.isfinite(values).all()})
+    found = pd.DataFrame({
+        "mean_g": table.mean(), "low_g": table.quantile(0.05), "high_g": table.quantile(0.95),
+        "best": table.idxmin(axis=1).value_counts(normalize=True).reindex(table.columns, fill_value=0.0),
+    })  # fmt: skip
+    return found.sort_values("mean_g").rename_axis("gpu").reset_index()
 
 
 def grids() -> pd.DataFrame:

@@ -85,6 +85,7 @@ JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
     "H4": by_worlds(verdicts.batching_helps),
     "H5": by_worlds(verdicts.visible_where_clean),
     "H6": by_worlds(verdicts.least_is_not_fastest),
+    "H7": by_worlds(verdicts.each_alone_misleads),
 }
 
 
