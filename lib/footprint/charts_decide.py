@@ -84,7 +84,7 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
     rules = place.mark_rule(strokeDash=[2, 3], opacity=0.6).encode(x=GRID)
     words = place.mark_text(angle=270, align="left", baseline="bottom", fontSize=9, dx=4, dy=-2, opacity=0.8)
     words = words.encode(x=GRID, y=alt.datum(0.52), text="zone:N")
-    even = alt.Chart().mark_rule(opacity=0.25).encode(y=alt.datum(0.5))
+    even = alt.Chart().transform_aggregate(rows="count()").mark_rule(opacity=0.5).encode(y=alt.datum(0.5))
     panel = alt.layer(even, rules, words, lines, data=data).properties(width=PANEL["width"], height=150)
     return panel.facet(column=_by_model(), row=alt.Row("served:N", title=None, sort=list(dict.fromkeys(rows["served"]))))
 
@@ -97,8 +97,9 @@ def setups(rows: pd.DataFrame) -> alt.FacetChart:
     rows = printed(rows, "model", "setup", "served", "zone", "probability").rename(columns={"zone": "region"})
     axis = alt.Axis(values=[0, 0.5, 1], labelExpr="datum.value == 0 ? 'RTX 6000 Ada' : datum.value == 1 ? 'T4' : 'even'")
     x = alt.X("probability:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
-    band = alt.Chart().mark_rect(opacity=0.05).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
-    dots = alt.Chart().mark_point(size=60, filled=True, opacity=0.85).encode(
+    band = alt.Chart().transform_aggregate(rows="count()")  # one row a panel, so that it is drawn once
+    band = band.mark_rect(opacity=0.1).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
+    dots = alt.Chart().mark_point(size=55, filled=False, opacity=1).encode(
         x=x,
         y=alt.Y("setup:N", title=None, sort=list(dict.fromkeys(rows["setup"]))),
         tooltip=["model:N", "setup:N", "served:N", "region:N", alt.Tooltip("probability:Q", format=".0%")],

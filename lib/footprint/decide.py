@@ -74,7 +74,8 @@ def setups(
                 pair = [_served(values, way) for values in (first, second)]
                 at = {"engine": [name], "counted": [counted], "served": [way]}
                 found.append(odds(pair[0] / pair[1]).expand_dims(at))
-    return xr.combine_by_coords(found)["probability"].reindex(engine=list(engines), served=["one at a time", "own best batch"])
+    order = {name: list(dict.fromkeys(part[name].item() for part in found)) for name in ("engine", "counted", "served")}
+    return xr.combine_by_coords(found)["probability"].reindex(order)
 
 
 def _served(grams_: xr.DataArray, way: str) -> xr.DataArray:

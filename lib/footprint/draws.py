@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import special, stats
+from scipy import special
 
 from footprint import Refused, spec
 from footprint.act import act_kg, die_yield, fab_row, measure, memory_family, nearest_node, remark
@@ -35,7 +35,9 @@ def quantile(prior: dict[str, str], u: np.ndarray) -> np.ndarray:
     if prior["shape"] == "loguniform":
         return low * np.exp(u * math.log(high / low))
     if prior["shape"] == "triangular":
-        return stats.triang.ppf(u, (float(prior["mode"]) - low) / (high - low), low, high - low)
+        mode, width = float(prior["mode"]), high - low
+        rises, falls = low + np.sqrt(u * width * (mode - low)), high - np.sqrt((1 - u) * width * (high - mode))
+        return np.where(u * width < mode - low, rises, falls)
     if prior["shape"] == "normal":
         mean, sd = float(prior["mean"]), float(prior["sd"])
         below, above = special.ndtr((low - mean) / sd), special.ndtr((high - mean) / sd)
@@ -193,6 +195,8 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
     """First-order and total Sobol indices with bootstrap intervals."""
     if n < 2 or n & (n - 1):
         raise Refused(f"n is {n}; a power of two is allowed.")
+    from scipy import stats  # here, since it takes a third of a second to load and each page of the book is a process
+
     generator = np.random.default_rng(seed)
     sobol = stats.sobol_indices(func=result, n=n, dists=[stats.uniform()] * count, rng=generator)
     interval = sobol.bootstrap(confidence_level=0.9, n_resamples=200)

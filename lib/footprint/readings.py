@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.integrate import cumulative_trapezoid
 
 from footprint.schema import WINDOW_STATUS
 
@@ -20,6 +19,8 @@ def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:
     NaN for a window that the samples do not span, that holds a sample that is NaN, or a gap longer than a second:
     power there is unknown, not zero.
     """
+    from scipy.integrate import cumulative_trapezoid  # here: slow to load, and most pages of the book integrate nothing
+
     time_s, power_W = np.asarray(time_s, float), np.asarray(power_W, float)
     start_s, stop_s = np.atleast_1d(np.asarray(start_s, float)), np.atleast_1d(np.asarray(stop_s, float))
     if time_s.size < 2:
