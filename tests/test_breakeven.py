@@ -181,3 +181,16 @@ def test_what_never_pays_back_stays_infinite_in_the_interval():
     found = breakeven.spread(days)
     assert found["median"].tolist() == [2.5, np.inf, 1.0]
     assert found["high"].tolist() == [np.inf, np.inf, 1.0] and (found["low"][0] < 2) and (found["low"][0] >= 1)
+
+
+def test_beside_the_host_of_a_tie_both_cards_take_the_same_energy():
+    energy, busy = np.array([2.0, 3.0, 5.0, 5.0]), np.array([3.0, 4.0, 2.0, 0.5])
+    old, new = (xr.Dataset({"energy_J": ("case", e), "busy_s": ("case", t), "embodied_kg": 1.0})
+                for e, t in ((energy, busy), (np.full(4, 4.0), np.ones(4))))  # fmt: skip
+    tie = breakeven.host_tie(old, new)
+    assert tie.values == pytest.approx([1.0, 1 / 3, np.nan, 2.0], nan_ok=True) and tie.attrs["units"] == "W"
+    known = tie.notnull()
+    sides = [breakeven.beside(card, tie, 0.0)["energy_J"].where(known) for card in (old, new)]
+    assert sides[0].values == pytest.approx(sides[1].values, nan_ok=True)
+    more = [breakeven.beside(card, tie + 1, 0.0)["energy_J"] for card in (old, new)]
+    assert ((more[0] > more[1]) == (old["busy_s"] > new["busy_s"])).where(known, True).all()

@@ -33,6 +33,15 @@ def beside(card, host_W: float, host_kg: float):
     return card.assign(energy_J=energy.assign_attrs(units="J"), embodied_kg=kg.assign_attrs(units="kg"))
 
 
+def host_tie(old, new):
+    """Watts of a host, drawn beside each card while it is busy, at which a token takes the same energy on both (see `beside`).
+
+    Above it the faster card takes less. NaN where one card takes less energy whatever the host draws.
+    """
+    tie = (new["energy_J"] - old["energy_J"]) / (old["busy_s"] - new["busy_s"])
+    return tie.where(tie > 0).assign_attrs(units="W")
+
+
 def grams(card, g_per_kwh, lifetime_years=5.0, utilisation=1.0, pue=1.0):
     """Grams of one token of a side."""
     waits = 1 / utilisation - 1

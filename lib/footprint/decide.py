@@ -8,11 +8,12 @@ import pandas as pd
 import xarray as xr
 
 from footprint import Refused, carbon, predict, served, spec, totals
-from footprint.breakeven import beside, break_even, grams, old_wins, payback, side, spread
+from footprint.breakeven import beside, break_even, grams, host_tie, old_wins, payback, side, spread
 from footprint.carbon import checked
 
 __all__ = [
-    "beside", "break_even", "odds", "old_wins", "optimum", "pareto", "payback", "setups", "side", "spread", "who_wins",
+    "beside", "break_even", "engines", "host_tie", "odds", "old_wins", "optimum", "pareto", "payback", "setups", "side",
+    "spread", "who_wins",
 ]  # fmt: skip
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -49,26 +50,29 @@ def who_wins(
     return xr.Dataset(found, attrs={"old": old, "new": new})
 
 
+def engines(points: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The points of `served.requests` (the eager loop), and what the model expects of a serving engine in its place."""
+    names = [points[name].values.tolist() for name in ("model", "gpu")]
+    asked = {name: np.atleast_1d(points[name].values).astype(int).tolist() for name in ("batch", "prompt", "output")}
+    other = predict.windows(*names, engine="serving", **asked).isel(engine=0, prompt=0, output=0)
+    return {"eager loop": points, "serving engine": served.predicted(other)}
+
+
 def setups(
     points: xr.Dataset, host_W: float = HOST_W, host: str = HOST, old: str = "t4", new: str = "rtx-6000-ada",
-    n: int = 2000, seed: int = 0,
+    approach: str = totals.MAIN, n: int = 2000, seed: int = 0,
 ) -> xr.DataArray:  # fmt: skip
     """Probability that a token emits less on the old card, by what the answer hangs on besides the cards.
 
     Dimensions (engine, counted, served, model, zone): the eager loop of `points` or the serving engine that the model
     expects in its place; the card alone, or with host_W and the making of a host beside it; one request at a time, or each
-    card at the batch of its own least carbon. The making is by `totals.MAIN`; the year of the grid is drawn.
+    card at the batch of its own least carbon. The year of the grid is drawn.
     """
-    asked = {name: np.atleast_1d(points[name].values).astype(int).tolist() for name in ("batch", "prompt", "output")}
-    other = predict.windows(points.model.values.tolist(), [old, new], engine="serving", **asked)
-    engines = {"eager loop": points, "serving engine": served.predicted(other.isel(engine=0, prompt=0, output=0))}
     kg, grid = float(carbon.host(host).sum()), totals.drawn_grids(n=n, seed=seed)
     found = []
-    for name, cube in engines.items():
+    for name, cube in engines(points).items():
         for counted, share in (("card alone", (0.0, 0.0)), ("beside a host", (host_W, kg))):
-            cards = (
-                beside(side(cube, gpu, [totals.MAIN], n, seed).squeeze("approach", drop=True), *share) for gpu in (old, new)
-            )
+            cards = (beside(side(cube, gpu, [approach], n, seed).squeeze("approach", drop=True), *share) for gpu in (old, new))
             first, second = (grams(card, grid) for card in cards)
             for way in ("one at a time", "own best batch"):
                 pair = [_served(values, way) for values in (first, second)]

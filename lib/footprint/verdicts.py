@@ -79,7 +79,7 @@ def older_wins_small(pairs: pd.DataFrame) -> tuple:
     ratios = ratios.sel(model=small).dropna("batch").squeeze(drop=True)
     first, last = ratios.isel(batch=0), ratios.isel(batch=-1)
     because = (
-        f"A token of the {findings.label(small)} model takes {float(first.median()):.2f} times the energy on the T4 at batch "
+        f"A token of the {findings.label(small)} model, its prefill included, takes {float(first.median()):.2f} times the energy on the T4 at batch "
         f"{int(first.batch)} (less in {float(decide.odds(first)):.0%} of the draws) and {float(last.median()):.2f} times at "
         f"batch {int(last.batch)} (more in {1 - float(decide.odds(last)):.0%})."
     )
@@ -170,7 +170,7 @@ def joint_choice_saves(pairs: pd.DataFrame) -> tuple:
     because = (
         f"Weighing both saves at least {WORTH:.0%} somewhere by approach: {_by_approach(odds)}. It betters the choice by "
         f"operational carbon alone in {float(changed['saving_operational']):.0%} of all models, regions and draws, and that "
-        f"by embodied carbon alone in {float(changed['saving_embodied']):.0%}; elsewhere one choice is the least in both."
+        f"by embodied carbon alone in {float(changed['saving_embodied']):.0%}; elsewhere one choice has the least of both."
     )
     return agreed(odds), because, _kinds(points)
 
