@@ -79,9 +79,9 @@ def older_wins_small(pairs: pd.DataFrame) -> tuple:
     ratios = ratios.sel(model=small).dropna("batch").squeeze(drop=True)
     first, last = ratios.isel(batch=0), ratios.isel(batch=-1)
     because = (
-        f"A token of the {findings.label(small)} model, its prefill included, takes {float(first.median()):.2f} times the energy on the T4 at batch "
-        f"{int(first.batch)} (less in {float(decide.odds(first)):.0%} of the draws) and {float(last.median()):.2f} times at "
-        f"batch {int(last.batch)} (more in {1 - float(decide.odds(last)):.0%})."
+        f"A token of the {findings.label(small)} model, its prefill included, takes {float(first.median()):.2f} times the "
+        f"energy on the T4 at batch {int(first.batch)} (less in {float(decide.odds(first)):.0%} of the draws) and "
+        f"{float(last.median()):.2f} times at batch {int(last.batch)} (more in {1 - float(decide.odds(last)):.0%})."
     )
     return float(((first < 1) & (last > 1)).mean()), because, _kinds(points)
 
