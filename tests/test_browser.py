@@ -200,7 +200,7 @@ def explorer(page, settings: str = "") -> dict[str, list[float]]:
 
 def test_the_explorer_computes_what_the_library_computes(page):
     shown = explorer(page, "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
-                           "&lifetime=3&pue=1.4&host=0")  # fmt: skip
+                           "&lifetime=3&pue=1.4")  # fmt: skip
     n, cards = explore.DRAWS, spec.gpus()
     windows = predict.windows("llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128])
     use = {"lifetime_years": 3.0, "utilisation": 0.3, "pue": 1.4, "n": n}
