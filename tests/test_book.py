@@ -180,6 +180,23 @@ def test_a_changed_row_changes_the_page(tmp_path):
         assert said.format(new) in page.read_text() and said.format(old) not in page.read_text()
 
 
+@pytest.mark.parametrize(("cell", "said"), [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(3)", "Kernel died")])
+def test_a_chapter_that_fails_or_dies_fails_the_build(tmp_path, cell, said):
+    """Its kernel is a copy of the build; a small book of two pages, one of them at fault."""
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=lambda folder, names: [n for n in names if n != "extension.py"])
+    front = (ROOT / "book/limits.md").read_text().split("\n---\n")[0] + "\n---\n"
+    for name, code in (("index", "print('whole')"), ("fault", cell)):
+        (tmp_path / f"book/{name}.md").write_text(f"{front}\n# {name}\n\n```{{code-cell}} python\n{code}\n```\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n- file: book/fault\n")
+    (tmp_path / "_config.yml").write_text(
+        "execute: {execute_notebooks: force}\nsphinx: {local_extensions: {extension: book/}}\n"
+    )
+    book = [Path(sys.executable).parent / "jupyter-book", "build", str(tmp_path), "-W", "--keep-going", "-q"]
+    done = subprocess.run(book, capture_output=True, text=True, timeout=120)
+    reports = [path.read_text() for path in tmp_path.rglob("*.err.log")]
+    assert done.returncode != 0 and said in "".join([done.stderr, *reports])
+
+
 def test_every_run_page_has_its_own_name_and_its_trace():
     for path in committed(".ipynb"):
         page = (HTML / path.relative_to(ROOT)).with_suffix(".html").read_text()

@@ -16,7 +16,6 @@ calibrated gets the level of left-out models, any other the level of left-out ca
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 
 from footprint import roofline
 
@@ -73,6 +72,8 @@ def fit(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame) -> dict[st
         variance = deviations(p | dict(zip(prior.index, np.exp(x), strict=True)), rows) ** 2
         student = (FREEDOM + 1) * np.log1p(off / variance / FREEDOM) + np.log(variance)
         return (weight * student).sum() / 2 + (((x - middle) / width) ** 2).sum() / 2
+
+    from scipy.optimize import minimize  # here: slow to load, and the pages of the book fit nothing
 
     return dict(zip(prior.index, np.exp(minimize(loss, middle, method="L-BFGS-B").x), strict=True))
 
