@@ -140,6 +140,22 @@ def crossing(keep, change, corners: list[float]) -> float:
     return np.inf
 
 
+def test_a_grid_that_drifts_moves_the_payback():
+    """Against the day at which the saving, summed up day by day on the moving grid, reaches the making."""
+    constant = xr.DataArray([30.0, 400.0, 1500.0, 6000.0, np.inf, np.nan], dims="draw")
+    for yearly in (0.9, 1.1):
+        found = breakeven.drifting(constant, yearly).values
+        saved = np.cumsum(yearly ** ((np.arange(400_000) + 0.5) / YEAR_D))
+        for day, moved in zip(constant.values[:4], found[:4], strict=True):
+            reached = np.flatnonzero(saved >= day)
+            assert moved == pytest.approx(reached[0] + 1, abs=1) if len(reached) else moved == np.inf
+        assert found[4] == np.inf and np.isnan(found[5])
+        assert np.isinf(found[3]) == (yearly < 1), "a saving that shrinks by a tenth a year adds up to under ten years' worth"
+    assert breakeven.drifting(constant, 1.0) is constant
+    with pytest.raises(Refused, match="yearly"):
+        breakeven.drifting(constant, 0.0)
+
+
 @pytest.mark.parametrize("accounting", ["sunk", "amortised"])
 def test_payback_is_where_the_cumulated_curves_cross(accounting):
     (old, new), use = sides(seed=3)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import ndtr
 
 from footprint import decide, findings, scoreboard, served, totals, verdicts
 from footprint.theme import STATUSES
@@ -163,7 +164,14 @@ def test_a_lead_that_grows_with_batch_and_size_is_seen():
         return 2 + 0.1 * batch * {"llama-1b": 1, "llama-3b": 3, "llama-7b": 7}[model] if gpu == "t4" else 1.0
 
     grows = pairs(time, log_sd=0.01)
-    assert scoreboard.newer_is_faster(grows)["verdict"] == "holds"
+    assert probability(verdicts.newer_is_faster, grows) > 0.99
     assert scoreboard.hardware_matters(grows, "time_s", "time")["verdict"] == "holds"
     shrinks = pairs(lambda model, gpu, batch: 1 / time(model, gpu, batch), log_sd=0.01)
-    assert scoreboard.newer_is_faster(shrinks)["verdict"] == "fails"
+    assert probability(verdicts.newer_is_faster, shrinks) == 0
+    flat = pairs(lambda model, gpu, batch: time(model, gpu, 1) if gpu == "t4" else 1.0, log_sd=0.01)
+    assert probability(verdicts.newer_is_faster, flat) == 0, "faster, and more so for a larger model, but not with the batch"
+    by_size = pairs(lambda model, gpu, batch: 2 + 0.1 * batch if gpu == "t4" else 1.0, log_sd=0.01)
+    assert probability(verdicts.newer_is_faster, by_size) == 0, "faster, more so with the batch, but not for a larger model"
+    near = pairs(lambda model, gpu, batch: time(model, gpu, batch) - 1 if gpu == "t4" else 1.0, log_sd=0.3)
+    slowest = 1 - ndtr(-np.log(1.1) / np.hypot(0.3, 0.3))  # all points of a card err together: the least lead decides
+    assert probability(verdicts.newer_is_faster, near) == pytest.approx(slowest, abs=0.04)

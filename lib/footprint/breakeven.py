@@ -131,6 +131,19 @@ def payback(
     return xr.where(early, past * left / life / pace.where(early), days)
 
 
+def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
+    """Paybacks of a sunk past (`payback`) on a grid whose intensity is `yearly` times as high each year as in the one before.
+
+    What the new card saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
+    same for every card and load. inf where a grid that gets cleaner never lets it pay back.
+    """
+    rate = -np.log(checked("yearly", yearly, "1", above=True)) / (YEAR_S / DAY_S)
+    if rate == 0:
+        return days
+    ever = rate * days < 1
+    return (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
+
+
 def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:
     """Median, low and high of draws that may be infinite (never), as rows."""
     tails = (1 - level) / 2

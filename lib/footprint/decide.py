@@ -8,12 +8,12 @@ import pandas as pd
 import xarray as xr
 
 from footprint import Refused, carbon, predict, served, spec, totals
-from footprint.breakeven import beside, break_even, grams, host_tie, old_wins, payback, side, spread
+from footprint.breakeven import beside, break_even, drifting, grams, host_tie, old_wins, payback, side, spread
 from footprint.carbon import checked
 
 __all__ = [
-    "beside", "break_even", "engines", "host_tie", "odds", "old_wins", "optimum", "pareto", "payback", "setups", "side",
-    "spread", "who_wins",
+    "beside", "break_even", "drifting", "engines", "host_tie", "odds", "old_wins", "optimum", "pareto", "payback", "setups",
+    "side", "spread", "who_wins",
 ]  # fmt: skip
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -33,23 +33,6 @@ def hardware_matters(pairs: pd.DataFrame, quantity: str, unit: str) -> dict:
     return _row(odds.median(), because, ratios["kind"])
 
 
-def newer_is_faster(pairs: pd.DataFrame) -> dict:
-    """H1: faster at every point, with a lead that grows with batch and with model size (decode)."""
-    ratios = findings.versus(pairs, "time_s")
-    decode = findings.at(ratios, phase="decode")
-    curves = decode.sort_values("batch").groupby(["model", "prompt_tokens"])["ratio"]
-    grows = (curves.last() > curves.first()).mean()
-    one = findings.at(decode, batch=1).groupby("model")["ratio"].median()
-    sizes = " < ".join(f"{one[m]:.1f}" for m in sorted(one.index, key=lambda m: spec.model(m).parameters))
-    slowest = ratios["probability"].min()
-    because = (
-        f"Faster at all {len(ratios)} points (least certain: {slowest:.0%}); the decode lead grows with batch in "
-        f"{grows:.0%} of the curves and at batch 1 by model size {sizes}."
-    )
-    grown = grows == 1 and one.reindex(sorted(one.index, key=lambda m: spec.model(m).parameters)).is_monotonic_increasing
-    return _row(slowest if grown else min(slowest, 0.5), because, ratios["kind"])
-
-
 def phases_differ(pairs: pd.DataFrame) -> dict:
     """H3: prefill and decode differ in which card takes less energy, at some point that both cards serve."""
     ratios = findings.versus(pairs, "energy_per_token_J")
@@ -75,7 +58,7 @@ def by_worlds(judge: Callable[[pd.DataFrame], tuple]) -> Callable[[pd.DataFrame]
 JUDGES: dict[str, Callable[[pd.DataFrame], dict]] = {
     "A1": lambda pairs: hardware_matters(pairs, "time_s", "time"),
     "A2": lambda pairs: hardware_matters(pairs, "energy_per_token_J", "energy"),
-    "H1": newer_is_faster,
+    "H1": by_worlds(verdicts.newer_is_faster),
     "H2": by_worlds(verdicts.older_wins_small),
     "H3": phases_differ,
     "A3": by_worlds(verdicts.regions_differ),

@@ -1,4 +1,4 @@
-"""Judges of the claims that carbon decides (A3 to A6, H4 to H7) and of H2, by every embodied approach.
+"""Judges of the claims that carbon decides (A3 to A6, H4 to H7), by every embodied approach, and of H1 and H2.
 
 A draw is a world: a claim is true or not in each, and its probability is the share of worlds in which it is. Each judge
 takes the six pairs' points and returns (probability, why, kinds of evidence); how a claim is read stands in its docstring.
@@ -71,12 +71,33 @@ def making_differs(pairs: pd.DataFrame) -> tuple:
     return agreed(odds), because, ["modelled"]
 
 
+def newer_is_faster(pairs: pd.DataFrame) -> tuple:
+    """H1: the newer card is faster at every point, and its lead in decode grows with batch and with model size."""
+    points = served.requests(pairs)
+    times = served.drawn(points, N)["time_s"]
+    lead = times.sel(gpu=OLD, drop=True) / times.sel(gpu=NEW, drop=True)
+    faster = (lead > 1).where(lead.notnull(), True).all([name for name in lead.dims if name != "draw"])
+    decode = lead.sel(phase="decode", drop=True).stack(curve=("model", "prompt", "output")).transpose("curve", "batch", "draw")
+    curves = [curve[curve.notnull().all("draw")].values for curve in decode]
+    grows = np.array([curve[-1] > curve[0] for curve in curves if len(curve) > 1])
+    one = lead.sel(phase="decode", batch=1).median(["prompt", "output"]).transpose("model", "draw")
+    one = one.sel(model=sorted(one.model.values, key=lambda name: spec.model(name).parameters))
+    holds = faster.values & grows.all(axis=0) & (one.diff("model") > 0).all("model").values
+    middle = lead.median("draw")
+    because = (
+        f"Faster at every point in {float(faster.mean()):.0%} of the draws (by {float(middle.min()):.2f} to "
+        f"{float(middle.max()):.1f} times, medians); the lead in decode grows with the batch in {grows.mean():.0%} of curves "
+        f"and draws, and is {', '.join(f'{float(value):.1f}' for value in one.median('draw'))} at batch 1 by model size."
+    )
+    return float(holds.mean()), because, _kinds(points)
+
+
 def older_wins_small(pairs: pd.DataFrame) -> tuple:
     """H2: a token of the smallest model takes less energy on the older card at batch 1, and more at the largest batch."""
     points = _points(pairs)
-    ratios = decide.who_wins(points, [totals.YEARS], approaches=[totals.MAIN], n=N)["energy_ratio"]
-    small = min(ratios.model.values, key=lambda name: spec.model(name).parameters)
-    ratios = ratios.sel(model=small).dropna("batch").squeeze(drop=True)
+    small = min(points.model.values, key=lambda name: spec.model(name).parameters)
+    table = decide.who_wins(points.sel(model=[small]), [totals.YEARS], approaches=[totals.MAIN], n=N)
+    ratios = table["energy_ratio"].squeeze(drop=True).dropna("batch")
     first, last = ratios.isel(batch=0), ratios.isel(batch=-1)
     because = (
         f"A token of the {findings.label(small)} model, its prefill included, takes {float(first.median()):.2f} times the "
