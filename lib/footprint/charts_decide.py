@@ -144,7 +144,7 @@ def front(rows: pd.DataFrame) -> alt.LayerChart:
     rows["card"] = rows["gpu"].where(rows["gpu"].isin(named), "other cards")
     rows["name"] = (rows["gpu"] + ", " + rows["batch"].astype(str)).where(rows.index.isin(_apart(rows)))
     base = alt.Chart(rows).encode(
-        x=alt.X("tpot_ms:Q", title="ms for a decode step", scale=alt.Scale(type="log", nice=False, padding=20)),
+        x=alt.X("tpot_ms:Q", title="ms for a decode step", scale=alt.Scale(type="log", nice=False, padding=75)),
         y=alt.Y("mg:Q", title="mg CO2e per generated token", scale=alt.Scale(type="log", nice=False, padding=20)),
     )
     tips = ["gpu:N", "batch:O", *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("tpot_ms", "mg", "low", "high"))]
@@ -158,7 +158,7 @@ def front(rows: pd.DataFrame) -> alt.LayerChart:
     line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="tpot_ms:Q")
     spans = best.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
     words = (
-        best.transform_filter("isValid(datum.name)").mark_text(align="left", dx=8, dy=-7, fontSize=10).encode(text="name:N")
+        best.transform_filter("isValid(datum.name)").mark_text(align="right", dx=-7, dy=9, fontSize=10).encode(text="name:N")
     )
     return alt.layer(line, spans, dots, words).properties(width=WIDTH, height=360)
 

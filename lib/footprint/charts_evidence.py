@@ -54,7 +54,8 @@ def closure(rows: pd.DataFrame) -> alt.LayerChart:
     base = alt.Chart(rows[["run", "closure", "batch", "prompt_tokens", "repeat"]])
     dots = base.mark_circle(size=26, opacity=0.6).encode(
         x=alt.X("closure:Q", title="(prefill + decode) / generate", scale=alt.Scale(zero=False)),
-        y=alt.Y("run:N", title=None), tooltip=["run:N", "batch:Q", "prompt_tokens:Q", "repeat:Q", "closure:Q"],
+        y=alt.Y("run:N", title=None, axis=alt.Axis(labelLimit=240)),
+        tooltip=["run:N", "batch:Q", "prompt_tokens:Q", "repeat:Q", "closure:Q"],
     )  # fmt: skip
     even = base.mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(1))
     return (even + dots).properties(width=480, height=alt.Step(26))

@@ -4,6 +4,7 @@ Rows in, an Altair chart out; series differ by dash, shape or label as well as b
 """
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from footprint import theme
@@ -21,7 +22,7 @@ def split(rows: pd.DataFrame) -> alt.LayerChart:
     """
     rows = printed(rows, "gpu", "prefill_mg", "decode_mg", "prefill_batch", "decode_batch", "on_front")
     cards = theme.DOMAINS["card"]
-    rows["card"] = rows["gpu"].where(rows["gpu"].isin(cards), "other cards")
+    rows["card"], rows["lifted"] = rows["gpu"].where(rows["gpu"].isin(cards), "other cards"), _lifted(rows)
     domain, hues = [*cards, "other cards"], [*(theme.COLOURS[name] for name in cards), theme.COLOURS["other"]]
     scale = alt.Scale(type="log", nice=False, padding=44)  # room for the names
     base = alt.Chart(rows).encode(
@@ -37,8 +38,18 @@ def split(rows: pd.DataFrame) -> alt.LayerChart:
     best = base.transform_filter("datum.on_front")
     ring = best.mark_point(size=150, strokeWidth=1).encode(tooltip=["gpu:N"])
     line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="prefill_mg:Q")
-    words = base.mark_text(align="left", dx=8, fontSize=9, opacity=0.85).encode(text="gpu:N")
-    return alt.layer(line, ring, dots, words).properties(width=WIDTH, height=380)
+    words = [
+        base.transform_filter(which).mark_text(align="left", dx=8, dy=dy, fontSize=9, opacity=0.85).encode(text="gpu:N")
+        for which, dy in (("datum.lifted", -8), ("!datum.lifted", 0))
+    ]
+    return alt.layer(line, ring, dots, *words).properties(width=WIDTH, height=380)
+
+
+def _lifted(rows: pd.DataFrame, near=(0.3, 0.08)) -> list[bool]:
+    """Cards that stand so close to the right of another that its name would run into them: theirs go above."""
+    at = np.log(rows[["prefill_mg", "decode_mg"]].to_numpy())
+    away = at[:, None] - at[None, :]
+    return ((away[..., 0] > 0) & (away[..., 0] < near[0]) & (np.abs(away[..., 1]) < near[1])).any(axis=1).tolist()
 
 
 def waiting(rows: pd.DataFrame) -> alt.HConcatChart:

@@ -124,7 +124,12 @@ def modelled(tree: xr.DataTree) -> alt.Chart:
     data = data[data["phase"].isin(["prefill", "decode"]) & (data["status"] == "ok")]
     data = data.assign(prompt=data["prompt_tokens"].astype(str) + " tokens")
     base = alt.Chart(data[["phase", "batch", "prompt", "duration_s", "duration_s_low", "duration_s_high"]]).encode(
-        x=alt.X("batch:Q", scale=alt.Scale(type="log", base=2), title="batch size"),
+        x=alt.X(
+            "batch:Q",
+            scale=alt.Scale(type="log", base=2),
+            title="batch size",
+            axis=alt.Axis(values=sorted(set(data["batch"].tolist())), format="d"),
+        ),
         detail="prompt:N",
         color=theme.colour("phase"),
     )

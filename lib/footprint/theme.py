@@ -54,7 +54,8 @@ def shape(field: str, **options) -> alt.Shape:
 def _look() -> alt.theme.ThemeConfig:
     quiet = {"labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
              "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.5,
-             "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
+             "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12,
+             "labelSeparation": 5}  # fmt: skip
     words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
              "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
     symbols = {"symbolOpacity": 1, "symbolBaseFillColor": "currentColor", "symbolBaseStrokeColor": "currentColor"}
@@ -134,7 +135,7 @@ def _cell(value, digits: int) -> tuple[str, str]:
         return kind, badge(value) if value in STATUSES else html.escape(value)
     if pd.isna(value):
         return "number", "–"
-    if isinstance(value, int) or abs(value) >= 10**digits:
+    if isinstance(value, int) or abs(value) >= 10**digits - 0.5:  # what rounds to a further digit needs no exponent
         return "number", f"{value:,.0f}"
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
