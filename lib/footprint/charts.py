@@ -144,10 +144,17 @@ def cards(table: pd.DataFrame) -> alt.LayerChart:
     ]
     shown = shown.assign(dy=_apart(spots[0].to_numpy(), spots[1].to_numpy(), rows["name"].to_numpy()))
     names = [
-        alt.Chart(part).mark_text(align="left", dx=11, dy=dy, fontSize=10).encode(x=x, y=y, text="name:N")
+        alt.Chart(part)
+        .mark_text(align="left", dx=11, dy=dy, fontSize=10)
+        .encode(x=x, y=y, text="name:N", opacity=roomy("pair"))
         for dy, part in shown.groupby("dy")
     ]
     return alt.layer(dots, *names).properties(**size)
+
+
+def roomy(field: str) -> alt.Opacity:
+    """Opacity of names in a crowd: where a phone has no room for all of them, only the paper's two cards are named."""
+    return alt.condition(f"width > 400 || !test(/other/, datum.{field})", alt.value(1), alt.value(0))
 
 
 def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:

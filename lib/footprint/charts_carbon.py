@@ -89,7 +89,7 @@ def hour_map(table: xr.DataArray) -> alt.LayerChart:
     rows = table.to_dataframe().reset_index()
     rows["name"] = [MONTHS[month - 1] for month in rows["month"]]
     base = alt.Chart(rows).encode(
-        x=alt.X("hour:O", title="hour of the day", axis=alt.Axis(labelAngle=0)),
+        x=alt.X("hour:O", title="hour of the day", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
         y=alt.Y("name:O", sort=list(MONTHS), title=None),
     )
     cells = base.mark_rect().encode(

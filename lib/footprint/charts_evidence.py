@@ -34,7 +34,7 @@ def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
     """The probability of each claim (filled) and what it is `again` with another engine (hollow), with the band in which
     nothing can be told."""
     rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"], again=again["probability"])
-    axis = alt.Axis(format="%", tickCount=5)
+    axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
     x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]), axis=axis)
     band = (
         alt.Chart(pd.DataFrame({"low": [0.25], "high": [0.75]})).mark_rect(opacity=0.1).encode(x=alt.X("low:Q"), x2="high:Q")

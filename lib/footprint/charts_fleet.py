@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from footprint import theme
+from footprint.charts import roomy
 from footprint.charts_carbon import WIDTH
 from footprint.charts_decide import printed
 
@@ -22,7 +23,8 @@ def split(rows: pd.DataFrame) -> alt.LayerChart:
     """
     rows = printed(rows, "gpu", "prefill_mg", "decode_mg", "prefill_batch", "decode_batch", "on_front")
     cards = theme.DOMAINS["card"]
-    rows["card"], rows["lifted"] = rows["gpu"].where(rows["gpu"].isin(cards), "other cards"), _lifted(rows)
+    rows["card"] = rows["gpu"].where(rows["gpu"].isin(cards), "other cards")
+    rows["lifted"] = _lifted(rows)
     domain, hues = [*cards, "other cards"], [*(theme.COLOURS[name] for name in cards), theme.COLOURS["other"]]
     scale = alt.Scale(type="log", nice=False, padding=44)  # room for the names
     base = alt.Chart(rows).encode(
@@ -39,14 +41,16 @@ def split(rows: pd.DataFrame) -> alt.LayerChart:
     ring = best.mark_point(size=150, strokeWidth=1).encode(tooltip=["gpu:N"])
     line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="prefill_mg:Q")
     words = [
-        base.transform_filter(which).mark_text(align="left", dx=8, dy=dy, fontSize=9, opacity=0.85).encode(text="gpu:N")
+        base.transform_filter(which)
+        .mark_text(align="left", dx=8, dy=dy, fontSize=9)
+        .encode(text="gpu:N", opacity=roomy("card"))
         for which, dy in (("datum.lifted", -8), ("!datum.lifted", 0))
     ]
     return alt.layer(line, ring, dots, *words).properties(width=WIDTH, height=380)
 
 
 def _lifted(rows: pd.DataFrame, near=(0.3, 0.08)) -> list[bool]:
-    """Cards that stand so close to the right of another that its name would run into them: theirs go above."""
+    """Cards so close to the right of another that its name would run into them: theirs go above."""
     at = np.log(rows[["prefill_mg", "decode_mg"]].to_numpy())
     away = at[:, None] - at[None, :]
     return ((away[..., 0] > 0) & (away[..., 0] < near[0]) & (np.abs(away[..., 1]) < near[1])).any(axis=1).tolist()
