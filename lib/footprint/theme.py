@@ -55,7 +55,7 @@ def _look() -> alt.theme.ThemeConfig:
     quiet = {"labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
              "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.5,
              "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12,
-             "labelSeparation": 5}  # fmt: skip
+             "labelSeparation": 3}  # fmt: skip
     words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
              "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
     symbols = {"symbolOpacity": 1, "symbolBaseFillColor": "currentColor", "symbolBaseStrokeColor": "currentColor"}
