@@ -160,20 +160,20 @@ class Forked:
         ready, told = os.pipe()
         self.pid, self.status = os.fork(), None
         if self.pid == 0:
-            os.setsid()  # a group of its own: a signal to it is none to the build
-            os.write(told, b".")
-            os.chdir(cwd)
-            os.environ.update(env)
-            sys.path.insert(0, "")
-            asyncio.set_event_loop(asyncio.new_event_loop())
             try:
+                os.setsid()  # a group of its own: a signal to it is none to the build
+                os.write(told, b".")
+                os.chdir(cwd)
+                os.environ.update(env)
+                sys.path.insert(0, "")
+                asyncio.set_event_loop(asyncio.new_event_loop())
                 IPKernelApp.launch_instance([*argv[argv.index("-f") :], f"--IPKernelApp.parent_handle={os.getppid()}"])
             except BaseException:  # whatever it is, this copy must not go on as the build
                 traceback.print_exc()
             os._exit(0)
+        os.close(told)
         os.read(ready, 1)
-        for end in (ready, told):
-            os.close(end)
+        os.close(ready)
 
     def poll(self) -> int | None:
         if self.status is None and (found := os.waitpid(self.pid, os.WNOHANG)) != (0, 0):
