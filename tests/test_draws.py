@@ -146,6 +146,11 @@ def test_sobol_indices_agree_with_salib(method):
             assert float(mine.total_order.sel(parameter=name)) == pytest.approx(theirs["ST"][at], abs=0.03)
 
 
+def test_sensitivity_gives_the_same_bootstrap_for_the_same_seed():
+    assert sensitivity("t4", "act", 256).identical(sensitivity("t4", "act", 256))
+    assert not sensitivity("t4", "act", 256).identical(sensitivity("t4", "act", 256, seed=1))
+
+
 def test_sensitivity_is_sorted_bounded_and_swings_about_the_median():
     found = sensitivity("rtx-6000-ada", "act", 256, use=True)
     assert (np.diff(found.total_order) <= 0).all() and found.parameter.values[0] == "utilisation"

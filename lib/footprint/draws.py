@@ -192,16 +192,31 @@ def _swings(result: Callable, count: int) -> dict[str, np.ndarray]:
 
 
 def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.ndarray]:
-    """First-order and total Sobol indices with bootstrap intervals."""
+    """First-order and total Sobol indices with bootstrap intervals, the same for the same seed."""
     if n < 2 or n & (n - 1):
         raise Refused(f"n is {n}; a power of two is allowed.")
     from scipy import stats  # here, since it takes a third of a second to load and each page of the book is a process
 
-    generator = np.random.default_rng(seed)
-    sobol = stats.sobol_indices(func=result, n=n, dists=[stats.uniform()] * count, rng=generator)
-    interval = sobol.bootstrap(confidence_level=0.9, n_resamples=200)
+    generator, runs = np.random.default_rng(seed), {}
+
+    def estimate(f_A: np.ndarray, f_B: np.ndarray, f_AB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        runs.update(f_A=f_A, f_B=f_B, f_AB=f_AB)
+        return _saltelli(f_A, f_B, f_AB)
+
+    sobol = stats.sobol_indices(func=result, n=n, dists=[stats.uniform()] * count, method=estimate, rng=generator)
     found = {"first_order": sobol.first_order, "total_order": sobol.total_order}
-    for name in ("first_order", "total_order"):
-        bounds = getattr(interval, name).confidence_interval
-        found |= {f"{name}_low": bounds.low, f"{name}_high": bounds.high}
+    # scipy's own `bootstrap` of these indices takes no seed, so their runs are resampled here.
+    interval = stats.bootstrap(
+        [np.arange(n)], lambda rows: np.stack(_saltelli(**{name: f[..., rows] for name, f in runs.items()})),
+        n_resamples=200, confidence_level=0.9, method="BCa", vectorized=False, rng=generator,
+    ).confidence_interval  # fmt: skip
+    for name, low, high in zip(tuple(found), interval.low, interval.high, strict=True):
+        found |= {f"{name}_low": low, f"{name}_high": high}
     return {name: np.ravel(values) for name, values in found.items()}
+
+
+def _saltelli(f_A: np.ndarray, f_B: np.ndarray, f_AB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First-order and total indices (output, parameter) from runs (output, n) and (parameter, output, n); Saltelli 2010."""
+    variance = np.var([f_A, f_B], axis=(0, -1))
+    first, total = np.mean(f_B * (f_AB - f_A), axis=-1), np.mean((f_A - f_AB) ** 2, axis=-1) / 2
+    return (first / variance).T, (total / variance).T
