@@ -54,7 +54,7 @@ clean:  ## remove what was built and measured here (.venv stays)
 	rm -rf _build book/assets/vega notebooks/local .pytest_cache .ruff_cache .coverage
 
 $(ASSETS): $(VENV)/.book
-	@$(BIN)/python -m footprint.theme $@
+	@$(BIN)/python -m footprint.charts.theme $@
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11 or 3.12."; exit 2; }

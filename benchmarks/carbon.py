@@ -5,7 +5,8 @@ import sys
 import time
 
 from benchmarks import alone
-from footprint import draws, spec
+from footprint import spec
+from footprint.carbon import uncertainty as draws
 
 DRAWS, MOST_S, MOST_GIB = 1_000_000, 10.0, 2.0
 METHODS = ("act", "teardown")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from footprint import defer, fleet
+from footprint.decide import defer, fleet
 
 MODELS = ("llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

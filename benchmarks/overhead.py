@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footprint import engine, sampler, workload
+from footprint import workload
+from footprint.measure import eager as engine
+from footprint.measure import sampler
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-import fake
+import fake_nvml as fake
 
 ROUNDS, WORK_S, SHARE_S = 21, 1.5, 10.0
 CALLS = {"0.17 ms calls": (0.00017, 0.01), "2.4 ms calls": (0.0024, 0.05)}  # seconds, largest share of a core

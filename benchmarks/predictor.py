@@ -12,7 +12,8 @@ import tracemalloc
 import numpy as np
 
 from benchmarks import alone
-from footprint import predict, spec
+from footprint import spec
+from footprint.predict import model as predict
 
 BATCHES, PROMPTS, OUTPUTS = 2 ** np.arange(8), np.arange(64, 4097, 64), np.arange(16, 2049, 16)
 LEAST = 1_000_000  # configurations, and configurations a second

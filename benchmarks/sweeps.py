@@ -19,10 +19,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from footprint import launch, stack, stream, sweep, trace, workload
+from footprint import workload
+from footprint.sweep import runner as launch
+from footprint.sweep import sweeps as sweep
+from footprint.trace import file as trace
+from footprint.trace import stack, stream
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-import light
+import light_project as light
 
 ROOT = Path(__file__).parents[1]
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False,
@@ -65,7 +69,7 @@ print(sorted(times[1:])[5])
 """
 READ = """
 import resource, sys, time
-from footprint import store
+from footprint.trace import store
 began = time.perf_counter()
 data = store.gather(sys.argv[1])
 took = time.perf_counter() - began

@@ -1,16 +1,11 @@
 """What the book adds to Sphinx: equations become MathML at build time, so that pages show them without script or network; a
 number is never parted from its unit by a line's end; the first use of a word of the glossary in a chapter leads there; the
 page of a run has the run's name and its trace; a page with charts loads what draws them; and chapters are executed side by
-side, in kernels that start with the libraries loaded: to load them takes longer than most chapters do."""
+side."""
 
-import asyncio
-import gc
 import os
 import re
-import sys
-import traceback
 from functools import cache
-from importlib import import_module
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
@@ -18,8 +13,6 @@ import jupyter_client
 from docutils.nodes import Node, SkipNode, Text, caption, citation, definition_list_item, literal, paragraph, reference, title
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
-from ipykernel.kernelapp import IPKernelApp
-from jupyter_client.provisioning import local_provisioner
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -134,9 +127,6 @@ class RunPage(SphinxTransform):
         heading.parent.insert(2, paragraph("", "The trace of this run: ", trace))
 
 
-LOADED = ("h5netcdf", "footprint.charts", "footprint.decide")  # what most chapters need, loaded once for all of them
-
-
 class ByFile(jupyter_client.AsyncKernelManager):
     """A kernel that is spoken to through files: the free port that it is told to take may be another's when it starts."""
 
@@ -151,48 +141,12 @@ class ByFile(jupyter_client.AsyncKernelManager):
         return f"{self.folder.name}/{uuid4().hex[:8]}"
 
 
-class Forked:
-    """A kernel that starts as a copy of this process, libraries loaded; its keeper takes it for a `subprocess.Popen`."""
-
-    stdin = stdout = stderr = None
-
-    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, **_):
-        ready, told = os.pipe()
-        self.pid, self.status = os.fork(), None
-        if self.pid == 0:
-            try:
-                os.setsid()  # a group of its own: a signal to it is none to the build
-                os.write(told, b".")
-                os.chdir(cwd)
-                os.environ.update(env)
-                sys.path.insert(0, "")
-                asyncio.set_event_loop(asyncio.new_event_loop())
-                IPKernelApp.launch_instance([*argv[argv.index("-f") :], f"--IPKernelApp.parent_handle={os.getppid()}"])
-            except BaseException:  # whatever it is, this copy must not go on as the build
-                traceback.print_exc()
-            os._exit(0)
-        os.close(told)
-        os.read(ready, 1)
-        os.close(ready)
-
-    def poll(self) -> int | None:
-        if self.status is None and (found := os.waitpid(self.pid, os.WNOHANG)) != (0, 0):
-            self.status = os.waitstatus_to_exitcode(found[1])
-        return self.status
-
-    wait = poll  # asked for only when the kernel has ended
-
-
 def side_by_side(app: Sphinx, config) -> None:
     """Let Sphinx read several pages at a time; two extensions that work after all are read only fail to say so."""
     for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
         app.extensions[name].parallel_read_safe = True
     if os.name == "posix":
         jupyter_client.AsyncKernelManager = ByFile  # what nbclient starts kernels with
-        local_provisioner.launch_kernel = Forked
-        for name in LOADED:
-            import_module(name)
-        gc.freeze()  # copies need not look through what they share
     app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
 
 

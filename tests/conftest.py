@@ -2,7 +2,7 @@
 
 import pytest
 
-import fake
+import fake_nvml as fake
 
 
 @pytest.fixture(scope="session")

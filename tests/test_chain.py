@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fake
-from footprint import energy, mlperf, profile, sensor, trace, workload
+import fake_nvml as fake
+from footprint import workload
+from footprint.energy import window as energy
+from footprint.measure import profile, sensor
+from footprint.sweep import mlperf
+from footprint.trace import file as trace
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
 SMALL = {"model": "llama-24m", "batches": [1], "prompt_tokens": [8], "output_tokens": [5], "quick": True, "warmup_s": 0.0}

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
-import light
-from footprint import __main__, launch, sweep, trace
+import light_project as light
+from footprint import __main__
+from footprint.sweep import runner as launch
+from footprint.sweep import sweeps as sweep
+from footprint.trace import file as trace
 
 QUICK = '[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = { seed = [1, 669] }\n'
 

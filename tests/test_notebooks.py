@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from footprint import trace, workload
+from footprint import workload
+from footprint.trace import file as trace
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {"window_s": 0.05, "warmup_s": 0.0, "repeats": 1, "batches": "[1]", "prompt_tokens": "[8]", "output_tokens": "[4]"}

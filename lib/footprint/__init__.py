@@ -14,3 +14,16 @@ class Refused(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Let a notebook show the sentence alone (an IPython protocol)."""
         return [f"Refused: {self}"]
+
+
+# Names that the pages of earlier runs import; the code itself uses the rooms.
+_EARLIER = {"profile": "measure", "provenance": "measure", "runpage": "charts", "theme": "charts"}
+
+
+def __getattr__(name: str):
+    """A module under the name that the page of an earlier run imports."""
+    if name in _EARLIER:
+        from importlib import import_module
+
+        return import_module(f"footprint.{_EARLIER[name]}.{name}")
+    raise AttributeError(f"module 'footprint' has no attribute {name!r}")

@@ -8,7 +8,11 @@ from footprint import Refused
 
 
 def _profile(options) -> int:
-    from footprint import launch, plan, provenance, report, workload
+    from footprint import workload
+    from footprint.measure import provenance
+    from footprint.sweep import matrix as plan
+    from footprint.sweep import report
+    from footprint.sweep import runner as launch
 
     given = _pairs(options.parameter) | ({"device": options.device} if options.device else {})
     if not options.matrix:
@@ -26,13 +30,14 @@ def _profile(options) -> int:
 
 
 def _predict(options) -> int:
-    from footprint import launch, workload
+    from footprint import workload
+    from footprint.sweep import runner as launch
 
     return _go([launch.Run("predict", workload.request("predict", **_pairs(options.parameter)))], options)
 
 
 def _sweep(options) -> int:
-    from footprint import plan
+    from footprint.sweep import matrix as plan
 
     given = _pairs(options.parameter) | ({"device": options.device} if options.device else {})
     return _go(plan.matrix(options.file, options.matrix, **given), options)
@@ -40,7 +45,11 @@ def _sweep(options) -> int:
 
 def _go(runs: list, options) -> int:
     """Run them, or say what they would cost; the exit code."""
-    from footprint import forecast, progress, provenance, spec, sweep
+    from footprint import spec
+    from footprint.measure import provenance
+    from footprint.sweep import cost as forecast
+    from footprint.sweep import progress
+    from footprint.sweep import sweeps as sweep
 
     grid = spec.grid(options.grid)
     if options.limit:
@@ -57,7 +66,9 @@ def _go(runs: list, options) -> int:
 
 
 def _gather(options) -> int:
-    from footprint import energy, store, trace
+    from footprint.energy import window as energy
+    from footprint.trace import file as trace
+    from footprint.trace import store
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below, a line each
@@ -77,7 +88,10 @@ def _gather(options) -> int:
 
 
 def _sensor(options) -> int:
-    from footprint import devices, hardware, meter, provenance, sensor
+    from footprint.measure import locks as devices
+    from footprint.measure import nvml as meter
+    from footprint.measure import probe as hardware
+    from footprint.measure import provenance, sensor
 
     load = sensor.Load(*hardware.exercise(hardware.find(options.device)))
     length = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
@@ -91,7 +105,7 @@ def _sensor(options) -> int:
 
 
 def _report(options) -> int:
-    from footprint import report
+    from footprint.sweep import report
 
     for path in report.write(options.folder):
         print(path)
@@ -99,7 +113,7 @@ def _report(options) -> int:
 
 
 def _preflight(options) -> int:
-    from footprint import preflight
+    from footprint.measure import preflight
 
     return preflight.show()
 

@@ -1,0 +1,192 @@
+"""One look for every figure and table: fixed colours with meaning, an offline renderer, a badge for every number's status.
+
+`python -m footprint.charts.theme FILE` writes the script bundle (Vega, Vega-Lite, vega-embed) that the pages load.
+"""
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import altair as alt
+import pandas as pd
+
+COLOURS = {
+    "prefill": "#c2693d", "decode": "#3f7fb5", "generate": "#7a6fb0", "idle_bare": "#8a8a8a", "idle_loaded": "#94836a",
+    "t4": "#2f9079", "T4": "#2f9079", "rtx-6000-ada": "#b3589a", "RTX 6000 Ada": "#b3589a",
+    "cpu": "#8d8255", "other": "#8a8f98",
+    "CA-QC": "#3a9bb8", "US-CAL-CISO": "#b58a2e", "US-NW-PACE": "#8c6a5d",
+    "eager": "#c2693d", "graphs": "#2f9079", "serving": "#7465b3",
+    "operational": "#b87a10", "embodied": "#7465b3",
+    "measured": "#2f9079", "modelled": "#8a8f98", "trained": "#3f7fb5", "random": "#8a8f98",
+}  # fmt: skip
+DOMAINS = {
+    "engine": ["eager", "graphs", "serving"],
+    "card": ["T4", "RTX 6000 Ada"], "phase": ["prefill", "decode", "generate"], "weights": ["trained", "random"],
+    "pair": ["t4", "rtx-6000-ada", "other"], "kind": ["measured", "modelled"], "part": ["operational", "embodied"],
+    "zone": ["CA-QC", "US-CAL-CISO", "US-NW-PACE"],
+}  # fmt: skip
+SHAPES = {"measured": "circle", "modelled": "diamond", "mixed": "triangle", "prefill": "square", "decode": "circle",
+          "generate": "triangle", "trained": "circle", "random": "diamond", "operational": "circle",
+          "embodied": "square"}  # fmt: skip
+STATUSES = ("measured", "modelled", "published", "derived", "unverified")
+VEGA_LITE = "6.4"
+PERCENT = re.compile(r"[-−]?[\d.,]+ ?%|–")
+LONG = 48  # a text of more characters gets a wider column
+
+
+def colour(field: str, title: str | None = None, **options) -> alt.Color:
+    """The colour channel of a field whose values have fixed colours."""
+    domain = DOMAINS[field]
+    scale = alt.Scale(domain=domain, range=[COLOURS[name] for name in domain])
+    return alt.Color(f"{field}:N", title=title, scale=scale, **options)
+
+
+def shape(field: str, **options) -> alt.Shape:
+    """The shape channel of a field: measured and modelled never look alike."""
+    domain = DOMAINS[field]
+    scale = alt.Scale(domain=domain, range=[SHAPES[name] for name in domain])
+    return alt.Shape(f"{field}:N", title=None, scale=scale, **options)
+
+
+def _look() -> alt.theme.ThemeConfig:
+    quiet = {"labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
+             "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.5,
+             "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12,
+             "labelSeparation": 3}  # fmt: skip
+    words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
+             "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
+    symbols = {"symbolOpacity": 1, "symbolBaseFillColor": "currentColor", "symbolBaseStrokeColor": "currentColor"}
+    config = {
+        "background": "transparent", "view": {"stroke": None, "continuousWidth": 620},
+        "axis": quiet, "legend": {**words, **symbols, "orient": "top"}, "header": {**words, "labelPadding": 6},
+        "mark": {"color": "currentColor"}, "text": {"color": "currentColor"}, "rule": {"color": "currentColor"},
+        "point": {"strokeWidth": 1.6}, "line": {"strokeWidth": 1.8},
+    }  # fmt: skip
+    return alt.theme.ThemeConfig({"config": config})
+
+
+def _render(spec: dict) -> dict:
+    """A chart as page source: an empty host and the specification beside it; `charts.js` draws it when it is seen."""
+    text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
+    script = f'<script type="application/json">{text}</script>'
+    controls = '<form class="controls"></form>' if any("bind" in each for each in spec.get("params", [])) else ""
+    return {"text/html": f'<div class="vl-chart">{controls}<div class="vl-host"></div>{script}</div>'}
+
+
+def enable() -> None:
+    """Use this look and the offline renderer for all charts of the process."""
+    alt.theme.register("book", enable=True)(_look)
+    alt.renderers.register("book", _render)
+    alt.renderers.enable("book")
+    alt.data_transformers.disable_max_rows()
+
+
+class Page(str):
+    """HTML that a notebook shows as it is."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} characters of HTML>"
+
+
+def badge(status: str) -> Page:
+    """A small mark of a number's status."""
+    if status not in STATUSES:
+        raise ValueError(f"The status {status!r} is unknown; allowed are {', '.join(STATUSES)}.")
+    return Page(f'<span class="status {status}">{status}</span>')
+
+
+def kinds(column) -> str:
+    """The badges of the kinds of evidence in a column, for a sentence."""
+    return " ".join(badge(name) if name in STATUSES else name for name in sorted(set(column)))
+
+
+def note(text: str) -> Page:
+    """One sentence in place of a figure or table that has nothing to show."""
+    return Page(f'<p class="nothing">{html.escape(text)}</p>')
+
+
+def say(text: str):
+    """Paragraphs of MyST Markdown whose numbers were computed in the cell that says them."""
+    from IPython.display import Markdown
+
+    return Markdown("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")))
+
+
+def exercise(question: str, answer: str):
+    """A question to the reader in MyST Markdown, and its answer folded away; both may hold numbers computed in the cell."""
+    from IPython.display import Markdown
+
+    asked, solved = (" ".join(text.split()) for text in (question, answer))
+    return Markdown(f"{asked}\n\n:::{{dropdown}} Answer\n{solved}\n:::")
+
+
+def _cell(value, digits: int) -> tuple[str, str]:
+    """Class and content of a table's cell."""
+    if isinstance(value, Page):
+        return "text" if len(re.sub("<[^>]*>", "", value)) > LONG else "", value
+    if isinstance(value, str):
+        kind = "number" if PERCENT.fullmatch(value) else "text" if len(value) > LONG else ""
+        return kind, badge(value) if value in STATUSES else html.escape(value)
+    if pd.isna(value):
+        return "number", "–"
+    if isinstance(value, int) or abs(value) >= 10**digits - 0.5:  # what rounds to a further digit needs no exponent
+        return "number", f"{value:,.0f}"
+    return "number", f"{value:#.{digits}g}".rstrip(".")
+
+
+def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False) -> Page:
+    """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
+    scrolls sideways by itself. `sorts`: readers may sort and filter its rows."""
+    columns = [[_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
+    numbers = [bool(cells) and all(kind == "number" for kind, _ in cells) for cells in columns]
+    head = "".join(
+        f'<th scope="col" class="{"number" if right else ""}">{html.escape(str(name))}</th>'
+        for name, right in zip(frame.columns, numbers, strict=True)
+    )
+    shown = [
+        [f'<td class="{kind if right or kind != "number" else ""}">{text}</td>' for kind, text in cells]
+        for cells, right in zip(columns, numbers, strict=True)
+    ]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))
+    whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return Page(f'<div class="table-box{" sorts" if sorts else ""}">{whole}</div>')
+
+
+def download(frame: pd.DataFrame, name: str, text: str) -> Page:
+    """A link that saves a table as a CSV file of this name; the page carries it, so that it needs no server."""
+    rows = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+    where = f'href="data:text/csv;charset=utf-8,{quote(rows)}" download="{name}"'
+    return Page(f"<p><a {where}>{html.escape(text)}</a></p>")
+
+
+def link(text: str, href: str) -> Page:
+    """A link for a cell of a table (in a column of dtype object: pandas makes plain text of any other)."""
+    return Page(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
+
+
+def figures(items: list[tuple[str, str, str, str]]) -> Page:
+    """A row of numbers, each with a word before it, a sentence after it and the page that explains it."""
+    boxes = [
+        f'<div><a href="{page}.html">{html.escape(word)}</a><b>{html.escape(number)}</b><span>{html.escape(said)}</span></div>'
+        for word, number, said, page in items
+    ]
+    return Page(f'<div class="figures">{"".join(boxes)}</div>')
+
+
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script in a scope of its own (loading it twice is harmless)."""
+    import vl_convert
+
+    return "(function(){" + vl_convert.javascript_bundle(vl_version=VEGA_LITE) + "})();\n"
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(bundle(), encoding="utf-8")

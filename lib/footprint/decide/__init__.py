@@ -1,0 +1,11 @@
+"""What follows: which GPU, which batch, where, when; and which claims hold."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "breakeven": ["break_even", "payback"],
+        "compare": ["optimum", "pareto"],
+    },
+)

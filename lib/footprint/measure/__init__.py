@@ -1,0 +1,1 @@
+"""Running a model under instruments: what is read, what is run, and in which order."""

@@ -1,0 +1,101 @@
+"""Which device a run is given, and nobody else on it: locks of the operating system, which end when a process does.
+
+A run on a GPU holds that GPU alone and the host together with the runs on other GPUs; a run on the CPU holds the host
+alone, so that its load and its power domain are its own.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from footprint import Refused, workload
+from footprint.measure import nvml as meter
+from footprint.measure import provenance
+
+POLL_S = 0.2
+
+
+def digest(text: str) -> str:
+    """Twelve hexadecimal digits that stand for a text nobody needs to see."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cards(device: str) -> list[str]:
+    """UUIDs of the GPUs that `device` may mean: all that are visible for `cuda`, one for `cuda:N`, none for `cpu`."""
+    device = meter.instrument(device)
+    if device == "cpu":
+        return []
+    if device != "cuda":
+        return [meter.identity(device)["uuid"]]
+    found = [meter.identity("cuda:0")["uuid"]]  # raises when there is none
+    while True:
+        try:
+            found.append(meter.identity(f"cuda:{len(found)}")["uuid"])
+        except Refused:
+            return found
+
+
+def identities(device: str) -> set[str]:
+    """What a trace of a run on this device, here and now, may call it: the hash of a UUID, or the processor's name."""
+    return {digest(uuid) for uuid in cards(device)} or {provenance.processor()}
+
+
+def name(device: str) -> str:
+    """Id of the card (`t4`) or slug of the processor behind `device`."""
+    if device == "cpu":
+        return workload.slug(provenance.processor())
+    return provenance.card_id(meter.identity("cuda:0" if device == "cuda" else device)["name"])
+
+
+@contextmanager
+def alone(device: str, stopped: Callable[[], bool] = lambda: False, say: Callable = print) -> Iterator[str]:
+    """Hold `device` for as long as the block runs; yields the UUID of the GPU, or an empty text for a CPU.
+
+    Waits for runs of other processes to end, and says so once. Raises InterruptedError when `stopped()` turns true.
+    """
+    uuids, waited = cards(device), False
+    with _opened("host") as host:
+        while True:
+            for uuid in uuids or [""]:
+                with _opened(uuid or "cpu") as card:
+                    if _taken(host, fcntl.LOCK_SH if uuid else fcntl.LOCK_EX) and _taken(card, fcntl.LOCK_EX):
+                        yield uuid
+                        return
+                    fcntl.flock(host, fcntl.LOCK_UN)
+            if not waited:
+                say(f"waiting for {device}: another run holds it")
+            waited = True
+            if stopped():
+                raise InterruptedError(f"Stopped while it waited for {device}.")
+            time.sleep(POLL_S)
+
+
+def _taken(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(what: str) -> Iterator[int]:
+    """The lock file of a device, for all users of this host."""
+    folder = Path(os.environ.get("FOOTPRINT_LOCKS", Path(tempfile.gettempdir()) / "footprint-locks"))
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o1777)
+    path = folder / digest(what)
+    try:
+        handle = os.open(path, os.O_RDONLY)  # the file of another user may be opened, but not created again
+    except FileNotFoundError:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""The sampler: a process of its own that reads power and counter of one GPU, so that the measured process does not."""
+
+import gc
+import os
+import random
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+
+from footprint.measure import nvml as meter
+from footprint.trace.schema import WINDOW_STATUS
+
+RATE_HZ = 20.0
+BUSIEST = 0.02  # largest share of one core for the calls; slower calls are made less often
+START_S = 10.0  # a sampler has this long for its first sample
+LAST_S = 0.3  # it goes on this long after the block, so that the last window has samples on both sides
+REVIVALS = 2
+COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
+CODES = {status: code for code, status in enumerate(WINDOW_STATUS)}
+ROW = struct.Struct(f"{len(COLUMNS)}d")
+
+
+class Recording:
+    """What a sampler writes: `columns` after the block (one array a column), `alive` and `revive` inside it."""
+
+    def __init__(self, out: BinaryIO, device: str, rate_hz: float, busiest: float):
+        self.columns = {name: np.array([]) for name in COLUMNS}
+        self._command = [sys.executable, "-m", "footprint.measure.sampler", device, str(rate_hz), str(busiest)]
+        self._out, self._left = out, REVIVALS
+        self._start()
+
+    def _start(self) -> None:
+        size, deadline = os.fstat(self._out.fileno()).st_size, time.monotonic() + START_S
+        self._child = subprocess.Popen(self._command, stdout=self._out, stdin=subprocess.PIPE)
+        while os.fstat(self._out.fileno()).st_size == size and self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def alive(self) -> bool:
+        """Whether the sampler still runs."""
+        return self._child.poll() is None
+
+    def revive(self) -> None:
+        """Start it again where it died, at most twice."""
+        if not self.alive() and self._left:
+            self._left -= 1
+            self._child.stdin.close()
+            self._start()
+
+    def close(self) -> None:
+        """End the sampler and read what it wrote. Its standard input closes, as it does if this process is killed."""
+        self._child.stdin.close()
+        self._child.wait(timeout=10)
+        self._out.seek(0)
+        raw = np.frombuffer(self._out.read(), dtype=np.float64)
+        rows = raw[: raw.size // len(COLUMNS) * len(COLUMNS)].reshape(-1, len(COLUMNS))
+        self.columns = dict(zip(COLUMNS, rows.T.copy(), strict=True))
+        self.columns["code"] = self.columns["code"].astype(np.int64)
+
+
+class Silence:
+    """The recording of a device that has no instrument."""
+
+    columns: dict = {name: np.array([]) for name in COLUMNS}  # noqa: RUF012
+
+    def revive(self) -> None:
+        """Nothing can be revived."""
+
+
+@contextmanager
+def sampling(device: str, rate_hz: float = RATE_HZ, busiest: float = BUSIEST):
+    """Sample power and counter of `device` for as long as the block runs; yields a `Recording` (of a CPU: an empty one)."""
+    if device == "cpu":
+        yield Silence()
+        return
+    with tempfile.TemporaryFile() as out:
+        recording = Recording(out, device, rate_hz, busiest)
+        try:
+            yield recording
+            time.sleep(LAST_S)
+        finally:
+            recording.close()
+
+
+def sample(
+    read: Callable, emit: Callable, stopped: Callable[[float], bool], *,
+    rate_hz: float = RATE_HZ, busiest: float = BUSIEST, clock: meter.Clock = meter.REAL, cpu: Callable = time.process_time,
+) -> str:  # fmt: skip
+    """Emit time, watts, joules, status code and CPU seconds until `stopped(pause)`, which also waits; the last status.
+
+    A reading is placed in the middle of its call. Pauses vary by a quarter, so that samples keep step with no sensor. The
+    rate falls where calls are slow, so that they take at most the share `busiest` of a core. After a fault from which no
+    card comes back there is nothing more to read.
+    """
+    now, chance, cost = clock.now, random.Random(0).random, 1.0
+    due = now()
+    while True:
+        before = now()
+        watts, joules, status = read()
+        after = now()
+        emit((before + after) / 2, watts, joules, CODES[status], cpu())
+        if status in meter.FATAL:
+            return status
+        cost = min(after - before, 1.25 * cost)  # one call that was held up is no slow call
+        due = max(due + (0.75 + 0.5 * chance()) / rate_hz, before + cost / busiest, after)
+        if stopped(due - after):
+            return status
+
+
+def main(device: str, rate_hz: str, busiest: str) -> None:
+    """Write samples to standard output until standard input closes; exit code 1 when the card is lost."""
+    read = meter.reader(meter.handle(device)).read
+
+    write, pack = os.write, ROW.pack
+
+    def emit(*row: float) -> None:
+        write(1, pack(*row))  # one write a row: a row is whole or absent
+
+    ended = select.poll()
+    ended.register(0)
+
+    def stopped(pause: float) -> bool:
+        return bool(ended.poll(max(0.0, 1e3 * pause)))
+
+    gc.collect()
+    gc.freeze()
+
+    status = sample(read, emit, stopped, rate_hz=float(rate_hz), busiest=float(busiest))
+    sys.exit(status in meter.FATAL)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,24 @@
+"""What there is: models, GPUs, electricity grids by year and by hour, hosts; typed rows of the tables in `data/`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "records": [
+            "DTYPE_BYTES",
+            "GPU",
+            "Grid",
+            "Model",
+            "bytes_of",
+            "gpu",
+            "gpus",
+            "grid",
+            "model",
+            "models",
+            "nearest",
+            "record",
+            "table",
+        ],
+    },
+)

@@ -1,0 +1,1 @@
+"""Many runs: planned, priced, executed, kept and reported."""

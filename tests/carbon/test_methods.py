@@ -1,0 +1,91 @@
+"""embodied: components add up, several cards at once, hosts, and the comparison with its gaps."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from footprint import Refused, spec
+from footprint.carbon.methods import ALL_METHODS, COMPONENTS, compare, embodied, host
+
+CARDS = st.sampled_from(spec.gpus())
+SETTINGS = st.fixed_dictionaries(
+    {
+        "node": st.sampled_from(["nearest", "interpolated", "7nm"]),
+        "fab": st.sampled_from(["taiwan", "coal", 100.0]),
+        "abatement": st.sampled_from([95, 97, 99]),
+        "yield_model": st.sampled_from(["fixed", "murphy", "poisson"]),
+        "packages": st.sampled_from([True, False, 3]),
+    }
+)
+
+
+@given(CARDS, SETTINGS)
+def test_components_are_of_the_vocabulary_and_sum_to_the_total(card, settings):
+    found = embodied(card, "act", **settings)
+    assert set(found.component.values) <= set(COMPONENTS)
+    assert float(found.embodied_kg.sum()) == pytest.approx(float(found.total_kg), rel=1e-12)
+    assert (found.embodied_kg > 0).all() and json.loads(found.attrs["settings"]) == settings
+    assert ("packaging" in found.component) == bool(settings["packages"])
+
+
+@given(st.floats(10, 1000), st.floats(1, 500))
+def test_a_card_of_ones_own_scales_with_its_area_and_memory(area, memory):
+    def kg(area, memory):
+        card = spec.GPU("own", "Own", 1, 1, memory, "GDDR6", 1, area, "5nm")
+        return embodied(card).embodied_kg
+
+    doubled = kg(2 * area, 2 * memory) / kg(area, memory)
+    assert np.allclose(doubled, 2)
+
+
+def test_several_cards_have_a_dimension_and_equal_the_single_ones():
+    both = embodied(["t4", spec.gpu("l4")], "act")
+    assert both.embodied_kg.dims == ("gpu", "component") and list(both.gpu.values) == ["t4", "l4"]
+    assert float(both.total_kg.sel(gpu="l4")) == float(embodied("l4").total_kg)
+    assert both.total_kg.attrs["units"] == "kg" and both.attrs["method"] == "act"
+    assert {"method", "settings", "boundary", "status", "source"} <= set(both.attrs)
+
+
+def test_a_host_scenario_adds_one_component_of_its_share():
+    alone, hosted = embodied("t4"), embodied("t4", host_scenario="two-socket", gpus_per_host=2)
+    share = float(host("two-socket", 2).sum())
+    assert float(hosted.total_kg - alone.total_kg) == pytest.approx(share)
+    assert float(host("two-socket", 4).sum()) == pytest.approx(share / 2)
+    assert {"cpu", "memory", "board", "power supply"} <= set(host("two-socket").component.values)
+    assert "two-socket" in hosted.attrs["boundary"]
+    assert float(host("ecologits").sum()) == 5700 / 8
+
+
+@pytest.mark.parametrize(("scenario", "gpus"), [("three-socket", None), ("two-socket", 0), ("two-socket", -4)])
+def test_hosts_that_do_not_exist_are_refused(scenario, gpus):
+    with pytest.raises(Refused):
+        host(scenario, gpus)
+
+
+def test_unknown_cards_methods_and_settings_name_what_is_allowed():
+    with pytest.raises(KeyError, match="t4"):
+        embodied("t44")
+    with pytest.raises(Refused, match="act, teardown, vendor, paper"):
+        embodied("t4", "guess")
+    with pytest.raises(Refused, match="no setting 'yield'"):
+        embodied("t4", "act", **{"yield": 1})
+
+
+def test_the_comparison_shows_gaps_as_gaps():
+    table = compare(["t4", "v100-16gb", "h100-80gb-sxm"])
+    assert list(table.approach.values) == list(ALL_METHODS)
+    total = table.total_kg
+    assert np.isnan(total.sel(approach="vendor", gpu="t4")) and float(total.sel(approach="vendor", gpu="h100-80gb-sxm")) > 100
+    gaps = total.isnull()
+    assert ((table.embodied_reason != "") == gaps).all()
+    inside = table.embodied_kg.where(~gaps).sum("component", skipna=True).where(~gaps)
+    assert np.allclose(inside, total, equal_nan=True)
+
+
+def test_a_large_die_pays_for_its_own_yield():
+    table = compare(["t4", "rtx-6000-ada"], {"fixed": {}, "murphy": {"yield_model": "murphy"}}).total_kg
+    rise = table.sel(approach="murphy") / table.sel(approach="fixed")
+    assert 1.3 < float(rise.sel(gpu="t4")) < float(rise.sel(gpu="rtx-6000-ada")) < 1.6

@@ -1,0 +1,55 @@
+"""The figures of the evidence, drawn from the committed runs and the tables: valid, complete, and true to their rows."""
+
+import pandas as pd
+import pytest
+
+from footprint import spec
+from footprint.charts import evidence as charts_evidence
+from footprint.decide import scoreboard
+from footprint.energy import findings
+from footprint.predict import validation
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return findings.six_pairs(findings.points(findings.runs()))
+
+
+def rows(chart) -> pd.DataFrame:
+    """The data of a chart that validates, its largest set."""
+    return max((pd.DataFrame(data) for data in chart.to_dict()["datasets"].values()), key=len)
+
+
+def test_the_scoreboard_draws_each_claim(pairs):
+    board = scoreboard.table(pairs)
+    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == [row["id"] for row in spec.table("published")]
+
+
+def test_coverage_counts_points(pairs):
+    assert rows(charts_evidence.coverage(pairs))["points"].sum() == len(pairs)
+
+
+def test_the_causes_of_a_step_are_stacked_by_their_names():
+    step = {"model": "Llama 2 7B", "card": "T4", "batch": 1}
+    given = pd.DataFrame([{**step, "cause": cause, "ms": 1.0 + place} for place, cause in enumerate(charts_evidence.CAUSES)])
+    drawn = rows(charts_evidence.causes(given))
+    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6] and drawn["rank"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert drawn["cause"].tolist() == [name for name, _ in charts_evidence.CAUSES.values()] and set(drawn["at"]) == {
+        "T4, batch 1"
+    }
+
+
+def test_closure_and_bound_draw_what_they_are_given():
+    one = {"model": "llama-24m", "place": "committed", "batch": 1, "prompt_tokens": 8, "repeat": 0, "closure": 1.01}
+    assert rows(charts_evidence.closure(pd.DataFrame([one])))["closure"].item() == 1.01
+    cpu = {"model": "llama-24m", "dtype": "fp32", "parameters": 1, "bound_tokens_per_s": 10.0, "tokens_per_s": 8.0,
+           "least": 7.0, "most": 9.0, "share": 0.8, "weights": "random"}  # fmt: skip
+    assert rows(charts_evidence.bound(pd.DataFrame([cpu])))["name"].item() == "LLaMA 24M (test size), fp32"
+
+
+def test_left_out_measurements_are_drawn_a_panel_a_quantity():
+    left_out = validation.residuals()
+    drawn = rows(charts_evidence.predicted(left_out))
+    assert set(drawn["what"]) == set(validation.QUANTITIES.values()) and len(drawn) < 2500
+    table = validation.summary(left_out, "gpu")
+    assert rows(charts_evidence.errors(table, "gpu"))["rows"].sum() == len(left_out)

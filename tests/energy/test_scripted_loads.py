@@ -1,0 +1,53 @@
+"""The interval holds the truth: the published table meets its promises, and is what this code computes."""
+
+import numpy as np
+import pytest
+
+import scripted_loads as loads
+from footprint import spec
+
+FAST = ("steady", "part-time", "averaging, no counter", "low gain")
+NUMBERS = (
+    "coverage_pct",
+    "coverage_without_gain_pct",
+    "half_width_pct",
+    "half_width_without_gain_pct",
+    "bias_pct",
+    "scatter_pct",
+    *(f"u_{term}_pct" for term in loads.TERMS),
+)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, dict]:
+    return {row["load"]: row for row in spec.table("sensor_coverage")}
+
+
+def test_the_interval_holds_the_truth_in_every_load(published):
+    assert set(published) == set(loads.LOADS) and len(published) >= 12
+    for name, row in published.items():
+        assert float(row["coverage_pct"]) >= 93, name
+        assert int(row["windows"]) >= 200 and row["status"] == "derived"
+
+
+def test_it_is_narrow_without_the_gain_and_holds_then_too(published):
+    for name, row in published.items():
+        assert float(row["half_width_without_gain_pct"]) <= 3, name
+        if "gain" not in name:
+            assert float(row["coverage_without_gain_pct"]) >= 93, name
+
+
+def compare(published: dict, names) -> None:
+    for row in loads.table(names):
+        known = [float(published[row["load"]][name]) for name in NUMBERS]
+        assert np.allclose([row[name] for name in NUMBERS], known, rtol=1e-3, atol=2e-3), row["load"]
+        assert published[row["load"]]["says"] == row["says"]
+
+
+def test_some_rows_come_out_again(published):
+    compare(published, FAST)
+
+
+@pytest.mark.slow
+def test_every_row_comes_out_again(published):
+    compare(published, loads.LOADS)

@@ -1,0 +1,222 @@
+"""The NVML instrument against a scripted card: what it reads, falls back to, refuses, and survives."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pynvml
+import pytest
+
+import fake_nvml as fake
+from footprint import Refused
+from footprint.measure import nvml as meter
+from footprint.measure import sampler
+from footprint.trace.schema import WINDOW_STATUS
+
+NEVER = 10**9
+CODES = {3: "not_supported", 4: "no_permission", 13: "not_supported", 15: "gpu_lost", 18: "driver_mismatch", 999: "unknown"}
+
+
+def always(call: str, code: int) -> tuple:
+    return (call, code, *fake.ALWAYS)
+
+
+# -- which card -------------------------------------------------------------------------------------------------------
+
+
+def test_cards_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
+    gpu(cards=2)  # the fake puts NVML's first card on the later bus
+    names = [pynvml.nvmlDeviceGetName(meter.handle(f"cuda:{i}")) for i in range(2)]
+    assert names == ["FAKE GPU 2", "FAKE GPU"]
+    assert meter.identity("cuda:1") == {"name": "FAKE GPU", "uuid": "GPU-FAKE-0", "driver": "FAKE 1.0"}
+    assert meter.identity("GPU-FAKE-1")["name"] == "FAKE GPU 2"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert meter.identity("cuda")["name"] == "FAKE GPU"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-FAKE-1")
+    assert meter.identity("cuda:0")["name"] == "FAKE GPU 2"
+    with pytest.raises(Refused, match=r"no GPU 'cuda:1'; this machine shows 1"):
+        meter.handle("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("keys", "device", "said"),
+    [
+        ({}, "MIG-1", "MIG slice has no energy of its own"),
+        ({"mig": 1}, "cuda:0", "cut into MIG slices"),
+        ({"virtualisation": 2}, "cuda:0", "vGPU"),
+        ({"virtualisation": 3}, "cuda:0", "vGPU"),
+        ({}, "cuda:7", "no GPU 'cuda:7'"),
+        ({}, "GPU-other", "no GPU 'GPU-other'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_the_reason(gpu, keys, device, said):
+    gpu(**keys)
+    with pytest.raises(Refused, match=said):
+        meter.handle(device)
+
+
+@pytest.mark.parametrize(("code", "said"), [(18, "driver_mismatch.*reload"), (9, "gpu_lost.*reload"), (999, "unknown")])
+def test_a_driver_that_does_not_start_says_why(gpu, code, said):
+    gpu(faults=[always("init", code)])
+    with pytest.raises(Refused, match=said):
+        meter.handle("cuda:0")
+
+
+def test_without_a_driver_one_sentence(monkeypatch):
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    with pytest.raises(Refused, match="no NVIDIA driver here"):
+        meter.handle("cuda:0")
+
+
+def test_the_old_unofficial_bindings_are_refused(monkeypatch):
+    monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons")
+    with pytest.raises(Refused, match="pip install nvidia-ml-py"):
+        meter.nvml()
+
+
+def test_only_a_fake_card_may_stand_in(gpu, monkeypatch):
+    gpu()
+    assert meter.instrument("cpu") == "cpu" and meter.instrument("cuda:0") == "cuda:0"
+    monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
+    assert meter.instrument("cpu") == "cuda:0"
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda card: "Tesla T4")
+    with pytest.raises(Refused, match="only a card whose own name says FAKE"):
+        meter.instrument("cpu")
+
+
+# -- what it tells ----------------------------------------------------------------------------------------------------
+
+
+def test_state_and_counter(gpu):
+    gpu(temperature=55, throttle=("0x40", 0), others=(2, 0), latency=0)
+    seen = meter.read(meter.handle("cuda:0"))
+    assert (seen["temperature_C"], seen["sm_clock_MHz"], seen["memory_clock_MHz"]) == (55, 1500, 7000)
+    assert (seen["power_limit_W"], seen["throttle"], len(seen["processes"]), seen["status"]) == (400, 0x40, 2, "ok")
+    assert seen["counter_J"] > 0
+
+
+def test_a_machine_without_a_card_tells_nothing():
+    seen = meter.read(None)
+    assert seen["status"] == "not_supported" and np.isnan(seen["counter_J"]) and np.isnan(seen["temperature_C"])
+    assert seen["throttle"] == -1 and seen["processes"] is None
+
+
+@pytest.mark.parametrize(("code", "status"), CODES.items())
+def test_each_error_of_the_counter_is_a_status_and_never_a_zero(gpu, code, status):
+    gpu(faults=[always("counter", code)])
+    joules, said = meter.counter(meter.handle("cuda:0"))
+    assert np.isnan(joules) and said == status and status in WINDOW_STATUS
+
+
+def test_unknown_states_are_not_zero(gpu):
+    gpu(faults=[always(call, 4) for call in ("temperature", "clock", "limit", "throttle", "processes")])
+    seen = meter.state(meter.handle("cuda:0"))
+    assert all(np.isnan(seen[name]) for name in ("temperature_C", "sm_clock_MHz", "memory_clock_MHz", "power_limit_W"))
+    assert seen["throttle"] == -1 and seen["processes"] is None
+
+
+def test_a_passing_error_is_tried_twice_more_a_lasting_one_not(gpu):
+    gpu(faults=[("counter", 999, 0, 0.0, 2)])
+    assert meter.counter(meter.handle("cuda:0"))[1] == "ok"
+    gpu(faults=[("counter", 999, 0, 0.0, 3)])
+    assert meter.counter(meter.handle("cuda:0"))[1] == "unknown"
+    gpu(faults=[("counter", 4, 0, 0.0, 1)])
+    assert meter.counter(meter.handle("cuda:0"))[1] == "no_permission"
+
+
+@pytest.mark.parametrize(
+    ("missing", "power", "counter", "calls"),
+    [
+        ([], "nvml_instant", True, {"fields"}),
+        (["counter_field"], "nvml_instant", True, {"fields", "counter"}),
+        (["instant"], "nvml_average", True, {"power", "counter"}),
+        (["counter", "counter_field"], "nvml_instant", False, {"fields"}),
+        (["fields", "counter"], "nvml_average", False, {"power"}),
+        (["fields", "power", "counter"], "none", False, set()),
+    ],
+)
+def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
+    gpu(fake.constant(123), latency=0, faults=[always(call, 3) for call in missing])
+    reader = meter.reader(meter.handle("cuda:0"))
+    watts, joules, status = reader.read()
+    assert (reader.power, reader.counter) == (power, counter)
+    assert status == ("ok" if power != "none" else "not_supported")
+    assert watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True)) and np.isfinite(joules) == counter
+
+
+# -- the sampler ------------------------------------------------------------------------------------------------------
+
+
+def test_slow_calls_are_made_less_often(gpu, tmp_path):
+    time_ = fake.VirtualTime(tmp_path / "clock")
+    for latency, rate in ((0.00017, 20.0), (0.0024, 1 / 0.12), (0.02, 1.0)):
+        gpu(clock=str(time_.path), latency=latency)
+        time_.set(0.0)
+        clock, rows = time_.clock(), []
+
+        def stopped(pause, clock=clock):
+            clock.sleep(pause)
+            return clock.now() > 60
+
+        sampler.sample(
+            meter.reader(meter.handle("cuda:0")).read, lambda *row, rows=rows: rows.append(row), stopped, clock=clock
+        )
+        seen = np.array(rows)
+        assert len(seen) / 60 == pytest.approx(rate, rel=0.03)
+        assert len(seen) * latency / 60 <= sampler.BUSIEST * 1.01
+        assert np.diff(seen[:, 0]).std() > 0.005 or latency > 0.001, "samples keep step with nothing"
+
+
+def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
+    points = fake.square(50, 250, 0.4)
+    gpu(points, epoch=time.monotonic(), update=0.02, span=0.02, tick=0.02)
+    with sampler.sampling("cuda:0", rate_hz=100.0, busiest=0.5) as recording:
+        time.sleep(1.5)
+    seen = recording.columns
+    assert (seen["code"] == 0).all() and (np.diff(seen["time_s"]) > 0).all() and len(seen["time_s"]) > 80
+    assert set(np.round(seen["power_W"])) >= {50.0, 250.0}
+    passed = seen["time_s"][-1] - seen["time_s"][0]
+    assert seen["counter_J"][-1] - seen["counter_J"][0] == pytest.approx(150 * passed, rel=0.1)
+    assert 0 < seen["cpu_s"][-1] - seen["cpu_s"][0] < 0.5 * passed
+
+
+def test_a_sampler_that_dies_is_started_again_twice(gpu):
+    gpu()
+    with sampler.sampling("cuda:0", rate_hz=50.0) as recording:
+        for _ in range(3):
+            recording._child.kill()
+            recording._child.wait()
+            recording.revive()
+        assert not recording.alive()
+    assert len(recording.columns["time_s"]) >= 3 and np.isfinite(recording.columns["power_W"]).all()
+
+
+def test_a_lost_card_ends_the_sampler_with_its_reason(gpu):
+    gpu(faults=[("fields", 15, 8, 0.0, NEVER)])
+    with sampler.sampling("cuda:0", rate_hz=50.0) as recording:
+        time.sleep(1.0)
+        assert not recording.alive()
+    last = recording.columns
+    assert WINDOW_STATUS[last["code"][-1]] == "gpu_lost" and np.isnan(last["power_W"][-1]) and np.isfinite(last["power_W"][0])
+
+
+def test_it_ends_with_the_process_that_started_it(gpu):
+    gpu()
+    code = """if True:
+        import os; from footprint.measure import sampler
+        with sampler.sampling("cuda:0") as recording:
+            print(recording._child.pid, flush=True)
+            os._exit(0)
+    """
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    gone, _ = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=5)
+    assert gone or not psutil.pid_exists(child)
+
+
+def test_a_cpu_has_nothing_to_sample():
+    with sampler.sampling("cpu") as recording:
+        recording.revive()
+    assert set(recording.columns) == set(sampler.COLUMNS) and not any(len(column) for column in recording.columns.values())

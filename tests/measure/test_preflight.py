@@ -1,0 +1,56 @@
+"""What a machine has: this one, one without torch, and one with a card."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from footprint import __main__
+from footprint.measure import preflight
+
+
+def rows():
+    return {name: (state, seen, todo) for name, state, seen, todo in preflight.rows()}
+
+
+def test_every_line_says_ok_or_missing_and_what_to_do(capsys):
+    assert __main__.main(["preflight"]) == 0
+    out = capsys.readouterr().out
+    for name, (state, seen, todo) in rows().items():
+        assert name in out and state in ("ok", "missing") and seen
+        assert (state == "ok") == (todo == "") and (state == "ok" or todo in out)
+
+
+def test_it_does_not_import_torch():
+    code = "import sys; from footprint.measure import preflight; preflight.rows(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_machine_without_anything(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    monkeypatch.setattr(preflight.sys, "version_info", (3, 9, 1))
+    found = rows()
+    for name in ("Python", "torch, transformers", "CUDA build", "trained weights", "compiler", "browser", "sweep extras"):
+        assert found[name][0] == "missing" and found[name][2], name
+
+
+def test_a_machine_with_a_card(gpu):
+    gpu()
+    found = rows()
+    assert found["NVIDIA driver"][0] == found["GPUs"][0] == found["energy counter"][0] == "ok"
+    assert "FAKE GPU (16 GiB" in found["GPUs"][1] and "not in data/gpus.csv" in found["GPUs"][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "state"), [("cuda: Optional[str] = '13.0'\n", "ok"), ("cuda: Optional[str] = None\n", "missing")]
+)
+def test_the_build_of_torch_is_read_and_not_imported(monkeypatch, tmp_path, line, state):
+    (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{line}")
+    place = type("Place", (), {"submodule_search_locations": [str(tmp_path)]})
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: place)
+    assert rows()["CUDA build"][0] == state

@@ -1,0 +1,116 @@
+"""The protocol on a small random model: every window of every phase, its steps, and what happens when things go wrong."""
+
+import numpy as np
+import pytest
+
+from footprint import workload
+from footprint.energy import window as energy
+from footprint.measure import eager as engine
+from footprint.measure import probe as hardware
+from footprint.measure import profile
+from footprint.trace import file as trace
+
+
+@pytest.fixture(scope="module")
+def request_():
+    return workload.request("profile", model="llama-24m", batches=[1, 2], prompt_tokens=[8], output_tokens=[5], repeats=2,
+                            window_s=0.05, warmup_s=0.0, threads=1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(request_):
+    said = []
+    subject, tree = profile.run(request_, said.append)
+    return subject, tree, said
+
+
+def test_every_phase_of_every_point_and_repeat_has_a_window(run):
+    table = trace.frame(run[1]["windows"].to_dataset())
+    assert list(table["phase"][:2]) == ["idle_bare", "idle_loaded"]
+    work = table[table["batch"] > 0]
+    assert (work.groupby(["phase", "batch", "repeat"]).size() == 1).all() and len(work) == 3 * 2 * 2
+    assert ((work["stop_s"] - work["start_s"]) >= 0.05).all()
+    assert (np.diff(table["start_s"]) > 0).all(), "windows follow each other"
+
+
+def test_tokens_are_counted_a_phase(run):
+    table = trace.frame(run[1]["windows"].to_dataset())
+    each = (table["tokens"] / table["iterations"]).groupby([table["phase"], table["batch"]]).first()
+    assert each["prefill"].to_dict() == {1: 8, 2: 16}
+    assert each["decode"].to_dict() == {1: 4, 2: 8}
+    assert each["generate"].to_dict() == {1: 5, 2: 10}
+
+
+def test_every_step_has_a_time_and_steps_fill_their_window(run):
+    windows, steps = (trace.frame(run[1][name].to_dataset()) for name in ("windows", "steps"))
+    count = steps.groupby("window")["step_s"].agg(["size", "sum"]).join(windows)
+    per = count["phase"].map({"prefill": 1, "decode": 4, "generate": 5})
+    assert (count["size"] == per * count["iterations"]).all()
+    assert (count["sum"] <= count["stop_s"] - count["start_s"]).all()
+    assert (steps["step_s"] > 0).all()
+
+
+def test_a_machine_without_instrument_has_no_energy_and_says_so(run):
+    derived = energy.windows(run[1])
+    assert run[1].attrs["energy_source"] == "none"
+    assert np.isnan(derived["energy_J"]).all() and set(derived["energy_status"].values) <= {"not_supported", "disturbed"}
+
+
+def test_the_run_says_what_it_was(run, request_):
+    _, tree, said = run
+    assert tree.attrs["threads"] == 1 and tree.attrs["device"].endswith("-1t")
+    assert tree.attrs["weights"] == "random" and tree.attrs["parameters"] == 24407712
+    assert tree.attrs["read_bandwidth_GBps"] > 0 and tree.attrs["matmul_GFLOPs"] > 0
+    assert said[0].startswith("loading llama-24m") and "s left" in said[-1]
+
+
+def test_random_weights_have_no_answers(run, request_):
+    assert profile.answers(run[0], request_ | {"answers": 2}) == []
+
+
+def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, monkeypatch):
+    def too_small(net, ids, phase, output, ready):
+        if ids.shape[0] >= 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return real(net, ids, phase, output, ready)
+
+    real = engine.runner
+    monkeypatch.setattr(engine, "runner", too_small)
+    asked = request_ | {"batches": [1, 2, 4], "repeats": 1}
+    rows = [window for window, _ in profile.measured(run[0], asked, None, lambda line: None)]
+    status = {(row["batch"], row["phase"]): (row["status"], row["reason"]) for row in rows}
+    assert {state for (batch, _), (state, _) in status.items() if batch == 1} <= {"ok", "disturbed"}
+    assert all(state == "oom" for (batch, _), (state, _) in status.items() if batch > 1)
+    assert all(reason for (batch, _), (_, reason) in status.items() if batch > 1)
+    assert any("Not tried" in reason for _, reason in status.values())
+
+
+def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 1e3)
+    point = workload.windows(request_)[0]
+    window, steps = profile.attempt(run[0], request_, None, point, "decode", set(), [])
+    assert window["status"] == "oom" and "are free" in window["reason"] and steps == []
+
+
+def test_other_errors_are_not_swallowed(run, request_, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(engine, "runner", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        profile.attempt(run[0], request_, None, workload.windows(request_)[0], "decode", set(), [])
+
+
+def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):
+    real, calls = engine.runner, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "runner", interrupted)
+    _, tree = profile.run(request_, lambda line: None)
+    assert tree.attrs["status"] == "interrupted" and tree.attrs["reason"]
+    assert tree["windows"].sizes["window"] == 2 + 3

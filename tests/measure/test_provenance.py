@@ -1,0 +1,68 @@
+"""Where a run comes from, without names of people, machines or places."""
+
+import getpass
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from footprint import spec, workload
+from footprint.measure import provenance
+from footprint.trace.schema import ATTRS
+
+
+def test_it_fills_its_attributes_and_names_nobody():
+    attrs = provenance.run(workload.request("profile", model="llama-24m"), None)
+    assert set(attrs) < set(ATTRS)
+    assert attrs["energy_source"] == "none" and attrs["device_hash"] == ""
+    text = json.dumps(attrs)
+    for secret in (platform.node(), str(Path.home())):
+        assert secret not in text
+    assert getpass.getuser() not in text.split()
+
+
+def test_what_was_asked_is_the_same_wherever_it_ends_up(tmp_path):
+    one = workload.request("profile", model="llama-24m", out="a.nc")
+    two = workload.request("profile", model="llama-24m", out="b.nc")
+    other = workload.request("profile", model="llama-24m", seed=1)
+    assert provenance.asked(one) == provenance.asked(two) != provenance.asked(other)
+
+
+def test_a_local_folder_is_named_without_its_place(tmp_path):
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    asked = provenance.asked({"model": str(folder), "out": ""})
+    assert json.loads(asked)["model"] == "my-model" and str(tmp_path) not in asked
+
+
+NVML = {
+    "Tesla T4": "t4", "NVIDIA RTX 6000 Ada Generation": "rtx-6000-ada", "NVIDIA L4": "l4", "NVIDIA A10": "a10",
+    "NVIDIA A40": "a40", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 3090": "rtx-3090", "GeForce RTX 3090": "rtx-3090",
+    "NVIDIA GeForce RTX 4090": "rtx-4090", "NVIDIA RTX A6000": "rtx-a6000", "Tesla V100-SXM2-16GB": "v100-16gb",
+    "Tesla V100-SXM2-32GB": "v100-32gb", "NVIDIA A100-SXM4-40GB": "a100-40gb-sxm", "A100-SXM4-40GB": "a100-40gb-sxm",
+    "NVIDIA A100-SXM4-80GB": "a100-80gb-sxm", "NVIDIA A100 80GB PCIe": "a100-80gb-pcie",
+    "NVIDIA H100 80GB HBM3": "h100-80gb-sxm", "NVIDIA H100 PCIe": "h100-80gb-pcie", "NVIDIA H100 NVL": "h100-nvl",
+    "NVIDIA H200": "h200-sxm",
+}  # fmt: skip
+
+
+def test_cards_are_known_by_the_names_they_give_themselves():
+    assert {name: provenance.card_id(name) for name in NVML} == NVML
+    assert set(NVML.values()) == set(spec.gpus()), "every card of the table has a name of its own"
+
+
+@pytest.mark.parametrize(
+    "name", ["NVIDIA A100-PCIE-40GB", "NVIDIA A10G", "Tesla V100-PCIE-16GB", "NVIDIA H200 NVL", "NVIDIA RTX 6000", "FAKE GPU"]
+)
+def test_a_relative_of_a_card_is_not_that_card(name):
+    assert provenance.card_id(name) not in spec.gpus()
+
+
+def test_the_root_is_the_book(monkeypatch, tmp_path):
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "book").mkdir()
+    monkeypatch.chdir(tmp_path / "book")
+    assert provenance.root() == tmp_path
+    (tmp_path / "_toc.yml").unlink()
+    assert provenance.root() == tmp_path / "book"

@@ -1,0 +1,97 @@
+"""What a sweep will cost: by hand, and in order of size."""
+
+import math
+
+import pytest
+
+from footprint import spec, workload
+from footprint.carbon import equation as carbon
+from footprint.measure import locks as devices
+from footprint.predict import model as predict
+from footprint.sweep import cost as forecast
+from footprint.sweep import matrix as plan
+from footprint.sweep.runner import Run
+
+GRID = spec.grid("CA-QC")
+
+
+def run(kind="profile", **parameters):
+    return Run(kind, workload.request(kind, **parameters))
+
+
+def cost(named="t4", **parameters):
+    (found,) = forecast.of([run(device="cuda:0", dtype="fp16", **parameters)], GRID, named)
+    return found
+
+
+def test_one_point_by_hand():
+    found = cost(model="llama-1b", batches=[1], prompt_tokens=[128], output_tokens=[2], repeats=3, quick=True,
+                 window_s=0.01, warmup_s=0)  # fmt: skip
+    at = predict.windows("llama-1b", "t4", batch=1, prompt=128, output=2).squeeze()
+    ttft, step = float(at["ttft_s"]), float(at["tpot_s"])
+    windows = (3 + forecast.WARM) * 2 * (ttft + step) + 3 * ttft  # prefill, decode, both; decode needs its cache first
+    loading = forecast.START_S + spec.model("llama-1b").weight_bytes("fp16") / forecast.LOAD_BPS
+    assert found.seconds == pytest.approx(windows + loading + 2 * 0.01)
+    busy = (3 + forecast.WARM) * 2 * (float(at["prefill_energy_J"]) + float(at["decode_energy_J"])) + 3 * float(
+        at["prefill_energy_J"]
+    )
+    assert found.energy_J == pytest.approx(busy + (loading + 0.02) * spec.gpu("t4").idle_W, rel=1e-6)
+    assert found.operational_g == pytest.approx(carbon.operational(found.energy_J, GRID.g_per_kwh))
+    assert 0 < found.embodied_g < 1 and found.points == 1 and found.misfits == []
+
+
+def test_what_cannot_fit_is_what_the_model_says():
+    found = cost(model="llama-7b", batches=[1, 64], prompt_tokens=[512], output_tokens=[128])
+    assert found.points == 2 and len(found.misfits) == 1 and found.misfits[0].startswith("batch 64, prompt 512, output 128 (")
+    assert found.memory_GiB < 16
+
+
+def test_more_work_costs_more():
+    small, repeats, windows = cost(repeats=1), cost(repeats=5), cost(repeats=1, window_s=20)
+    assert small.seconds < repeats.seconds and small.seconds < windows.seconds and small.energy_J < windows.energy_J
+
+
+def test_the_energy_of_a_processor_is_unknown_and_not_zero():
+    (found,) = forecast.of([run(model="llama-24m", device="cpu")], GRID)
+    assert math.isnan(found.energy_J) and math.isnan(found.operational_g) and "no instrument" in found.note
+    assert 5 < found.seconds < 1000 and 0 < found.memory_GiB < 4
+
+
+def test_a_modelled_run_takes_a_moment():
+    (found,) = forecast.of([run("predict", model="llama-7b", gpu="t4")], GRID)
+    assert (
+        found.seconds == forecast.MODELLED_S and math.isnan(found.energy_J) and found.points == 14 and len(found.misfits) > 3
+    )
+
+
+def test_an_unknown_card_or_model_is_a_note(monkeypatch):
+    (nobody,) = forecast.of([run(device="cuda:0")], GRID)
+    assert math.isnan(nobody.seconds) and "--card" in nobody.note
+    monkeypatch.setattr(devices, "name", lambda device: "voodoo-2")
+    (strange,) = forecast.of([run(device="cuda:0")], GRID)
+    assert "voodoo-2" in strange.note and "--card" in strange.note
+    (hub,) = forecast.of([run(device="cpu", model="someone/something")], GRID)
+    assert math.isnan(hub.seconds) and "someone/something" in hub.note
+
+
+def test_the_dtype_is_the_one_that_will_run():
+    cpu = spec.GPU(
+        id="c",
+        name="c",
+        peak_fp16_tflops=1,
+        bandwidth_GBps=1,
+        memory_GiB=24,
+        memory_type="probed",
+        tdp_W=1,
+        die_mm2=1,
+        node="x",
+    )
+    assert forecast._dtype(run(model="llama-7b", device="cpu").request, cpu) == "bf16"
+    assert forecast._dtype(run(model="llama-1b", device="cpu").request, cpu) == "fp32"
+    assert forecast._dtype(run(model="llama-1b", device="cuda").request, cpu) == "fp16"
+
+
+def test_every_shipped_matrix_has_a_forecast():
+    for name in ("paper", "full", "modelled"):
+        costs = forecast.of(plan.matrix("notebooks/sweep.toml", name), GRID, "a100-80gb-sxm")
+        assert all(found.seconds > 0 for found in costs)

@@ -1,0 +1,178 @@
+"""Claims, placing, and pages that name no one."""
+
+import getpass
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import light_project as light
+from footprint import Refused, workload
+from footprint.measure import provenance
+from footprint.sweep import events as ledger
+from footprint.sweep import results
+from footprint.trace import file as trace
+
+PAGE = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def filled(scratch, page=PAGE, **attrs):
+    """A scratch folder as a run leaves it."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "run.ipynb").write_text(json.dumps(page))
+    trace.save(light.seed(**attrs), scratch / "run.nc")
+    return scratch
+
+
+def asked(**parameters):
+    return provenance.asked(workload.request("profile", **parameters))
+
+
+def test_a_run_is_one_process_s_at_a_time(tmp_path):
+    with results.claim(tmp_path, "a") as mine:
+        assert mine.is_dir()
+        with results.claim(tmp_path, "a") as other, results.claim(tmp_path, "b") as free:
+            assert other is None and free.is_dir()
+    assert not list(tmp_path.iterdir())
+    with results.claim(tmp_path, "a") as again:
+        assert again.is_dir()
+
+
+def test_page_and_trace_go_to_their_place_together(tmp_path):
+    page = {**PAGE, "metadata": {"out": f"{results.STEM}.nc"}}
+    scratch = filled(tmp_path / ".run-a", page, model="llama-24m")
+    tree, place = results.settle(scratch, tmp_path)
+    assert place == tmp_path / "box" / "llama-24m-eager-fp32.nc" and tree.attrs["model"] == "llama-24m"
+    assert json.loads(place.with_suffix(".ipynb").read_text())["metadata"]["out"] == "llama-24m-eager-fp32.nc"
+    assert set(os.listdir(scratch)) == {"commit"}
+
+
+def test_a_finished_run_of_another_request_is_not_overwritten(tmp_path):
+    places = [results.settle(filled(tmp_path / ".run-a", request=asked(seed=seed)), tmp_path)[1] for seed in (1, 2, 1)]
+    assert places[0] == places[2] != places[1] and places[1].name.startswith("m-eager-fp32-")
+    assert len(light.pairs(tmp_path)) == 2
+
+
+def test_the_same_run_on_two_equal_boards_is_kept_twice(tmp_path):
+    for board in ("abc", "def", "abc", "ghi"):
+        results.settle(filled(tmp_path / ".run-a", device_hash=board), tmp_path)
+    assert len(light.pairs(tmp_path)) == 3
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_overwritten(tmp_path):
+    scratch = filled(tmp_path / ".run-a", request=asked(seed=1))
+    (scratch / "claim").touch()
+    (scratch / "commit").write_text("box/m-eager-fp32.nc")
+    results.settle(filled(tmp_path / ".run-b", request=asked(seed=2)), tmp_path)
+    results.recover(tmp_path)
+    assert len(light.pairs(tmp_path)) == 2 and not list(tmp_path.glob(".run-*"))
+
+
+def test_an_unfinished_run_gives_way(tmp_path):
+    first = results.settle(filled(tmp_path / ".run-a", request=asked(seed=1), status="interrupted"), tmp_path)[1]
+    assert results.settle(filled(tmp_path / ".run-a", request=asked(seed=2)), tmp_path)[1] == first
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_what_had_finished_when_the_power_went_is_placed_by_who_comes_next(tmp_path, monkeypatch, moment):
+    scratch = filled(tmp_path / ".run-a")
+    (scratch / "claim").touch()
+    count = {"before": 0, "between": 1, "after": 2}[moment]
+    real = os.replace
+
+    def dies(source, target):
+        nonlocal count
+        if Path(source).name in ("run.ipynb", "run.nc"):
+            if not count:
+                raise KeyboardInterrupt
+            count -= 1
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dies)
+        if moment == "after":
+            results.settle(scratch, tmp_path)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                results.settle(scratch, tmp_path)
+    assert len(trace.names(tmp_path)) == (moment == "after")
+    with results.claim(tmp_path, "a"):
+        assert list(light.pairs(tmp_path)) == ["box/m-eager-fp32.nc"]
+    assert not scratch.exists()
+
+
+def test_a_half_finished_run_is_swept_away_and_its_processes_end(tmp_path):
+    scratch = tmp_path / ".run-a"
+    scratch.mkdir()
+    (scratch / "run.nc").write_bytes(b"half")
+    (scratch / "claim").touch()
+    environ = {**os.environ, results.MARK: str(scratch.resolve())}
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environ, start_new_session=True)
+    with results.claim(tmp_path, "a") as mine:
+        assert mine and child.wait(10) == -9
+    assert trace.names(tmp_path) == [] and not scratch.exists()
+
+
+def test_what_is_no_trace_is_not_placed(tmp_path):
+    scratch = filled(tmp_path / ".run-a")
+    (scratch / "run.nc").write_bytes(b"nonsense")
+    with pytest.raises(Refused, match="not a trace"):
+        results.settle(scratch, tmp_path)
+    assert trace.names(tmp_path) == []
+
+
+def test_the_finished_ones_are_known_by_request_and_device(tmp_path):
+    for index, status in enumerate(("ok", "oom", "interrupted", "gpu_lost")):
+        tree = light.seed(request=asked(seed=index), status=status, device_hash="abc" if index else "")
+        trace.save(tree, tmp_path / f"{index}.nc")
+    (tmp_path / "bad.nc").write_bytes(b"bad")
+    ledger.note(tmp_path, "end", key="k", status="oom", device="abc")
+    ledger.note(tmp_path, "end", key="l", status="failed", device="abc")
+    done = results.finished(tmp_path)
+    assert done[results.key("profile", asked(seed=0))] == [(provenance.processor(), "ok", tmp_path / "0.nc")]
+    assert done[results.key("profile", asked(seed=1))][0][:2] == ("abc", "oom")
+    assert done["k"] == [("abc", "oom", None)] and len(done) == 3
+
+
+def test_a_head_is_read_once(tmp_path, monkeypatch):
+    trace.save(light.seed(), tmp_path / "a.nc")
+    seen = {}
+    first = results.finished(tmp_path, seen)
+    monkeypatch.setattr(results.raw, "head", lambda path: pytest.fail("read again"))
+    assert results.finished(tmp_path, seen) == first
+
+
+def test_a_page_names_no_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(platform, "node", lambda: "gpu-box-17")
+    monkeypatch.setattr(getpass, "getuser", lambda: "adalovelace")
+    model = tmp_path / "private" / "model"
+    model.mkdir(parents=True)
+    told = [
+        f"{provenance.root()}/lib/x.py", f"{sys.prefix}/lib/python", f"{Path.home()}/data", "gpu-box-17", "adalovelace",
+        "GPU-01234567-89ab-cdef-0123-456789abcdef", str(model), f"{tmp_path}/.run-9/run.nc",
+    ]  # fmt: skip
+    page = {**PAGE, "cells": [{"cell_type": "code", "outputs": [], "metadata": {}, "source": told}]}
+    text = results.scrub(json.dumps(page), "profile", b"the notebook", str(model))
+    for secret in (
+        "gpu-box-17",
+        "adalovelace",
+        "01234567-89ab",
+        str(tmp_path),
+        str(provenance.root()),
+        str(Path.home()) + "/",
+    ):
+        assert secret not in text
+    record = json.loads(text)["metadata"]
+    assert record["papermill"] == {"input_path": "notebooks/profile.ipynb", "output_path": f"{results.STEM}.ipynb"}
+    assert len(record["footprint"]["notebook_sha256"]) == 64
+    assert any(item.startswith("xarray==") for item in record["footprint"]["environment"])
+
+
+def test_a_common_name_is_no_secret(monkeypatch):
+    monkeypatch.setattr(getpass, "getuser", lambda: "root")
+    page = {**PAGE, "cells": [{"cell_type": "code", "outputs": [], "metadata": {}, "source": ["provenance.root()"]}]}
+    assert "provenance.root()" in results.scrub(json.dumps(page), "predict", b"")
