@@ -17,7 +17,13 @@ def rows() -> list[dict]:
     found = []
     for method in METHODS:
         row = alone.run("benchmarks.carbon", method)
-        found.append({"what": f"{method} draws", **row, "ok": row["seconds"] < MOST_S and row["peak_GiB"] < MOST_GIB})
+        found.append(
+            {
+                "what": f"{method} draws",
+                **row,
+                "ok": row["seconds"] < MOST_S and row["peak_GiB"] < MOST_GIB,
+            }
+        )
     return found
 
 
@@ -27,7 +33,12 @@ def measure(method: str) -> dict:
     began = time.perf_counter()
     kg = draws.embodied_draws(cards, DRAWS, seed=0, method=method)
     seconds = time.perf_counter() - began
-    return {"cards": len(cards), "draws": kg.sizes["draw"], "seconds": seconds, "peak_GiB": alone.peak_GiB()}
+    return {
+        "cards": len(cards),
+        "draws": kg.sizes["draw"],
+        "seconds": seconds,
+        "peak_GiB": alone.peak_GiB(),
+    }
 
 
 if __name__ == "__main__":

@@ -46,5 +46,14 @@ def rows() -> list[dict]:
                 took.append(time.perf_counter() - began)
         size = {key: plan.attrs[key] for key in ("columns", "rows", "nonzeros")}
         median = float(np.median(took))
-        found.append({"what": name, **size, "value": median, "unit": "s", "limit": LIMIT_S, "ok": max(took) < LIMIT_S})
+        found.append(
+            {
+                "what": name,
+                **size,
+                "value": median,
+                "unit": "s",
+                "limit": LIMIT_S,
+                "ok": max(took) < LIMIT_S,
+            }
+        )
     return found

@@ -23,7 +23,10 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import fake_nvml as fake
 
 ROUNDS, WORK_S, SHARE_S = 21, 1.5, 10.0
-CALLS = {"0.17 ms calls": (0.00017, 0.01), "2.4 ms calls": (0.0024, 0.05)}  # seconds, largest share of a core
+CALLS = {
+    "0.17 ms calls": (0.00017, 0.01),
+    "2.4 ms calls": (0.0024, 0.05),
+}  # seconds, largest share of a core
 
 
 def rows() -> list[dict]:
@@ -35,7 +38,9 @@ def rows() -> list[dict]:
             script(fake.square(60, 300, 0.5), latency=seconds, spin=1)
             return sampler.sampling("cuda:0")
 
-        beside = {"A/A": nullcontext} | {name: partial(sampling, seconds) for name, (seconds, _) in CALLS.items()}
+        beside = {"A/A": nullcontext} | {
+            name: partial(sampling, seconds) for name, (seconds, _) in CALLS.items()
+        }
         measured = ratios(decode(), beside)
         base = measured.pop("A/A")
         low, high = np.quantile(base, (0.25, 0.75))
@@ -43,10 +48,16 @@ def rows() -> list[dict]:
         for name, values in measured.items():
             used, rate = share(beside[name])
             limit, inside = CALLS[name][1], low <= np.median(values) <= high
-            found.append(row(f"sampler, {name}", values) | {
-                "core_share_pct": 100 * used, "limit_pct": 100 * limit, "rate_hz": rate, "inside_AA_quartiles": inside,
-                "ok": used <= limit,
-            })  # fmt: skip
+            found.append(
+                row(f"sampler, {name}", values)
+                | {
+                    "core_share_pct": 100 * used,
+                    "limit_pct": 100 * limit,
+                    "rate_hz": rate,
+                    "inside_AA_quartiles": inside,
+                    "ok": used <= limit,
+                }
+            )
     return [{"ok": True} | line for line in found]
 
 

@@ -29,31 +29,58 @@ def rows() -> list[dict]:
     small, large = found["bytes_each"]
     size = found["configurations"]
     return [
-        {"what": "predict.windows", "configurations": size, "per_s": found["model_per_s"],
-         "roofline_per_s": found["roofline_per_s"], "ratio": found["roofline_per_s"] / found["model_per_s"],
-         "peak_GiB": found["peak_GiB"], "ok": size >= LEAST and found["model_per_s"] >= LEAST},
-        {"what": "bytes a configuration", "configurations": size, "at_a_quarter": small, "at_all": large,
-         "ratio": large / small, "ok": large <= 1.1 * small},
-    ]  # fmt: skip
+        {
+            "what": "predict.windows",
+            "configurations": size,
+            "per_s": found["model_per_s"],
+            "roofline_per_s": found["roofline_per_s"],
+            "ratio": found["roofline_per_s"] / found["model_per_s"],
+            "peak_GiB": found["peak_GiB"],
+            "ok": size >= LEAST and found["model_per_s"] >= LEAST,
+        },
+        {
+            "what": "bytes a configuration",
+            "configurations": size,
+            "at_a_quarter": small,
+            "at_all": large,
+            "ratio": large / small,
+            "ok": large <= 1.1 * small,
+        },
+    ]
 
 
 def grid(part: float = 1.0) -> tuple[list[str], list[str], dict]:
     """Models, cards and lengths; a part of the models."""
     models = spec.models()[:4]
-    return models[: round(part * len(models))], spec.gpus()[:CARDS], {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS}
+    return (
+        models[: round(part * len(models))],
+        spec.gpus()[:CARDS],
+        {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS},
+    )
 
 
-def roofline(models: list[str], gpus: list[str], batch, prompt, output) -> tuple[np.ndarray, np.ndarray]:
+def roofline(
+    models: list[str], gpus: list[str], batch, prompt, output
+) -> tuple[np.ndarray, np.ndarray]:
     """TTFT and TPOT of a plain roofline of published peaks, (model, gpu, batch, prompt, output)."""
     shape = [spec.model(name) for name in models]
     per_model = [
-        (m.weight_bytes("fp16"), 2 * m.layers * m.layer_parameters, 2 * m.hidden * m.vocab, m.kv_bytes_per_token("fp16"),
-         4 * m.layers * m.heads * m.head_dim)
+        (
+            m.weight_bytes("fp16"),
+            2 * m.layers * m.layer_parameters,
+            2 * m.hidden * m.vocab,
+            m.kv_bytes_per_token("fp16"),
+            4 * m.layers * m.heads * m.head_dim,
+        )
         for m in shape
-    ]  # fmt: skip
-    weights, each, head, cache, pair = np.array(per_model, dtype=float).T[:, :, None, None, None, None]
+    ]
+    weights, each, head, cache, pair = np.array(per_model, dtype=float).T[
+        :, :, None, None, None, None
+    ]
     card = [spec.gpu(name) for name in gpus]
-    peak, bandwidth = np.array([(g.peak_fp16_tflops * 1e12, g.bandwidth_GBps * 1e9) for g in card]).T[..., None, None, None]
+    peak, bandwidth = np.array(
+        [(g.peak_fp16_tflops * 1e12, g.bandwidth_GBps * 1e9) for g in card]
+    ).T[..., None, None, None]
     b, p, o = batch[:, None, None], prompt[:, None], output
     past = p + o / 2
     prefill = b * (p * each + pair * p * (p + 1) / 2 + head)
@@ -90,8 +117,13 @@ def measure() -> dict:
     count, model_per_s = rate(predict.windows, models, gpus, **sizes)
     _, roofline_per_s = rate(roofline, models, gpus, **sizes)
     peak = alone.peak_GiB()  # before tracing, which takes memory of its own
-    return {"configurations": count, "model_per_s": model_per_s, "roofline_per_s": roofline_per_s, "peak_GiB": peak,
-            "bytes_each": [bytes_each(part) for part in PARTS]}  # fmt: skip
+    return {
+        "configurations": count,
+        "model_per_s": model_per_s,
+        "roofline_per_s": roofline_per_s,
+        "peak_GiB": peak,
+        "bytes_each": [bytes_each(part) for part in PARTS],
+    }
 
 
 if __name__ == "__main__":

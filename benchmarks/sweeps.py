@@ -29,8 +29,16 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import light_project as light
 
 ROOT = Path(__file__).parents[1]
-LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False,
-         "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"}  # fmt: skip
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+}
 MODELS = {
     "m50": {
         "hidden_size": 512,
@@ -48,7 +56,13 @@ MODELS = {
     },
 }
 ITERATIONS, OUTPUT, PAIRS, TRACES, SAMPLES = 10, 32, 7, 10_000, 10**8
-POINT = {"dtype": "fp32", "output_tokens": [OUTPUT], "repeats": ITERATIONS, "window_s": 0.01, "warmup_s": 0.0}
+POINT = {
+    "dtype": "fp32",
+    "output_tokens": [OUTPUT],
+    "repeats": ITERATIONS,
+    "window_s": 0.01,
+    "warmup_s": 0.0,
+}
 BARE = """
 import json, sys, time
 import torch
@@ -85,7 +99,9 @@ def project() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "_toc.yml").touch()
-        shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("runs", "local"))
+        shutil.copytree(
+            ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("runs", "local")
+        )
         for model, shape in MODELS.items():
             (folder / model).mkdir()
             (folder / model / "config.json").write_text(json.dumps(LLAMA | shape))
@@ -104,10 +120,16 @@ def row(what: str, value: float, unit: str, limit: float, ok: bool) -> dict:
 def efficiency() -> list[dict]:
     """Share of the wall time of a whole sweep, papermill and kernels included, that lies inside measured windows."""
     with project() as folder:
-        requests = [workload.request("profile", model=f"./{model}", batches=[1, 2, 4], prompt_tokens=[64, 256], **POINT)
-                    for model in MODELS]  # fmt: skip
+        requests = [
+            workload.request(
+                "profile", model=f"./{model}", batches=[1, 2, 4], prompt_tokens=[64, 256], **POINT
+            )
+            for model in MODELS
+        ]
         began = time.perf_counter()
-        outcomes = sweep.run([launch.Run("profile", request) for request in requests], folder / "out")
+        outcomes = sweep.run(
+            [launch.Run("profile", request) for request in requests], folder / "out"
+        )
         wall = time.perf_counter() - began
         assert all(outcome["status"] == "ok" for outcome in outcomes), outcomes
         trees = [trace.load(outcome["file"]) for outcome in outcomes]
@@ -118,13 +140,22 @@ def efficiency() -> list[dict]:
         inside += float((windows["stop_s"] - windows["start_s"]).where(busy, 0).sum())
         decode = windows.isel(window=steps["window"].values)
         decode = decode.where(decode["phase"] == "decode", drop=True)
-        points = decode[["batch", "prompt_tokens"]].to_dataframe().groupby(["batch", "prompt_tokens"]).size()
+        points = (
+            decode[["batch", "prompt_tokens"]]
+            .to_dataframe()
+            .groupby(["batch", "prompt_tokens"])
+            .size()
+        )
         counts |= set(points) if len(points) == 6 else {0}
     return [
         row("wall time of the sweep of 12 points", wall, "s", np.nan, True),
         row("inside measured windows", inside / wall, "share", 0.75, inside / wall >= 0.75),
         row(
-            "decode step times of a point", max(counts), "1", (OUTPUT - 1) * ITERATIONS, counts == {(OUTPUT - 1) * ITERATIONS}
+            "decode step times of a point",
+            max(counts),
+            "1",
+            (OUTPUT - 1) * ITERATIONS,
+            counts == {(OUTPUT - 1) * ITERATIONS},
         ),
     ]
 
@@ -134,21 +165,29 @@ def pairs() -> list[dict]:
     ratios = []
     with project() as folder:
         for index in range(PAIRS):
-            request = workload.request("profile", model="./m135", batches=[1], prompt_tokens=[64], seed=index, **POINT)
+            request = workload.request(
+                "profile", model="./m135", batches=[1], prompt_tokens=[64], seed=index, **POINT
+            )
             found = {}
             for which in ("bare", "ours") if index % 2 else ("ours", "bare"):
                 if which == "ours":
                     (outcome,) = sweep.run([launch.Run("profile", request)], folder / "out")
                     windows = trace.load(outcome["file"])["windows"].to_dataset()
                     windows = windows.where(windows["phase"] == "decode", drop=True)
-                    found["ours"] = float(((windows["stop_s"] - windows["start_s"]) / windows["iterations"]).median())
+                    found["ours"] = float(
+                        ((windows["stop_s"] - windows["start_s"]) / windows["iterations"]).median()
+                    )
                 else:
                     command = [sys.executable, "-c", BARE, str(folder / "m135" / "config.json")]
-                    found["bare"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                    found["bare"] = float(
+                        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    )
             ratios.append(found["ours"] / found["bare"])
     median, low, high = np.median(ratios), min(ratios), max(ratios)
     return [
-        row("decode over a bare loop, median of 7 pairs", median, "1", 1.05, abs(median - 1) <= 0.05),
+        row(
+            "decode over a bare loop, median of 7 pairs", median, "1", 1.05, abs(median - 1) <= 0.05
+        ),
         row("least of the pairs", low, "1", np.nan, True),
         row("most of the pairs", high, "1", np.nan, True),
     ]
@@ -162,7 +201,10 @@ def many(folder: Path, count: int) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(first)
         with h5py.File(path, "r+") as file:
-            file.attrs["run_id"], file.attrs["request"] = f"{index:012x}", json.dumps({"seed": index})
+            file.attrs["run_id"], file.attrs["request"] = (
+                f"{index:012x}",
+                json.dumps({"seed": index}),
+            )
             file["windows/stop_s"][:] += index % 7
 
 
@@ -170,11 +212,21 @@ def gather() -> list[dict]:
     """10,000 traces read and checked for the first time, and again from the stack, each in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         many(Path(name), TRACES)
-        time.sleep(stack.RACY_NS / 1e9 + 1)  # so that the file system's times tell what changes from now on
+        time.sleep(
+            stack.RACY_NS / 1e9 + 1
+        )  # so that the file system's times tell what changes from now on
         command = [sys.executable, "-c", READ, name]
-        cold, peak = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        cold, peak = map(
+            float,
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(),
+        )
         again = [
-            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]) for _ in range(5)
+            float(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[
+                    0
+                ]
+            )
+            for _ in range(5)
         ]
     warm = float(np.median(again))
     return [
@@ -209,7 +261,10 @@ def integral() -> list[dict]:
     """10^7, 10^8 and 10^9 samples (a file of 10^8, 1.2 GB, read ten times) from HDF5, none of them held in memory."""
     found, rss = [], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with tempfile.TemporaryDirectory() as name, h5py.File(Path(name) / "long.h5", "w") as file:
-        time_s, power_W = (file.create_dataset(key, (SAMPLES,), kind) for key, kind in (("time_s", "f8"), ("power_W", "f4")))
+        time_s, power_W = (
+            file.create_dataset(key, (SAMPLES,), kind)
+            for key, kind in (("time_s", "f8"), ("power_W", "f4"))
+        )
         for begin in range(0, SAMPLES, 10**6):
             time_s[begin : begin + 10**6] = np.arange(begin, begin + 10**6) * 0.05
             power_W[begin : begin + 10**6] = np.float32(100)
@@ -222,9 +277,18 @@ def integral() -> list[dict]:
             assert abs(joules / (100 * (count - 1) * 0.05) - 1) < 1e-9
             found.append((count, took, count * 12 / took / 1e9, rss() - before))
     slope = np.log(found[2][1] / found[1][1]) / np.log(10)
-    return [row(f"integral over {count:.0e} samples", rate, "GB/s", 1, rate >= 1) for count, _, rate, _ in found] + [
+    return [
+        row(f"integral over {count:.0e} samples", rate, "GB/s", 1, rate >= 1)
+        for count, _, rate, _ in found
+    ] + [
         row("growth of the time with the samples", slope, "power", 1.1, slope <= 1.1),
-        row("growth of the memory", max(grown for *_, grown in found[1:]), "GiB", 0.05, max(g for *_, g in found[1:]) < 0.05),
+        row(
+            "growth of the memory",
+            max(grown for *_, grown in found[1:]),
+            "GiB",
+            0.05,
+            max(g for *_, g in found[1:]) < 0.05,
+        ),
     ]
 
 

@@ -10,7 +10,18 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import jupyter_client
-from docutils.nodes import Node, SkipNode, Text, caption, citation, definition_list_item, literal, paragraph, reference, title
+from docutils.nodes import (
+    Node,
+    SkipNode,
+    Text,
+    caption,
+    citation,
+    definition_list_item,
+    literal,
+    paragraph,
+    reference,
+    title,
+)
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import download_reference
@@ -21,7 +32,11 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from traitlets import default
 
-SAME = {r"\\(begin|end){(align\*?|split)}": r"\\\1{aligned}", r"\\bar\b": r"\\overline", r"\\dots\b": r"\\ldots"}
+SAME = {
+    r"\\(begin|end){(align\*?|split)}": r"\\\1{aligned}",
+    r"\\bar\b": r"\\overline",
+    r"\\dots\b": r"\\ldots",
+}
 
 UNIT = re.compile(r"(?<=\d) (?=(%|[kMG]?[WJ]\b|k?Wh\b|m?s\b|k?g\b|GB\b|GiB\b|mm²))")
 
@@ -47,7 +62,11 @@ def inline(writer, node) -> None:
 def display(writer, node) -> None:
     """An equation on a line of its own, with its number where it has one."""
     identity = f' id="{node["ids"][0]}"' if node["ids"] else ""
-    number = f'<span class="eqno">({get_node_equation_number(writer, node)})</span>' if node.get("number") else ""
+    number = (
+        f'<span class="eqno">({get_node_equation_number(writer, node)})</span>'
+        if node.get("number")
+        else ""
+    )
     writer.body.append(f'<div class="equation"{identity}>{convert(node, block=True)}{number}</div>')
     raise SkipNode
 
@@ -73,7 +92,10 @@ def glossary(env) -> dict[re.Pattern, tuple[str, str]]:
     for item in env.get_doctree(GLOSSARY).findall(definition_list_item):
         word, meaning = item[0].astext(), " ".join(item[-1].astext().split())
         exact = 0 if word.isupper() else re.IGNORECASE
-        found[re.compile(rf"(?<![\w-]){re.escape(word)}(s|es)?(?![\w-])", exact)] = (item[0]["ids"][0], meaning)
+        found[re.compile(rf"(?<![\w-]){re.escape(word)}(s|es)?(?![\w-])", exact)] = (
+            item[0]["ids"][0],
+            meaning,
+        )
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0].pattern)))
 
 
@@ -106,8 +128,14 @@ class Words(SphinxPostTransform):
             if match := pattern.search(text):
                 del left[pattern]
                 where = f"{self.app.builder.get_relative_uri(self.env.docname, GLOSSARY)}#{place}"
-                link = reference("", match[0], refuri=where, internal=True, reftitle=meaning, classes=["word"])
-                return [*self.linked(text[: match.start()], left), link, *self.linked(text[match.end() :], left)]
+                link = reference(
+                    "", match[0], refuri=where, internal=True, reftitle=meaning, classes=["word"]
+                )
+                return [
+                    *self.linked(text[: match.start()], left),
+                    link,
+                    *self.linked(text[match.end() :], left),
+                ]
         return [Text(text)] if text else []
 
 
@@ -123,7 +151,9 @@ class RunPage(SphinxTransform):
         heading = next(self.document.findall(title))
         heading.clear()
         heading += Text(f"{run} on {device}")
-        trace = download_reference("", "", literal("", f"{run}.nc"), reftarget=f"{run}.nc", refdoc=self.env.docname)
+        trace = download_reference(
+            "", "", literal("", f"{run}.nc"), reftarget=f"{run}.nc", refdoc=self.env.docname
+        )
         heading.parent.insert(2, paragraph("", "The trace of this run: ", trace))
 
 
@@ -147,12 +177,16 @@ def side_by_side(app: Sphinx, config) -> None:
         app.extensions[name].parallel_read_safe = True
     if os.name == "posix":
         jupyter_client.AsyncKernelManager = ByFile  # what nbclient starts kernels with
-    app.parallel = 2 * (os.cpu_count() or 1)  # chapters differ in length, and each waits for its kernel to start
+    app.parallel = 2 * (
+        os.cpu_count() or 1
+    )  # chapters differ in length, and each waits for its kernel to start
 
 
 def deal(app: Sphinx, env, docnames: list[str]) -> None:
     """Sphinx cuts the list of pages into stretches; deal the pages out, so that no stretch has all the long chapters."""
-    docnames[:] = [name for start in range(app.parallel) for name in sorted(docnames)[start :: app.parallel]]
+    docnames[:] = [
+        name for start in range(app.parallel) for name in sorted(docnames)[start :: app.parallel]
+    ]
 
 
 def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -162,7 +196,11 @@ def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree
     if 'class="vl-chart"' in body:
         app.add_js_file("vega/bundle.js", priority=400, loading_method="defer")
     for role in (' role="list"', ' role="doc-biblioentry"'):
-        body = re.sub(f'(<div(?: class="citation" id="[^"]*")?){role}(?= class="citation-list"|>)', r"\1", body)
+        body = re.sub(
+            f'(<div(?: class="citation" id="[^"]*")?){role}(?= class="citation-list"|>)',
+            r"\1",
+            body,
+        )
     context["body"] = body
 
 

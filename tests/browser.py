@@ -6,9 +6,19 @@ from pathlib import Path
 HTML = Path(__file__).parents[1] / "_build" / "html"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-quic")  # fmt: skip
-LAUNCH = {"executable_path": next(filter(None, map(shutil.which, NAMES)), None), "args": list(QUIET)}
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+)
+LAUNCH = {
+    "executable_path": next(filter(None, map(shutil.which, NAMES)), None),
+    "args": list(QUIET),
+}
 
 
 def pages() -> list[Path]:

@@ -21,7 +21,9 @@ Points = Sequence[tuple[float, float]]
 def build(folder: Path) -> Path:
     """The fake `libnvidia-ml.so.1` in `folder`. Raises RuntimeError, in one sentence, without gcc."""
     if not shutil.which("gcc"):
-        raise RuntimeError("gcc is missing: the tests compile a fake NVML with it (Debian: apt-get install gcc).")
+        raise RuntimeError(
+            "gcc is missing: the tests compile a fake NVML with it (Debian: apt-get install gcc)."
+        )
     library = folder / "libnvidia-ml.so.1"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
     subprocess.run(["gcc", *flags, "-o", str(library), str(SOURCE), "-lm"], check=True)
@@ -35,7 +37,10 @@ def write(path: Path, points: Points, **keys) -> Path:
     """
     faults = keys.pop("faults", [])
     lines = [f"point {t!r} {watts!r}" for t, watts in np.asarray(points, float).tolist()]
-    lines += [f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in keys.items()]
+    lines += [
+        f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in keys.items()
+    ]
     lines += [f"fault {' '.join(map(str, fault))}" for fault in faults]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -25,21 +25,51 @@ light.write(request)
 
 def seed(points: int = 2, samples: int = 40, **attrs):
     """A small measured trace with plausible numbers."""
-    from footprint.trace import file as trace  # not at the top: the notebooks import this module too, and shall start fast
+    from footprint.trace import (
+        file as trace,
+    )  # not at the top: the notebooks import this module too, and shall start fast
 
     blank = {str: "", int: 1, float: 1.0}
-    kept = {name: blank[cast] for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
-    kept |= {"status": "ok", "device": "box", "device_name": provenance.processor(), "model": "m", "dtype": "fp32",
-             "engine": "eager", "weights": "random", "energy_source": "none", "request": "{}", "run_id": "0"}  # fmt: skip
+    kept = {
+        name: blank[cast]
+        for name, (cast, _) in ATTRS.items()
+        if name not in ("schema_version", "kind")
+    }
+    kept |= {
+        "status": "ok",
+        "device": "box",
+        "device_name": provenance.processor(),
+        "model": "m",
+        "dtype": "fp32",
+        "engine": "eager",
+        "weights": "random",
+        "energy_source": "none",
+        "request": "{}",
+        "run_id": "0",
+    }
     kept |= attrs
     windows = [
-        {"phase": phase, "batch": 1 + point, "prompt_tokens": 64, "output_tokens": 32, "iterations": 2, "tokens": 64,
-         "lengths": "grid", "status": "ok", "start_s": point + 0.1, "stop_s": point + 0.9}
-        for point in range(points) for phase in ("prefill", "decode")
-    ]  # fmt: skip
+        {
+            "phase": phase,
+            "batch": 1 + point,
+            "prompt_tokens": 64,
+            "output_tokens": 32,
+            "iterations": 2,
+            "tokens": 64,
+            "lengths": "grid",
+            "status": "ok",
+            "start_s": point + 0.1,
+            "stop_s": point + 0.9,
+        }
+        for point in range(points)
+        for phase in ("prefill", "decode")
+    ]
     random = np.random.default_rng(0)
     power = {"time_s": np.arange(samples) * 0.05, "power_W": random.normal(100, 5, samples)}
-    steps = {"window": np.arange(samples) % len(windows), "step_s": random.normal(0.02, 0.001, samples)}
+    steps = {
+        "window": np.arange(samples) % len(windows),
+        "step_s": random.normal(0.02, 0.001, samples),
+    }
     return trace.new("measured", kept, windows, power, steps)
 
 
@@ -86,7 +116,10 @@ def write(request: dict) -> None:
     out = Path(request["out"])
     out.with_suffix(".part").write_bytes(Path("seed.h5").read_bytes())
     asked, seen = provenance.asked(request), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    assert "," not in seen and request["device"] in ("cpu", "cuda:0")  # a run sees one card, and that is its first
+    assert "," not in seen and request["device"] in (
+        "cpu",
+        "cuda:0",
+    )  # a run sees one card, and that is its first
     told = {"request": asked, "model": workload.slug(request["model"]), "dtype": request["dtype"]}
     told |= {"run_id": hashlib.sha256(f"{asked}{time.time_ns()}".encode()).hexdigest()[:12]}
     told |= {"device_hash": hashlib.sha256(seen.encode()).hexdigest()[:12] if seen else ""}
@@ -107,7 +140,10 @@ def pairs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
     from footprint.trace import file as trace
 
     names = trace.names(folder)
-    return {name: ((folder / name).read_bytes(), (folder / name).with_suffix(".ipynb").read_bytes()) for name in names}
+    return {
+        name: ((folder / name).read_bytes(), (folder / name).with_suffix(".ipynb").read_bytes())
+        for name in names
+    }
 
 
 def events(folder: Path, kind: str) -> list[dict]:

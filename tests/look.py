@@ -21,4 +21,6 @@ if __name__ == "__main__":
                     if not wanted or path.stem in wanted:
                         page.goto(path.as_uri())
                         settle(page)
-                        page.screenshot(path=folder / f"{path.stem}-{mode}-{name}.png", full_page=True)
+                        page.screenshot(
+                            path=folder / f"{path.stem}-{mode}-{name}.png", full_page=True
+                        )

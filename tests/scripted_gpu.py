@@ -23,7 +23,9 @@ def measured(folder: Path, library: Path, done: list, **length) -> xr.Dataset:
     with pytest.MonkeyPatch.context() as patch:
         write = fake.install(patch, library, folder / "script")
         write(fake.square(60, 300, 2 * pulse), epoch=time.monotonic(), noise=0.5)
-        load = sensor.Load(lambda: done.append("context"), lambda: done.append("weights"), time.sleep)
+        load = sensor.Load(
+            lambda: done.append("context"), lambda: done.append("weights"), time.sleep
+        )
         return sensor.measure("cuda:0", load, **length)
 
 

@@ -26,7 +26,11 @@ from footprint.trace.schema import ATTRS
 TERMS = ("quantisation", "sampling", "gain")  # of one window: no other repeats its point
 TABLE = Path(__file__).parents[1] / "lib/footprint/data/sensor_coverage.csv"
 WINDOWS, WINDOW_S, SEED = 200, 5.0, 2024
-SLOT_S, REST_S, IDLE_W = 10.037, 2.4, 60.0  # each window has a slot: rest, then the load; no sensor keeps step with slots
+SLOT_S, REST_S, IDLE_W = (
+    10.037,
+    2.4,
+    60.0,
+)  # each window has a slot: rest, then the load; no sensor keeps step with slots
 SENSOR = {
     "counter_tick_s": 0.1,
     "power_update_s": 0.1,
@@ -62,39 +66,83 @@ LOADS = {
     "ramp": Load("150 W to 350 W and back, 15 s each way", fake.ramp(150, 350, 15), 0.1),
     "random steps": Load("150 W to 350 W, a new level each 40 ms", _random(1, 150, 350), 0.04),
     "long tick": Load(
-        "300 W and 250 W, 0.3 s; counter ticks of 250 ms", fake.square(250, 300, 0.3), 0.3,
-        {"tick": 0.25}, {"counter_tick_s": 0.25}),
+        "300 W and 250 W, 0.3 s; counter ticks of 250 ms",
+        fake.square(250, 300, 0.3),
+        0.3,
+        {"tick": 0.25},
+        {"counter_tick_s": 0.25},
+    ),
     "fine tick": Load(
-        "slow square; counter ticks of 20 ms", SQUARE, 0.5, {"tick": 0.02}, {"counter_tick_s": 0.02}),
-    "late counter": Load("steady after rest, the counter 100 ms late", fake.constant(300), 0.05, {"lag": 0.1}),
+        "slow square; counter ticks of 20 ms", SQUARE, 0.5, {"tick": 0.02}, {"counter_tick_s": 0.02}
+    ),
+    "late counter": Load(
+        "steady after rest, the counter 100 ms late", fake.constant(300), 0.05, {"lag": 0.1}
+    ),
     "slow call": Load("slow square; each call takes 2.4 ms", SQUARE, 0.5, {"latency": 2.4e-3}),
     "part-time": Load(
-        "320 W and 280 W, 0.13 s; sees 25 of 100 ms, the counter too", fake.square(280, 320, 0.13), 0.13,
-        {"span": 0.025, "blind": 1, "phase": 0.03}, PART),
+        "320 W and 280 W, 0.13 s; sees 25 of 100 ms, the counter too",
+        fake.square(280, 320, 0.13),
+        0.13,
+        {"span": 0.025, "blind": 1, "phase": 0.03},
+        PART,
+    ),
     "part-time, no counter": Load(
-        "320 W and 280 W, 0.37 s; sees 25 of 100 ms", fake.square(280, 320, 0.37), 0.37,
-        {"span": 0.025, "phase": 0.03, "faults": NO_COUNTER}, PART),
+        "320 W and 280 W, 0.37 s; sees 25 of 100 ms",
+        fake.square(280, 320, 0.37),
+        0.37,
+        {"span": 0.025, "phase": 0.03, "faults": NO_COUNTER},
+        PART,
+    ),
     "part-time, in step": Load(
-        "320 W and 280 W, 0.2 s; sees 25 of 100 ms in step with it", fake.square(280, 320, 0.2), 0.2,
-        {"span": 0.025, "faults": NO_COUNTER}, PART),
-    "averaging": Load("slow square; 1 s averages beside the counter", SQUARE, 0.5, {"span": 1.0}, {"power_average_s": 1.0}),
+        "320 W and 280 W, 0.2 s; sees 25 of 100 ms in step with it",
+        fake.square(280, 320, 0.2),
+        0.2,
+        {"span": 0.025, "faults": NO_COUNTER},
+        PART,
+    ),
+    "averaging": Load(
+        "slow square; 1 s averages beside the counter",
+        SQUARE,
+        0.5,
+        {"span": 1.0},
+        {"power_average_s": 1.0},
+    ),
     "averaging, no counter": Load(
-        "350 W and 250 W, 0.25 s; 1 s averages and nothing else", fake.square(250, 350, 0.25), 0.25,
-        {"faults": NO_COUNTER + NO_INSTANT}, {"power_average_s": 1.0}),
+        "350 W and 250 W, 0.25 s; 1 s averages and nothing else",
+        fake.square(250, 350, 0.25),
+        0.25,
+        {"faults": NO_COUNTER + NO_INSTANT},
+        {"power_average_s": 1.0},
+    ),
     "no counter": Load(
-        "300 W and 150 W, 0.5 s; instantaneous power only", fake.square(150, 300, 0.5), 0.5, {"faults": NO_COUNTER}),
+        "300 W and 150 W, 0.5 s; instantaneous power only",
+        fake.square(150, 300, 0.5),
+        0.5,
+        {"faults": NO_COUNTER},
+    ),
     "old sensor": Load(
-        "random steps; old call only, sees 10 of 20 ms", _random(2, 250, 350), 0.04,
+        "random steps; old call only, sees 10 of 20 ms",
+        _random(2, 250, 350),
+        0.04,
         {"update": 0.02, "span": 0.01, "average": 0.01, "faults": NO_COUNTER + NO_INSTANT},
-        {"power_update_s": 0.02, "power_average_s": 0.01, "power_duty": 0.5}),
+        {"power_update_s": 0.02, "power_average_s": 0.01, "power_duty": 0.5},
+    ),
     "noisy": Load(
-        "steady 120 W; 3 W of noise in each reading, no counter", fake.constant(120), 0.05,
-        {"noise": 3.0, "faults": NO_COUNTER}),
+        "steady 120 W; 3 W of noise in each reading, no counter",
+        fake.constant(120),
+        0.05,
+        {"noise": 3.0, "faults": NO_COUNTER},
+    ),
     "low gain": Load("slow square; reads 5 % low", SQUARE, 0.5, {"gain": 0.95}),
     "high gain": Load("steady 300 W; reads 4 % high", fake.constant(300), 0.05, {"gain": 1.04}),
     "no card": Load(
-        "steady 300 W; nothing is known of the sensor", fake.constant(300), 0.05, {}, dict.fromkeys(SENSOR, np.nan)),
-}  # fmt: skip
+        "steady 300 W; nothing is known of the sensor",
+        fake.constant(300),
+        0.05,
+        {},
+        dict.fromkeys(SENSOR, np.nan),
+    ),
+}
 
 
 def slot(points: list) -> list:
@@ -104,10 +152,17 @@ def slot(points: list) -> list:
     times = np.concatenate([REST_S + k * at[-1] + at for k in range(rounds)])
     inside = times < SLOT_S
     tail = [(SLOT_S, np.tile(watts, rounds)[inside][-1])]
-    return [(0, IDLE_W), (REST_S, IDLE_W), *zip(times[inside], np.tile(watts, rounds)[inside], strict=True), *tail]
+    return [
+        (0, IDLE_W),
+        (REST_S, IDLE_W),
+        *zip(times[inside], np.tile(watts, rounds)[inside], strict=True),
+        *tail,
+    ]
 
 
-def simulate(load: Load, time: fake.VirtualTime, script: Path, count: int, seed: int) -> tuple[xr.Dataset, np.ndarray]:
+def simulate(
+    load: Load, time: fake.VirtualTime, script: Path, count: int, seed: int
+) -> tuple[xr.Dataset, np.ndarray]:
     """Derived windows of `count` slots, and their true energies: sampler first, then windows, on the same virtual time."""
     points = slot(load.points)
     fake.write(script, points, clock=str(time.path), **load.script)
@@ -122,13 +177,25 @@ def simulate(load: Load, time: fake.VirtualTime, script: Path, count: int, seed:
     for index in range(count):
         time.set(index * SLOT_S + REST_S + 0.05 + rng.uniform(0, 0.5))
         row, _ = window.fill(lambda: _iterate(load, clock, rng), WINDOW_S, bench)
-        rows.append({"phase": "decode", "batch": 1, "prompt_tokens": index, "tokens": row["iterations"], **row})
+        rows.append(
+            {
+                "phase": "decode",
+                "batch": 1,
+                "prompt_tokens": index,
+                "tokens": row["iterations"],
+                **row,
+            }
+        )
     source = "nvml_counter" if reader.counter else reader.power
-    attrs = {name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
+    attrs = {
+        name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
+    }
     tree = trace.new("measured", attrs | {"status": "ok", "energy_source": source}, rows, samples)
     data = energy.windows(tree).isel(window=slice(1, None))
     ends = zip(*(data[name].values for name in ("start_s", "stop_s", "paused_s")), strict=True)
-    return data, np.array([fake.energy(points, start, stop) - IDLE_W * paused for start, stop, paused in ends])
+    return data, np.array(
+        [fake.energy(points, start, stop) - IDLE_W * paused for start, stop, paused in ends]
+    )
 
 
 def _sampled(reader: meter.Reader, clock: meter.Clock, stop_s: float) -> dict:
@@ -154,14 +221,17 @@ def line(name: str, data: xr.Dataset, true: np.ndarray) -> dict:
     known, low, high = (data[key].values for key in ("energy_J", "energy_J_low", "energy_J_high"))
     half = budget.expanded(data)
     return {
-        "load": name, "says": LOADS[name].says, "windows": len(true),
+        "load": name,
+        "says": LOADS[name].says,
+        "windows": len(true),
         "coverage_pct": 100 * np.mean((low <= true) & (true <= high)),
         "coverage_without_gain_pct": 100 * np.mean(np.abs(known - true) <= half),
         "half_width_pct": 100 * np.median((high - low) / 2 / known),
         "half_width_without_gain_pct": 100 * np.median(half / known),
-        "bias_pct": 100 * np.mean(known / true - 1), "scatter_pct": 100 * np.std(known / true - 1),
+        "bias_pct": 100 * np.mean(known / true - 1),
+        "scatter_pct": 100 * np.std(known / true - 1),
         **{f"u_{term}_pct": 100 * np.nanmedian(data[f"u_{term}"].values / known) for term in TERMS},
-    }  # fmt: skip
+    }
 
 
 def table(names=tuple(LOADS), count: int = WINDOWS) -> list[dict]:
@@ -182,7 +252,8 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {key: f"{cell:.3f}" if isinstance(cell, float) else cell for key, cell in row.items()} for row in rows
+            {key: f"{cell:.3f}" if isinstance(cell, float) else cell for key, cell in row.items()}
+            for row in rows
         )
 
 

@@ -16,7 +16,14 @@ from footprint.sweep import mlperf
 from footprint.trace import file as trace
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
-SMALL = {"model": "llama-24m", "batches": [1], "prompt_tokens": [8], "output_tokens": [5], "quick": True, "warmup_s": 0.0}
+SMALL = {
+    "model": "llama-24m",
+    "batches": [1],
+    "prompt_tokens": [8],
+    "output_tokens": [5],
+    "quick": True,
+    "warmup_s": 0.0,
+}
 NEVER = 10**9
 
 
@@ -52,7 +59,9 @@ def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
     assert (data["sampler_share"] < 0.1).all() and (data["sampling_rate_hz"] > 5).all()
     (record,) = mlperf.records(tree)
     assert record["measurement_method"] == "nvml" and record["prefill_energy_joules"] is None
-    assert record["generation_energy_joules"] == pytest.approx((data["energy_J"] / data["iterations"]).values[-1])
+    assert record["generation_energy_joules"] == pytest.approx(
+        (data["energy_J"] / data["iterations"]).values[-1]
+    )
 
 
 def test_a_card_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
@@ -61,7 +70,11 @@ def test_a_card_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
     _, tree = profile.run(request, lambda line: None)
     states = list(tree["windows"]["status"].values)
     assert tree.attrs["status"] == "gpu_lost" and tree.attrs["reason"]
-    assert states[-1] == "gpu_lost" and set(states[:-1]) <= {"ok", "disturbed"} and 2 < len(states) < 14
+    assert (
+        states[-1] == "gpu_lost"
+        and set(states[:-1]) <= {"ok", "disturbed"}
+        and 2 < len(states) < 14
+    )
     assert np.isnan(energy.windows(tree)["energy_J"]).all(), "0.1 s is too short for any energy"
 
 
@@ -76,7 +89,9 @@ def test_an_error_of_torch_keeps_the_windows_until_then(beside, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(profile, "attempt", failing)
-    _, tree = profile.run(workload.request("profile", **SMALL, window_s=0.05, repeats=1, threads=1), lambda line: None)
+    _, tree = profile.run(
+        workload.request("profile", **SMALL, window_s=0.05, repeats=1, threads=1), lambda line: None
+    )
     assert tree.attrs["status"] == "failed" and "launch failure" in tree.attrs["reason"]
     assert tree["windows"].sizes["window"] == 4
 
@@ -87,14 +102,28 @@ def test_an_error_of_torch_keeps_the_windows_until_then(beside, monkeypatch):
     [
         (fake.square(100, 300, 0.5), {"latency": 0.0024}),
         (fake.square(280, 320, 0.13), {"span": 0.025, "blind": 1}),
-        (fake.constant(250), {"gain": 0.95, "faults": [("counter", 3, *fake.ALWAYS), ("counter_field", 3, *fake.ALWAYS)]}),
+        (
+            fake.constant(250),
+            {
+                "gain": 0.95,
+                "faults": [("counter", 3, *fake.ALWAYS), ("counter_field", 3, *fake.ALWAYS)],
+            },
+        ),
     ],
 )
 def test_papermill_reaches_the_scripted_card(beside, tmp_path, points, keys):
     epoch = beside(points, **keys)
     given = {**SMALL, "window_s": 3.0, "repeats": 2, "threads": 1, "out": str(tmp_path / "run.nc")}
     options = [str(part) for name, value in given.items() for part in ("-p", name, value)]
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(tmp_path / "out.ipynb"), *options, "--no-progress-bar"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(NOTEBOOK),
+        str(tmp_path / "out.ipynb"),
+        *options,
+        "--no-progress-bar",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     data = energy.windows(trace.load(tmp_path / "run.nc"))

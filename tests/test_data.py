@@ -10,10 +10,14 @@ import pytest
 from footprint import spec
 
 DATA = files("footprint").joinpath("data")
-TABLES = sorted(path.name.removesuffix(".csv") for path in DATA.iterdir() if path.name.endswith(".csv"))
+TABLES = sorted(
+    path.name.removesuffix(".csv") for path in DATA.iterdir() if path.name.endswith(".csv")
+)
 PROVENANCE = ("source", "accessed", "status", "licence")
 STATUS = {"measured", "modelled", "published", "derived", "unverified"}
-UNIT = re.compile(r"_per_[a-zA-Z0-9]+$|_(W|J|s|B|kg|kgco2e|GB|GiB|GBps|cm2|mm2|nm|V|MHz|C|tflops|tokens|pct|years)$")
+UNIT = re.compile(
+    r"_per_[a-zA-Z0-9]+$|_(W|J|s|B|kg|kgco2e|GB|GiB|GBps|cm2|mm2|nm|V|MHz|C|tflops|tokens|pct|years)$"
+)
 README = DATA.joinpath("README.md").read_text(encoding="utf-8")
 
 
@@ -28,7 +32,15 @@ def cells(table: str):
 
 
 def test_the_tables_of_the_design_are_there():
-    assert {"models", "gpus", "grids", "prompts", "azure_lengths", "published", "paper_values"} <= set(TABLES)
+    assert {
+        "models",
+        "gpus",
+        "grids",
+        "prompts",
+        "azure_lengths",
+        "published",
+        "paper_values",
+    } <= set(TABLES)
 
 
 def test_no_cell_is_blank_or_left_over(table):
@@ -53,9 +65,13 @@ def test_numbers_are_finite_or_nan(table):
         try:
             number = float(cell)
         except ValueError:
-            assert not UNIT.search(column), f"{table}.csv line {line}: {column} is {cell!r}, not a number"
+            assert not UNIT.search(column), (
+                f"{table}.csv line {line}: {column} is {cell!r}, not a number"
+            )
         else:
-            assert math.isfinite(number) or cell == "nan", f"{table}.csv line {line}: {column} is {cell!r}"
+            assert math.isfinite(number) or cell == "nan", (
+                f"{table}.csv line {line}: {column} is {cell!r}"
+            )
 
 
 def test_files_are_plain_text_and_name_no_machine(table):
@@ -66,9 +82,13 @@ def test_files_are_plain_text_and_name_no_machine(table):
 
 
 def test_the_data_dictionary_describes_each_column(table):
-    section = re.search(rf"^## {table}\.csv$(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    section = re.search(
+        rf"^## {table}\.csv$(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL
+    )
     assert section, f"data/README.md has no section on {table}.csv"
-    undescribed = [c for c in spec.table(table)[0] if c not in PROVENANCE and f"`{c}`" not in section[1]]
+    undescribed = [
+        c for c in spec.table(table)[0] if c not in PROVENANCE and f"`{c}`" not in section[1]
+    ]
     assert undescribed == []
 
 
@@ -82,21 +102,43 @@ def test_hourly_files_are_the_ones_in_their_index():
     for file in index:
         header, *rows = DATA.joinpath(file).read_text(encoding="utf-8").splitlines()
         assert header == "time_utc,g_per_kwh"
-        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00Z,(\d+(\.\d+)?|nan)", row) for row in rows)
+        assert all(
+            re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00Z,(\d+(\.\d+)?|nan)", row) for row in rows
+        )
 
 
 def test_claims_and_hypotheses_can_be_judged():
     rows = {row["id"]: row for row in spec.table("published")}
     assert {f"H{number}" for number in range(1, 7)} <= set(rows) and "A1" in rows
-    assert {row["decided_by"] for row in rows.values()} <= {"time", "energy", "operational", "embodied", "total"}
-    assert all(row["status"] == ("published" if name[0] == "A" else "derived") for name, row in rows.items())
+    assert {row["decided_by"] for row in rows.values()} <= {
+        "time",
+        "energy",
+        "operational",
+        "embodied",
+        "total",
+    }
+    assert all(
+        row["status"] == ("published" if name[0] == "A" else "derived")
+        for name, row in rows.items()
+    )
 
 
 def test_values_recalled_from_the_paper_are_marked_unverified():
     rows = {row["id"]: row for row in spec.table("paper_values")}
     assert {row["status"] for row in rows.values()} == {"unverified"}
-    assert [float(rows[f"grid-{name}"]["value"]) for name in ("quebec", "california", "pace")] == [31, 262, 647]
-    assert [float(rows[f"embodied-{name}"]["value"]) for name in ("t4", "rtx-6000-ada")] == [10.3, 26.6]
+    assert [float(rows[f"grid-{name}"]["value"]) for name in ("quebec", "california", "pace")] == [
+        31,
+        262,
+        647,
+    ]
+    assert [float(rows[f"embodied-{name}"]["value"]) for name in ("t4", "rtx-6000-ada")] == [
+        10.3,
+        26.6,
+    ]
     for row in rows.values():
         if row["subject"] != "all":
-            assert spec.gpu(row["subject"]) if row["quantity"] == "embodied carbon" else spec.grid(row["subject"])
+            assert (
+                spec.gpu(row["subject"])
+                if row["quantity"] == "embodied carbon"
+                else spec.grid(row["subject"])
+            )

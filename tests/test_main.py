@@ -39,19 +39,28 @@ def test_every_command_explains_itself(command, capsys):
     assert ended.value.code == 0 and "usage: footprint" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["sweep", "nowhere.toml"], "no sweep file"),
-    (["sweep", "sweep.toml", "--matrix", "n"], "no matrix"),
-    (["sweep", "sweep.toml", "--matrix", "m", "--grid", "Atlantis"], "Atlantis"),
-    (["sweep", "sweep.toml", "--matrix", "m", "--device", "cuda:0"], "no NVIDIA driver"),
-    (["profile", "-p", "modell", "x"], "modell"),
-    (["predict", "-p", "gpu", "voodoo"], "voodoo"),
-    (["gather", "nowhere"], "no trace below nowhere"),
-    (["report", "nowhere"], "no trace below nowhere"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sweep", "nowhere.toml"], "no sweep file"),
+        (["sweep", "sweep.toml", "--matrix", "n"], "no matrix"),
+        (["sweep", "sweep.toml", "--matrix", "m", "--grid", "Atlantis"], "Atlantis"),
+        (["sweep", "sweep.toml", "--matrix", "m", "--device", "cuda:0"], "no NVIDIA driver"),
+        (["profile", "-p", "modell", "x"], "modell"),
+        (["predict", "-p", "gpu", "voodoo"], "voodoo"),
+        (["gather", "nowhere"], "no trace below nowhere"),
+        (["report", "nowhere"], "no trace below nowhere"),
+    ],
+)
 def test_bad_input_is_one_sentence_and_exit_code_2(place, capsys, arguments, word):
     code, _out, err = said(capsys, *arguments)
-    assert code == 2 and err.startswith("footprint: ") and word in err and err.count("\n") == 1 and "Traceback" not in err
+    assert (
+        code == 2
+        and err.startswith("footprint: ")
+        and word in err
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    )
 
 
 def test_debug_shows_where_it_came_from(place):
@@ -62,26 +71,60 @@ def test_debug_shows_where_it_came_from(place):
 
 
 def test_a_dry_run_runs_nothing(place, capsys):
-    code, out, _ = said(capsys, "sweep", "sweep.toml", "--matrix", "m", "--dry-run", "--device", "cuda:0", "--card", "t4")
-    assert code == 0 and "All is modelled. 2 runs" in out and "g CO2e of electricity (US 2023: 420 g/kWh)" in out
+    code, out, _ = said(
+        capsys,
+        "sweep",
+        "sweep.toml",
+        "--matrix",
+        "m",
+        "--dry-run",
+        "--device",
+        "cuda:0",
+        "--card",
+        "t4",
+    )
+    assert (
+        code == 0
+        and "All is modelled. 2 runs" in out
+        and "g CO2e of electricity (US 2023: 420 g/kWh)" in out
+    )
     assert not (place / "notebooks" / "local").exists()
 
 
 def test_a_sweep_with_a_failure_ends_with_1_and_names_it(place, capsys):
-    code, out, _ = said(capsys, "sweep", "sweep.toml", "--matrix", "m", "--to", "out", "--tries", "1")
-    assert code == 1 and "1 ok, 1 failed of 2 runs" in out and "ValueError: nonsense. See out/.sweep/failed/" in out
+    code, out, _ = said(
+        capsys, "sweep", "sweep.toml", "--matrix", "m", "--to", "out", "--tries", "1"
+    )
+    assert (
+        code == 1
+        and "1 ok, 1 failed of 2 runs" in out
+        and "ValueError: nonsense. See out/.sweep/failed/" in out
+    )
     code, out, err = said(capsys, "gather", "out", "--stored")
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert code == 0 and len(rows) == 4 and {row["phase"] for row in rows} == {"prefill", "decode"} and not err
+    assert (
+        code == 0
+        and len(rows) == 4
+        and {row["phase"] for row in rows} == {"prefill", "decode"}
+        and not err
+    )
     (place / "out" / "bad.nc").write_bytes(b"bad")
     code, out, err = said(capsys, "gather", "out")
-    assert code == 1 and "time_per_iteration_s" in out and err.startswith("footprint: bad.nc is not a trace")
+    assert (
+        code == 1
+        and "time_per_iteration_s" in out
+        and err.startswith("footprint: bad.nc is not a trace")
+    )
 
 
 def test_one_run_and_a_limit(place, capsys):
-    code, out, _ = said(capsys, "profile", "-p", "model", "llama-24m", "--device", "cpu", "--to", "out")
+    code, out, _ = said(
+        capsys, "profile", "-p", "model", "llama-24m", "--device", "cpu", "--to", "out"
+    )
     assert code == 0 and len(light.pairs(place / "out")) == 1 and "1 ok of 1 runs" in out
-    code, out, _ = said(capsys, "profile", "-p", "seed", "667", "--to", "out", "--limit", "2", "--tries", "1")
+    code, out, _ = said(
+        capsys, "profile", "-p", "seed", "667", "--to", "out", "--limit", "2", "--tries", "1"
+    )
     assert code == 1 and "timeout" in out and "limit of 2 s" in out
 
 
@@ -93,12 +136,20 @@ def test_a_matrix_on_your_device_ends_in_a_checked_folder(place, capsys):
     page = place / "notebooks" / "runs" / "box" / "smollm2-135m-eager-auto.ipynb"
     page.write_text(page.read_text().replace("doing smollm2", "in /home/ada/secret"))
     code, out, _ = said(capsys, "profile", "--matrix", "m", "--device", "cpu")
-    assert code == 1 and "names a place or a serial number of this machine: /home/ada" in out and "not yet fit" in out
+    assert (
+        code == 1
+        and "names a place or a serial number of this machine: /home/ada" in out
+        and "not yet fit" in out
+    )
 
 
 def test_predict_leaves_a_modelled_run(place, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(sweep, "run", lambda runs, *rest, **options: asked.extend(runs) or [{"run": runs[0], "status": "ok"}])
+    monkeypatch.setattr(
+        sweep,
+        "run",
+        lambda runs, *rest, **options: asked.extend(runs) or [{"run": runs[0], "status": "ok"}],
+    )
     code, _out, _ = said(capsys, "predict", "-p", "gpu", "l4", "-p", "batches", "[1, 2]")
     assert code == 0 and asked[0] == launch.Run("predict", asked[0].request)
     assert (asked[0].request["gpu"], asked[0].request["batches"]) == ("l4", [1, 2])

@@ -12,13 +12,29 @@ from footprint import workload
 from footprint.trace import file as trace
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SMALL = {"window_s": 0.05, "warmup_s": 0.0, "repeats": 1, "batches": "[1]", "prompt_tokens": "[8]", "output_tokens": "[4]"}
+SMALL = {
+    "window_s": 0.05,
+    "warmup_s": 0.0,
+    "repeats": 1,
+    "batches": "[1]",
+    "prompt_tokens": "[8]",
+    "output_tokens": "[4]",
+}
 
 
 def papermill(template: str, folder: Path, **parameters) -> subprocess.CompletedProcess:
     options = [str(part) for name, value in parameters.items() for part in ("-p", name, value)]
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{template}.ipynb"), str(folder / "out.ipynb"), *options]
-    return subprocess.run([*command, "--no-progress-bar"], cwd=folder, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(NOTEBOOKS / f"{template}.ipynb"),
+        str(folder / "out.ipynb"),
+        *options,
+    ]
+    return subprocess.run(
+        [*command, "--no-progress-bar"], cwd=folder, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("template", ["profile", "predict"])
@@ -27,12 +43,16 @@ def test_the_first_cell_is_the_contract(template):
     nbformat.validate(book)
     (cell,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     lines = cell.source.splitlines()
-    assert all(": " in line and " = " in line and "  # " in line for line in lines), "one a line, with type and comment"
+    assert all(": " in line and " = " in line and "  # " in line for line in lines), (
+        "one a line, with type and comment"
+    )
     space: dict = {}
     exec(cell.source, {}, space)
     space.pop("__annotations__")
     assert space == workload.request(template), "the notebook's defaults are the library's"
-    assert all(not cell.get("outputs") for cell in book.cells), "a template is committed without outputs"
+    assert all(not cell.get("outputs") for cell in book.cells), (
+        "a template is committed without outputs"
+    )
 
 
 def test_profile_leaves_a_notebook_and_a_trace(tmp_path):
@@ -69,4 +89,7 @@ def test_bad_parameters_stop_it_at_once(tmp_path, template, name, value, said):
     refused = [line for line in done.stderr.splitlines() if line.startswith("Refused: ")]
     assert len(set(refused)) == 1 and said in refused[0]
     assert not list(tmp_path.rglob("*.nc"))
-    assert "Traceback" not in (tmp_path / "out.ipynb").read_text().split("Refused: ")[0].split("outputs")[-1]
+    assert (
+        "Traceback"
+        not in (tmp_path / "out.ipynb").read_text().split("Refused: ")[0].split("outputs")[-1]
+    )

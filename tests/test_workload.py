@@ -32,8 +32,16 @@ def refused(kind="profile", **parameters) -> str:
 
 def test_without_parameters_the_defaults_hold():
     profile, predict = workload.request(), workload.request("predict")
-    assert profile["model"] == "smollm2-135m" and profile["device"] == "cpu" and profile["engine"] == "eager"
-    assert (profile["batches"], profile["prompt_tokens"], profile["output_tokens"]) == ([1, 4], [64], [32])
+    assert (
+        profile["model"] == "smollm2-135m"
+        and profile["device"] == "cpu"
+        and profile["engine"] == "eager"
+    )
+    assert (profile["batches"], profile["prompt_tokens"], profile["output_tokens"]) == (
+        [1, 4],
+        [64],
+        [32],
+    )
     assert (predict["model"], predict["gpu"], predict["dtype"]) == ("llama-7b", "t4", "fp16")
     assert predict["batches"] == [1, 2, 4, 8, 16, 32, 64] and predict["prompt_tokens"] == [128, 512]
     for kind, request in (("profile", profile), ("predict", predict)):
@@ -46,19 +54,27 @@ def test_a_default_cannot_be_changed_by_a_caller():
     assert workload.request()["batches"] == [1, 4]
 
 
-@pytest.mark.parametrize("value", ["[1, 2]", " [1,2] ", "1, 2", [1, 2], (1, 2), ["1", "2"], np.array([1, 2]), range(1, 3)])
+@pytest.mark.parametrize(
+    "value",
+    ["[1, 2]", " [1,2] ", "1, 2", [1, 2], (1, 2), ["1", "2"], np.array([1, 2]), range(1, 3)],
+)
 def test_lists_arrive_in_many_forms(value):
     assert workload.request(batches=value)["batches"] == [1, 2]
 
 
 def test_text_and_bare_values_are_understood():
-    request = workload.request(repeats="8", batches=3, prompt_tokens="16", window_s="0.5", seed=np.int64(7), quick="True")
+    request = workload.request(
+        repeats="8", batches=3, prompt_tokens="16", window_s="0.5", seed=np.int64(7), quick="True"
+    )
     assert (request["repeats"], request["batches"], request["prompt_tokens"]) == (8, [3], [16])
     assert (request["window_s"], request["seed"], request["quick"]) == (0.5, 7, True)
     assert workload.request(batches=[2, 1, 2])["batches"] == [2, 1]
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11", "GPU-8f3a0c5e-1b2d", "MIG-8f3a0c5e", "MIG-GPU-8f/1/0"])
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", "cuda", "cuda:0", "cuda:11", "GPU-8f3a0c5e-1b2d", "MIG-8f3a0c5e", "MIG-GPU-8f/1/0"],
+)
 def test_devices_are_named_as_tools_print_them(device):
     assert workload.request(device=device)["device"] == device
 
@@ -142,7 +158,9 @@ def test_what_predict_refuses(parameters, said):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
@@ -160,10 +178,21 @@ def test_any_value_gives_a_request_or_one_sentence(kind, data):
 
 def test_given_finds_what_was_set_and_nothing_else():
     space = {
-        "__name__": "__main__", "_i1": "x = 1", "In": [""], "Out": {}, "exit": sys.exit, "open": open,
-        "np": np, "workload": workload, "request": workload.request, "Refused": Refused, "table": np.zeros(2),
-        "model": "llama-24m", "batches": "[1, 2]", "seed": 3,
-    }  # fmt: skip
+        "__name__": "__main__",
+        "_i1": "x = 1",
+        "In": [""],
+        "Out": {},
+        "exit": sys.exit,
+        "open": open,
+        "np": np,
+        "workload": workload,
+        "request": workload.request,
+        "Refused": Refused,
+        "table": np.zeros(2),
+        "model": "llama-24m",
+        "batches": "[1, 2]",
+        "seed": 3,
+    }
     expected = workload.request(model="llama-24m", batches=[1, 2], seed=3)
     assert workload.given(space) == expected
     assert workload.given({**space, "run": expected}) == expected
@@ -182,19 +211,33 @@ def test_given_in_a_real_kernel_namespace():
     shell += "s.run_cell('from footprint import workload; r = workload.given(globals()); print(r[\"batches\"])')\n"
     shell += "s.run_cell('r = workload.given(globals()); print(r[\"model\"])')\n"
     shell += "s.run_cell('modle = 1; workload.given(globals())')\n"
-    done = subprocess.run([sys.executable, "-c", shell], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", shell], capture_output=True, text=True, timeout=60, check=True
+    )
     assert "[2]\n" in done.stdout and "smollm2-135m\n" in done.stdout
-    assert "Refused: There is no parameter named 'modle'" in done.stdout and "Traceback" not in done.stdout
+    assert (
+        "Refused: There is no parameter named 'modle'" in done.stdout
+        and "Traceback" not in done.stdout
+    )
 
 
 def test_windows_are_the_product_of_the_lists_and_the_azure_draws():
     request = workload.request(
-        batches=[1, 2, 4], prompt_tokens=[16, 32], output_tokens=[4, 8], repeats=3, azure=5, max_tokens=100, seed=9
+        batches=[1, 2, 4],
+        prompt_tokens=[16, 32],
+        output_tokens=[4, 8],
+        repeats=3,
+        azure=5,
+        max_tokens=100,
+        seed=9,
     )
     points = workload.windows(request)
     assert len(points) == 3 * (3 * 2 * 2 + 5) and points == workload.windows(request)
     names = ("batch", "prompt_tokens", "output_tokens", "source")
-    orders = [[tuple(p[name] for name in names) for p in points if p["repeat"] == repeat] for repeat in range(3)]
+    orders = [
+        [tuple(p[name] for name in names) for p in points if p["repeat"] == repeat]
+        for repeat in range(3)
+    ]
     assert [p["repeat"] for p in points] == sorted(p["repeat"] for p in points)
     grid = {(b, p, o, "grid") for b in (1, 2, 4) for p in (16, 32) for o in (4, 8)}
     draws = [(1, p, o, "azure") for p, o in workload.lengths(5, seed=9, max_tokens=100).tolist()]
@@ -208,9 +251,13 @@ def test_windows_are_the_product_of_the_lists_and_the_azure_draws():
 def test_token_ids():
     ids = workload.token_ids(100, 50, 200, seed=1)
     assert ids.shape == (50, 200) and ids.dtype == np.int64
-    assert (ids == workload.token_ids(100, 50, 200, seed=1)).all() and (ids != workload.token_ids(100, 50, 200, 2)).any()
+    assert (ids == workload.token_ids(100, 50, 200, seed=1)).all() and (
+        ids != workload.token_ids(100, 50, 200, 2)
+    ).any()
     counts = np.bincount(ids.ravel(), minlength=100)
-    assert len(counts) == 100 and ((counts - 100) ** 2 / 100).sum() < 150  # chi-square, 99 degrees: 0.1 % lies beyond
+    assert (
+        len(counts) == 100 and ((counts - 100) ** 2 / 100).sum() < 150
+    )  # chi-square, 99 degrees: 0.1 % lies beyond
     with pytest.raises(Refused, match="length = 0"):
         workload.token_ids(100, 1, 0)
 
@@ -226,7 +273,9 @@ def test_prompts_are_of_many_tasks_and_lengths():
     assert [row["task"] for row in workload.prompts(2, "code")] == ["code", "code"]
     rows[0]["text"] = "changed"
     assert workload.prompts(1)[0]["text"] != "changed"
-    with pytest.raises(Refused, match="task = 'poetry' is refused; allowed is question_answering or"):
+    with pytest.raises(
+        Refused, match="task = 'poetry' is refused; allowed is question_answering or"
+    ):
         workload.prompts(task="poetry")
     with pytest.raises(Refused, match="from 0 to 4"):
         workload.prompts(5, "code")
@@ -235,19 +284,33 @@ def test_prompts_are_of_many_tasks_and_lengths():
 @pytest.mark.parametrize(("service", "column"), FULL)
 def test_the_azure_sample_looks_like_the_whole_trace(service, column):
     quantiles, mean = FULL[service, column]
-    sample = np.array([int(row[column]) for row in spec.table("azure_lengths") if row["service"] == service])
+    sample = np.array(
+        [int(row[column]) for row in spec.table("azure_lengths") if row["service"] == service]
+    )
     assert len(sample) == 500
-    np.testing.assert_allclose(np.quantile(sample, [0.1, 0.25, 0.5, 0.75, 0.9]), quantiles, rtol=0.05, atol=1)
+    np.testing.assert_allclose(
+        np.quantile(sample, [0.1, 0.25, 0.5, 0.75, 0.9]), quantiles, rtol=0.05, atol=1
+    )
     assert sample.mean() == pytest.approx(mean, rel=0.02)
 
 
 def test_lengths_are_drawn_from_the_sample():
-    rows = {(int(r["prompt_tokens"]), int(r["output_tokens"])) for r in spec.table("azure_lengths") if r["service"] == "code"}
+    rows = {
+        (int(r["prompt_tokens"]), int(r["output_tokens"]))
+        for r in spec.table("azure_lengths")
+        if r["service"] == "code"
+    }
     pairs = workload.lengths(50, seed=3, service="code")
-    assert pairs.shape == (50, 2) and pairs.dtype.kind == "i" and {tuple(pair) for pair in pairs.tolist()} <= rows
+    assert (
+        pairs.shape == (50, 2)
+        and pairs.dtype.kind == "i"
+        and {tuple(pair) for pair in pairs.tolist()} <= rows
+    )
     assert (pairs == workload.lengths(50, seed=3, service="code")).all()
     assert (pairs != workload.lengths(50, seed=4, service="code")).any()
-    assert (np.minimum(pairs, 64) == workload.lengths(50, seed=3, service="code", max_tokens=64)).all()
+    assert (
+        np.minimum(pairs, 64) == workload.lengths(50, seed=3, service="code", max_tokens=64)
+    ).all()
     assert workload.lengths(0).shape == (0, 2)
     both = workload.lengths(20_000, seed=1)
     means = [FULL[service, "prompt_tokens"][1] for service in ("code", "conv")]
@@ -260,14 +323,24 @@ def test_lengths_are_drawn_from_the_sample():
 @drawn(st.text())
 def test_a_slug_is_a_safe_piece_of_a_file_name(text):
     slug = workload.slug(text)
-    assert re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,78}[a-z0-9])?", slug) and workload.slug(slug) == slug
+    assert (
+        re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,78}[a-z0-9])?", slug) and workload.slug(slug) == slug
+    )
 
 
 def test_slugs_of_names():
     assert workload.slug("NVIDIA RTX 6000 Ada Generation") == "nvidia-rtx-6000-ada-generation"
-    assert workload.slug("../Llama-3.2/1B__x") == "llama-3.2-1b-x" and workload.slug("../..") == "unnamed"
+    assert (
+        workload.slug("../Llama-3.2/1B__x") == "llama-3.2-1b-x"
+        and workload.slug("../..") == "unnamed"
+    )
 
 
 def test_workload_is_light():
     code = "import sys, footprint.workload as w; print([m for m in ('torch', 'pandas', 'xarray') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -33,7 +33,9 @@ def _predict(options) -> int:
     from footprint import workload
     from footprint.sweep import runner as launch
 
-    return _go([launch.Run("predict", workload.request("predict", **_pairs(options.parameter)))], options)
+    return _go(
+        [launch.Run("predict", workload.request("predict", **_pairs(options.parameter)))], options
+    )
 
 
 def _sweep(options) -> int:
@@ -80,8 +82,20 @@ def _gather(options) -> int:
         print(f"footprint: {sentence}", file=sys.stderr)
     if not data.sizes["window"]:
         raise Refused(f"There is no trace below {options.folder}.")
-    columns = ["kind", "device", "model", "dtype", "weights", "phase", "batch", "prompt_tokens", "output_tokens",
-               "time_per_iteration_s", "energy_per_token_J", "status"]  # fmt: skip
+    columns = [
+        "kind",
+        "device",
+        "model",
+        "dtype",
+        "weights",
+        "phase",
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+        "time_per_iteration_s",
+        "energy_per_token_J",
+        "status",
+    ]
     table = trace.frame(data)
     print((table if options.stored else table[columns]).to_csv(index=False), end="")
     return 1 if data.attrs["rejected"] else 0
@@ -95,7 +109,10 @@ def _sensor(options) -> int:
 
     load = sensor.Load(*hardware.exercise(hardware.find(options.device)))
     length = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
-    print(f"describing the sensor of {options.device}: about {'10 s' if options.quick else 'a minute'} ...", flush=True)
+    print(
+        f"describing the sensor of {options.device}: about {'10 s' if options.quick else 'a minute'} ...",
+        flush=True,
+    )
     with devices.alone(options.device):
         card = sensor.measure(meter.instrument(options.device), load, **length)
     path = sensor.save(card, options.to or provenance.root() / "notebooks" / "local")
@@ -129,10 +146,18 @@ def _positive(text: str) -> float:
 
 
 COMMANDS = (
-    ("profile", _profile, "measure one model on one device: -p model llama-1b -p device cuda:0; or a matrix on your GPU"),
+    (
+        "profile",
+        _profile,
+        "measure one model on one device: -p model llama-1b -p device cuda:0; or a matrix on your GPU",
+    ),
     ("predict", _predict, "model one model on one GPU: -p model llama-7b -p gpu t4"),
     ("sweep", _sweep, "run a matrix of a TOML file; finished runs are not repeated"),
-    ("sensor", _sensor, "describe the power sensor of a GPU, about a minute: its card is used by every later run"),
+    (
+        "sensor",
+        _sensor,
+        "describe the power sensor of a GPU, about a minute: its card is used by every later run",
+    ),
     ("gather", _gather, "print the windows of all traces below a folder as CSV"),
     ("report", _report, "write an RO-Crate and flat tables into a folder of finished runs"),
     ("preflight", _preflight, "say what this machine has and what is missing"),
@@ -147,30 +172,68 @@ def parser() -> argparse.ArgumentParser:
     for name, function, said in COMMANDS:
         command = commands.add_parser(name, help=said, description=said)
         command.set_defaults(function=function)
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
         add = command.add_argument
         if name in ("profile", "predict", "sweep"):
             add(
-                "-p", dest="parameter", nargs=2, action="append", metavar=("NAME", "VALUE"), help="a parameter of the notebook"
+                "-p",
+                dest="parameter",
+                nargs=2,
+                action="append",
+                metavar=("NAME", "VALUE"),
+                help="a parameter of the notebook",
             )
             add("--to", help="folder of the results (default: notebooks/local)")
-            add("--dry-run", action="store_true", help="only say what runs, what it will cost, and what cannot fit")
-            add("--grid", default="US", help="zone whose carbon intensity counts the grams (default: US)")
+            add(
+                "--dry-run",
+                action="store_true",
+                help="only say what runs, what it will cost, and what cannot fit",
+            )
+            add(
+                "--grid",
+                default="US",
+                help="zone whose carbon intensity counts the grams (default: US)",
+            )
             add("--card", default="", help="for a dry run: id of the card to think of")
-            add("--tries", type=int, default=2, help="how often a run that fails is tried (default: 2)")
-            add("--limit", type=_positive, metavar="SECONDS", help="end a run that takes longer (default: 6 hours)")
-            add("--scheduler", default="", metavar="tcp://...", help="address of a Dask scheduler that spreads the runs")
+            add(
+                "--tries",
+                type=int,
+                default=2,
+                help="how often a run that fails is tried (default: 2)",
+            )
+            add(
+                "--limit",
+                type=_positive,
+                metavar="SECONDS",
+                help="end a run that takes longer (default: 6 hours)",
+            )
+            add(
+                "--scheduler",
+                default="",
+                metavar="tcp://...",
+                help="address of a Dask scheduler that spreads the runs",
+            )
         if name in ("profile", "sweep"):
             add("--device", default="", help="measure on this device: cpu, cuda, cuda:N")
         if name == "profile":
-            add("--matrix", default="", help="a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end")
+            add(
+                "--matrix",
+                default="",
+                help="a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end",
+            )
         if name == "sweep":
             add("file", help="TOML file with the matrices")
             add("--matrix", default="quick", help="which one (default: quick)")
         if name in ("gather", "report"):
             add("folder", nargs="?", default="notebooks", help="where to look (default: notebooks)")
         if name == "gather":
-            add("--stored", action="store_true", help="all that is stored, a thousand files a second, nothing derived")
+            add(
+                "--stored",
+                action="store_true",
+                help="all that is stored, a thousand files a second, nothing derived",
+            )
         if name == "sensor":
             add("--device", default="cuda", help="cuda, cuda:N or a GPU-... UUID (default: cuda)")
             add("--to", help="folder of the card (default: notebooks/local)")

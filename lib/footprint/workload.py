@@ -55,7 +55,9 @@ def _list(read_one: Callable) -> Callable:
                 value = json.loads(text if text.startswith("[") else f"[{text}]")
             except (ValueError, RecursionError):
                 raise ValueError("a list like [1, 2] is allowed") from None
-        values = list(value) if isinstance(value, Iterable) and not isinstance(value, dict) else [value]
+        values = (
+            list(value) if isinstance(value, Iterable) and not isinstance(value, dict) else [value]
+        )
         if not values:
             raise ValueError("a list of at least one value is allowed")
         return list(dict.fromkeys(read_one(item) for item in values))
@@ -76,7 +78,9 @@ def _one_of(*allowed: str) -> Callable:
 
 def _device(value) -> str:
     if not isinstance(value, str) or not DEVICE.fullmatch(value):
-        raise ValueError("cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed")
+        raise ValueError(
+            "cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed"
+        )
     return value
 
 
@@ -89,7 +93,9 @@ def _model(or_hub: str) -> Callable:
         except KeyError as unknown:
             if not (or_hub and HUB_ID.fullmatch(str(value))):
                 near = unknown.args[0].rstrip(".")
-                raise Refused(f"{near}; the path of a config.json {or_hub}is allowed too.") from None
+                raise Refused(
+                    f"{near}; the path of a config.json {or_hub}is allowed too."
+                ) from None
         return str(value)
 
     return read
@@ -160,7 +166,10 @@ def request(kind: str = "profile", /, **parameters) -> dict:
     for name in parameters:
         if name not in known:
             raise Refused(spec.nearest("parameter", name, list(known)).args[0])
-    return {name: _accept(name, parameters.get(name, value), read) for name, (value, read) in known.items()}
+    return {
+        name: _accept(name, parameters.get(name, value), read)
+        for name, (value, read) in known.items()
+    }
 
 
 def given(namespace: dict, kind: str = "profile") -> dict:
@@ -174,9 +183,13 @@ def given(namespace: dict, kind: str = "profile") -> dict:
     def is_set(name: str, value) -> bool:
         earlier = isinstance(value, dict) and value.keys() == known.keys()
         plain = value is None or isinstance(value, str | int | float | list | tuple | set | dict)
-        return name in known or (plain and not earlier and not name.startswith("_") and name not in ("In", "Out"))
+        return name in known or (
+            plain and not earlier and not name.startswith("_") and name not in ("In", "Out")
+        )
 
-    return request(kind, **{name: value for name, value in namespace.items() if is_set(name, value)})
+    return request(
+        kind, **{name: value for name, value in namespace.items() if is_set(name, value)}
+    )
 
 
 def windows(request: dict) -> list[dict]:
@@ -191,7 +204,11 @@ def windows(request: dict) -> list[dict]:
     names = ("batch", "prompt_tokens", "output_tokens", "source")
     shuffle = np.random.default_rng(request["seed"]).permutation
     orders = [shuffle(len(points)) for _ in range(request["repeats"])]
-    return [dict(zip(names, points[i], strict=True), repeat=k) for k, order in enumerate(orders) for i in order]
+    return [
+        dict(zip(names, points[i], strict=True), repeat=k)
+        for k, order in enumerate(orders)
+        for i in order
+    ]
 
 
 def token_ids(vocab: int, batch: int, length: int, seed: int = 0) -> np.ndarray:
@@ -210,7 +227,9 @@ def prompts(n: int | None = None, task: str | None = None) -> list[dict]:
     return rows if n is None else rows[: _accept("n", n, _whole(0, len(rows)))]
 
 
-def lengths(n: int, seed: int = 0, service: str | None = None, max_tokens: int | None = None) -> np.ndarray:
+def lengths(
+    n: int, seed: int = 0, service: str | None = None, max_tokens: int | None = None
+) -> np.ndarray:
     """Lengths of `n` requests, (n, 2) of prompt and output tokens, drawn with replacement from the Azure sample.
 
     service: `conv` (chat) or `code`; None draws from both alike (the sample holds as many rows of each).

@@ -39,13 +39,22 @@ def in_toc(node) -> list[str]:
     if not isinstance(node, dict):
         return []
     own = [node[key] for key in ("root", "file", "glob") if key in node]
-    return own + [name for key in ("parts", "chapters", "sections") for name in in_toc(node.get(key, []))]
+    return own + [
+        name for key in ("parts", "chapters", "sections") for name in in_toc(node.get(key, []))
+    ]
 
 
 def prose(chapter: Path) -> str:
     """A chapter without front matter, code, equations, tables and figures: what its author typed."""
     text = re.sub(r"\A---\n.*?\n---\n", "", chapter.read_text(), flags=re.DOTALL)
-    for drop in (r"```.*?```", r"\$\$.*?\$\$[^\n]*", r"\$[^$\n]*\$", r"`[^`]*`", r"^\|.*$", r"\{[^}]*\}"):
+    for drop in (
+        r"```.*?```",
+        r"\$\$.*?\$\$[^\n]*",
+        r"\$[^$\n]*\$",
+        r"`[^`]*`",
+        r"^\|.*$",
+        r"\{[^}]*\}",
+    ):
         text = re.sub(drop, "", text, flags=re.DOTALL | re.MULTILINE)
     return text
 
@@ -58,7 +67,9 @@ def test_every_chapter_is_in_the_contents_and_the_contents_are_there():
 
 def test_the_page_of_tables_names_every_table():
     page = (ROOT / "book/tables.md").read_text()
-    assert {path.name for path in (ROOT / "lib/footprint/data").glob("*.csv")} <= set(re.findall(r"`(\w+\.csv)`", page))
+    assert {path.name for path in (ROOT / "lib/footprint/data").glob("*.csv")} <= set(
+        re.findall(r"`(\w+\.csv)`", page)
+    )
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
@@ -71,12 +82,16 @@ def test_a_chapter_types_in_no_numbers(chapter):
 def test_every_figure_is_numbered_captioned_and_named_once(chapter):
     for cell in CELL.findall(chapter.read_text()):
         if re.search(r"^charts\w*\.\w+\(", cell, re.MULTILINE):
-            assert re.search(r"mystnb:\n  figure:\n    name: fig-[\w-]+\n    caption: \|\n      \S", cell), cell
+            assert re.search(
+                r"mystnb:\n  figure:\n    name: fig-[\w-]+\n    caption: \|\n      \S", cell
+            ), cell
 
 
 def test_figure_names_and_labels_are_unique():
     text = "\n".join(path.read_text() for path in CHAPTERS)
-    names = re.findall(r"name: (fig-[\w-]+)", text) + re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE)
+    names = re.findall(r"name: (fig-[\w-]+)", text) + re.findall(
+        r"^\(([\w-]+)\)=$", text, re.MULTILINE
+    )
     names += re.findall(r"\$\$ \((eq-[\w-]+)\)", text)
     assert len(names) == len(set(names))
 
@@ -130,30 +145,48 @@ def test_no_internal_link_is_broken():
             if parts.scheme or link.startswith("#!"):
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.exists() or (parts.fragment and target in pages and parts.fragment not in pages[target].ids):
+            if not target.exists() or (
+                parts.fragment and target in pages and parts.fragment not in pages[target].ids
+            ):
                 broken.append(f"{path.relative_to(HTML.resolve())} -> {link}")
     assert not broken, broken
 
 
 def test_a_word_of_the_glossary_leads_to_it_once_a_chapter_and_says_what_it_means():
     glossary = (HTML / "book" / "glossary.html").read_text()
-    link = re.compile(r'<a class="word[^"]*" href="glossary\.html#([^"]+)" title="([^"]+)">([^<]+)</a>')
+    link = re.compile(
+        r'<a class="word[^"]*" href="glossary\.html#([^"]+)" title="([^"]+)">([^<]+)</a>'
+    )
     for page in (HTML / "book").glob("*.html"):
         found = link.findall(page.read_text())
         places = [place for place, _, _ in found]
-        assert len(places) == len(set(places)) and all(f'id="{place}"' in glossary for place in places), page.name
-    words = {place: (meaning, word) for place, meaning, word in link.findall((HTML / "book" / "performance.html").read_text())}
-    assert words["term-TTFT"][0].startswith("Time to first token") and words["term-KV-cache"][1] == "KV cache"
+        assert len(places) == len(set(places)) and all(
+            f'id="{place}"' in glossary for place in places
+        ), page.name
+    words = {
+        place: (meaning, word)
+        for place, meaning, word in link.findall((HTML / "book" / "performance.html").read_text())
+    }
+    assert (
+        words["term-TTFT"][0].startswith("Time to first token")
+        and words["term-KV-cache"][1] == "KV cache"
+    )
     assert not link.search(glossary)
 
 
 def committed(ending: str) -> list[Path]:
     """Files of the committed runs; a sweep at work keeps its own in hidden folders."""
-    return [path for path in (ROOT / "notebooks" / "runs").glob(f"[!.]*/[!.]*{ending}") if path.is_file()]
+    return [
+        path
+        for path in (ROOT / "notebooks" / "runs").glob(f"[!.]*/[!.]*{ending}")
+        if path.is_file()
+    ]
 
 
 def test_runs_have_their_trace_beside_them():
-    pages, traces = ({path.with_suffix("") for path in committed(ending)} for ending in (".ipynb", ".nc"))
+    pages, traces = (
+        {path.with_suffix("") for path in committed(ending)} for ending in (".ipynb", ".nc")
+    )
     assert pages == traces and len(pages) >= 6
 
 
@@ -168,31 +201,64 @@ def test_runs_are_shown_as_they_were_executed_and_chapters_never_as_they_were():
 @pytest.mark.slow
 def test_a_changed_row_changes_the_page(tmp_path):
     """One byte of a grid's row, and the page that was built before says the new number and not the old."""
-    leave = shutil.ignore_patterns(".git", ".venv", "_build", "*.egg-info", "local", ".*_cache", ".hypothesis")
+    leave = shutil.ignore_patterns(
+        ".git", ".venv", "_build", "*.egg-info", "local", ".*_cache", ".hypothesis"
+    )
     work = shutil.copytree(ROOT, tmp_path / "work", ignore=leave)
     (work / "_toc.yml").write_text("format: jb-book\nroot: book/operational\n")
     table, page = work / "lib/footprint/data/grids.csv", work / "_build/html/book/operational.html"
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", work, "--all", "-q"]  # as the Makefile has it
-    row, said = "US-NW-PACE,Pacificorp East,USA,2023,lifecycle,{}77,", '<td class="number">{}77</td>'
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        work,
+        "--all",
+        "-q",
+    ]  # as the Makefile has it
+    row, said = (
+        "US-NW-PACE,Pacificorp East,USA,2023,lifecycle,{}77,",
+        '<td class="number">{}77</td>',
+    )
     for old, new in (("7", "6"), ("6", "7")):
         text = table.read_text()
         table.write_text(text.replace(row.format(old), row.format(new)))
-        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(work / "lib")}, check=True, capture_output=True)
+        subprocess.run(
+            command,
+            env=os.environ | {"PYTHONPATH": str(work / "lib")},
+            check=True,
+            capture_output=True,
+        )
         assert said.format(new) in page.read_text() and said.format(old) not in page.read_text()
 
 
-@pytest.mark.parametrize(("cell", "said"), [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(3)", "Kernel died")])
+@pytest.mark.parametrize(
+    ("cell", "said"), [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(3)", "Kernel died")]
+)
 def test_a_chapter_that_fails_or_dies_fails_the_build(tmp_path, cell, said):
     """A small book of two pages, one of them at fault."""
-    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=lambda folder, names: [n for n in names if n != "extension.py"])
+    shutil.copytree(
+        ROOT / "book",
+        tmp_path / "book",
+        ignore=lambda folder, names: [n for n in names if n != "extension.py"],
+    )
     front = (ROOT / "book/limits.md").read_text().split("\n---\n")[0] + "\n---\n"
     for name, code in (("index", "print('whole')"), ("fault", cell)):
-        (tmp_path / f"book/{name}.md").write_text(f"{front}\n# {name}\n\n```{{code-cell}} python\n{code}\n```\n")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n- file: book/fault\n")
+        (tmp_path / f"book/{name}.md").write_text(
+            f"{front}\n# {name}\n\n```{{code-cell}} python\n{code}\n```\n"
+        )
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: book/fault\n"
+    )
     (tmp_path / "_config.yml").write_text(
         "execute: {execute_notebooks: force}\nsphinx: {local_extensions: {extension: book/}}\n"
     )
-    book = [Path(sys.executable).parent / "jupyter-book", "build", str(tmp_path), "-W", "--keep-going", "-q"]
+    book = [
+        Path(sys.executable).parent / "jupyter-book",
+        "build",
+        str(tmp_path),
+        "-W",
+        "--keep-going",
+        "-q",
+    ]
     done = subprocess.run(book, capture_output=True, text=True, timeout=120)
     reports = [path.read_text() for path in tmp_path.rglob("*.err.log")]
     assert done.returncode != 0 and said in "".join([done.stderr, *reports])
@@ -219,6 +285,8 @@ def test_committed_runs_name_nobody_and_no_place():
 
 
 def test_the_paper_is_cited_with_its_claims_not_its_recalled_values():
-    recalled = {row["value"] for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"}
+    recalled = {
+        row["value"] for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"
+    }
     for chapter in CHAPTERS:
         assert not recalled & set(NUMBER.findall(prose(chapter)))

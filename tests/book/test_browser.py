@@ -16,7 +16,10 @@ from footprint.energy import findings
 from footprint.predict import model as predict
 
 # Of the theme, harmless: the first on every page, the second on the first page that a browser profile ever opens.
-KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid theme mode: . Resetting to auto.")
+KNOWN = (
+    "Identifier 'THEBE_JS_URL' has already been declared",
+    "Got invalid theme mode: . Resetting to auto.",
+)
 TABS = (("light", "wide"), ("dark", "phone"))
 STATE = """() => ({
     mode: document.documentElement.dataset.theme,
@@ -88,7 +91,11 @@ def test_a_page_stands_alone(tab, path):
         page.remove_listener(event, hear)
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
     assert not [text for text in said if not any(known in text for known in KNOWN)]
-    assert state["mode"] == mode and state["drawn"] == state["named"] == state["charts"] and state["raw"] == 0
+    assert (
+        state["mode"] == mode
+        and state["drawn"] == state["named"] == state["charts"]
+        and state["raw"] == 0
+    )
     assert state["sideways"] <= 0, "the page scrolls sideways"
     assert size == "phone" or not state["cut"], "a chart is wider than its page"
     assert not (chapter and overlaps), "words of a chart lie on each other"
@@ -119,7 +126,10 @@ def test_equations_are_drawn_and_numbered_by_chapter(page):
     chapter = page.locator("h1 .section-number").inner_text().strip(". ")
     numbers = page.locator(".equation .eqno").all_inner_texts()
     assert numbers[:2] == [f"({chapter}.1)", f"({chapter}.2)"]
-    tall, plain = (page.locator(f".equation math {part}").first.bounding_box()["height"] for part in ("mfrac", "mfrac mtext"))
+    tall, plain = (
+        page.locator(f".equation math {part}").first.bounding_box()["height"]
+        for part in ("mfrac", "mfrac mtext")
+    )
     assert tall > 1.8 * plain
 
 
@@ -150,7 +160,9 @@ def test_a_figure_can_be_taken_away_with_its_numbers(page):
     width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))
     assert png.startswith(b"\x89PNG") and width > 900 and height > 500
     rows = pd.read_csv(io.BytesIO(saved(page, "CSV")))
-    assert {"card", "phase", "batch", "time_s", "time_s_low", "time_s_high", "kind"} <= set(rows) and len(rows) > 40
+    assert {"card", "phase", "batch", "time_s", "time_s_low", "time_s_high", "kind"} <= set(
+        rows
+    ) and len(rows) > 40
     for name in ("cells", "runs"):
         href = page.locator(f".take a:text-is('{name}')").first.get_attribute("href")
         assert (HTML / "book" / href).exists()
@@ -169,7 +181,9 @@ def test_the_table_of_runs_is_filtered_and_sorted(page):
         head.get_by_role("button").click()
         column = head.evaluate("cell => cell.cellIndex")
         counts = [int(row.locator("td").nth(column).inner_text()) for row in rows.all()]
-        assert head.get_attribute("aria-sort") == way and counts == sorted(counts, reverse=way == "descending")
+        assert head.get_attribute("aria-sort") == way and counts == sorted(
+            counts, reverse=way == "descending"
+        )
 
 
 @pytest.mark.slow
@@ -181,7 +195,9 @@ def test_axe_finds_nothing_serious_or_critical(chromium, mode):
         settle(page)
         for fault in axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]:
             if fault["impact"] in ("serious", "critical"):
-                found += [f"{path.stem}: {fault['id']}: {node['html'][:120]}" for node in fault["nodes"]]
+                found += [
+                    f"{path.stem}: {fault['id']}: {node['html'][:120]}" for node in fault["nodes"]
+                ]
     page.close()
     assert not found, found
 
@@ -203,13 +219,20 @@ def explorer(page, settings: str = "") -> dict[str, list[float]]:
 
 
 def test_the_explorer_computes_what_the_library_computes(page):
-    shown = explorer(page, "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
-                           "&lifetime=3&pue=1.4")  # fmt: skip
+    shown = explorer(
+        page,
+        "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
+        "&lifetime=3&pue=1.4",
+    )
     n, cards = explore.DRAWS, spec.gpus()
-    windows = predict.windows("llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128])
+    windows = predict.windows(
+        "llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128]
+    )
     use = {"lifetime_years": 3.0, "utilisation": 0.3, "pue": 1.4, "n": n}
     grid = totals.drawn_grids(["US-NW-PACE"], n)
-    tokens = totals.per_token(served.predicted(windows), grid, ["teardown"], **use).squeeze(drop=True)
+    tokens = totals.per_token(served.predicted(windows), grid, ["teardown"], **use).squeeze(
+        drop=True
+    )
     whole = totals.total(tokens)
     seen = 0
     for card in cards:
@@ -220,13 +243,20 @@ def test_the_explorer_computes_what_the_library_computes(page):
             seen += 1
             assert mean == pytest.approx(exact.mean(), rel=0.02), card
             assert (low, high) == pytest.approx(tuple(np.sort(exact)[[2, -4]]), rel=0.05), card
-            assert making == pytest.approx(float(tokens["embodied_g"].sel(gpu=card).mean()) * 1e3, rel=0.02), card
+            assert making == pytest.approx(
+                float(tokens["embodied_g"].sel(gpu=card).mean()) * 1e3, rel=0.02
+            ), card
     assert seen >= 14
 
 
 def test_a_host_in_the_explorer_is_the_library_s(page):
-    shown = explorer(page, "#model=llama-7b&batch=1&engine=serving&region=US-CAL-CISO&utilisation=1&host=100&host_kg=144")
-    table = explore.ranked("llama-7b", "serving", 1, "US-CAL-CISO", host_W=100, host_kg=144).set_index("gpu")
+    shown = explorer(
+        page,
+        "#model=llama-7b&batch=1&engine=serving&region=US-CAL-CISO&utilisation=1&host=100&host_kg=144",
+    )
+    table = explore.ranked(
+        "llama-7b", "serving", 1, "US-CAL-CISO", host_W=100, host_kg=144
+    ).set_index("gpu")
     assert len(table) == len(shown)
     for card, row in table.iterrows():
         assert shown[findings.label(card)][0] == pytest.approx(row["mean_g"] * 1e3, rel=0.02), card

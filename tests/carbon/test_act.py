@@ -24,22 +24,71 @@ LOGIC = {
     3: (3.250, 470, 275, 500),
 }
 STORAGE = {
-    "ddr3_50nm": 600, "ddr3_40nm": 315, "ddr3_30nm": 230, "lpddr3_30nm": 201, "lpddr3_20nm": 184, "lpddr2_20nm": 159,
-    "lpddr4": 48, "ddr4_10nm": 65,
-    "nand_30nm": 31, "nand_20nm": 15, "nand_10nm": 10, "nand_tlc_1z": 5.6, "nand_tlc_v3": 6.3,
-    "seagate_nytro_3530": 6.21, "seagate_nytro_1551": 3.948, "seagate_nytro_3331": 16.916,
-    "wd_2016": 24.4, "wd_2017": 17.9, "wd_2018": 12.5, "wd_2019": 10.7,
-    "barracuda": 4.57, "barracuda2": 10.32, "barracuda_pro": 2.35, "firecuda": 5.1, "firecuda2": 9.1, "ironwolf": 4.78,
-    "ironwolfpro": 3.63, "skyhawk_3tb": 3.04, "skyhawk_surveillance": 4.09, "skyhawk_6tb": 3.74, "videohdd": 7.62,
-    "videopipelinehdd": 8.86, "exos2x14": 1.653, "exosx12": 1.14, "exosx16": 1.334, "exos15e900": 20.46,
-    "exos10e2400": 10.323, "exos5e8": 3.8556, "exos7e8": 4.747,
-}  # fmt: skip
+    "ddr3_50nm": 600,
+    "ddr3_40nm": 315,
+    "ddr3_30nm": 230,
+    "lpddr3_30nm": 201,
+    "lpddr3_20nm": 184,
+    "lpddr2_20nm": 159,
+    "lpddr4": 48,
+    "ddr4_10nm": 65,
+    "nand_30nm": 31,
+    "nand_20nm": 15,
+    "nand_10nm": 10,
+    "nand_tlc_1z": 5.6,
+    "nand_tlc_v3": 6.3,
+    "seagate_nytro_3530": 6.21,
+    "seagate_nytro_1551": 3.948,
+    "seagate_nytro_3331": 16.916,
+    "wd_2016": 24.4,
+    "wd_2017": 17.9,
+    "wd_2018": 12.5,
+    "wd_2019": 10.7,
+    "barracuda": 4.57,
+    "barracuda2": 10.32,
+    "barracuda_pro": 2.35,
+    "firecuda": 5.1,
+    "firecuda2": 9.1,
+    "ironwolf": 4.78,
+    "ironwolfpro": 3.63,
+    "skyhawk_3tb": 3.04,
+    "skyhawk_surveillance": 4.09,
+    "skyhawk_6tb": 3.74,
+    "videohdd": 7.62,
+    "videopipelinehdd": 8.86,
+    "exos2x14": 1.653,
+    "exosx12": 1.14,
+    "exosx16": 1.334,
+    "exos15e900": 20.46,
+    "exos10e2400": 10.323,
+    "exos5e8": 3.8556,
+    "exos7e8": 4.747,
+}
 FAB = {
-    "world": 301, "india": 725, "australia": 597, "taiwan": 583, "singapore": 495, "usa": 380, "europe": 295,
-    "brazil": 82, "iceland": 28, "japan": 485, "korea": 430,
-    "coal": 820, "gas": 490, "biomass": 230, "solar": 41, "geothermal": 38, "hydropower": 24, "nuclear": 12, "wind": 11,
-    "taiwan-2023": 642, "usa-2023": 369, "korea-2023": 402, "iceland-2023": 7.3,
-}  # fmt: skip
+    "world": 301,
+    "india": 725,
+    "australia": 597,
+    "taiwan": 583,
+    "singapore": 495,
+    "usa": 380,
+    "europe": 295,
+    "brazil": 82,
+    "iceland": 28,
+    "japan": 485,
+    "korea": 430,
+    "coal": 820,
+    "gas": 490,
+    "biomass": 230,
+    "solar": 41,
+    "geothermal": 38,
+    "hydropower": 24,
+    "nuclear": 12,
+    "wind": 11,
+    "taiwan-2023": 642,
+    "usa-2023": 369,
+    "korea-2023": 402,
+    "iceland-2023": 7.3,
+}
 # g/cm2 with GPA 97 %, Taiwan 583 g/kWh and yield 0.875, computed with ACT's own code.
 CPA = {28: 1328.2, 20: 1542.4, 14: 1556.7, 10: 1777.1, 8: 1807.0, 7: 2318.2, 5: 2778.0, 3: 3162.6}
 ROWS = [row for row in spec.table("embodied_published") if row["set"] == "act-v2"]
@@ -56,7 +105,11 @@ def test_each_cell_of_the_logic_tables_is_acts(node):
 
 
 def test_each_cell_of_the_storage_and_fab_tables_is_acts():
-    mine = {row["id"]: float(row["g_per_gb"]) for row in spec.table("memory") if row["divide_by_yield"] == "1"}
+    mine = {
+        row["id"]: float(row["g_per_gb"])
+        for row in spec.table("memory")
+        if row["divide_by_yield"] == "1"
+    }
     assert mine == STORAGE
     assert {name: act.fab_grid(name) for name in FAB} == FAB
     assert (act.ACT_YIELD, act.PACKAGE_G) == (0.875, 150)
@@ -75,12 +128,26 @@ def test_components_and_totals_agree_with_acts_own_code(row):
 
 
 def test_reference_rows_cover_the_cards_and_settings():
-    cards = {"t4", "v100-32gb", "a100-40gb-sxm", "a100-80gb-sxm", "l4", "rtx-6000-ada", "h100-80gb-sxm"}
+    cards = {
+        "t4",
+        "v100-32gb",
+        "a100-40gb-sxm",
+        "a100-80gb-sxm",
+        "l4",
+        "rtx-6000-ada",
+        "h100-80gb-sxm",
+    }
     assert {row["gpu"] for row in ROWS} == cards and len(ROWS) == 74
 
 
 def test_nodes_between_rows_go_to_the_older_neighbour_or_are_interpolated():
-    assert [act.nearest_node(node) for node in ("12nm", "4N", "8nm", "16nm", "3nm")] == [14, 5, 8, 14, 3]
+    assert [act.nearest_node(node) for node in ("12nm", "4N", "8nm", "16nm", "3nm")] == [
+        14,
+        5,
+        8,
+        14,
+        3,
+    ]
     middle = act.fab_row("12nm", "interpolated")
     assert middle["epa_kwh_per_cm2"] == pytest.approx((1.2 + 1.475) / 2)
     with pytest.raises(Refused, match="outside"):
@@ -97,11 +164,15 @@ def test_murphys_yield_is_the_mean_over_triangular_defect_densities():
         2 * density,
         points=[density],
     )[0]
-    assert act.die_yield(area * 100, "murphy", defects_per_cm2=density) == pytest.approx(triangle, rel=1e-9)
+    assert act.die_yield(area * 100, "murphy", defects_per_cm2=density) == pytest.approx(
+        triangle, rel=1e-9
+    )
 
 
 def test_poisson_yield_is_the_chance_of_no_defect_and_small_dies_are_all_good():
-    assert act.die_yield(300, "poisson", defects_per_cm2=0.1) == pytest.approx(stats.poisson.pmf(0, 0.3))
+    assert act.die_yield(300, "poisson", defects_per_cm2=0.1) == pytest.approx(
+        stats.poisson.pmf(0, 0.3)
+    )
     assert act.die_yield(300, "murphy", defects_per_cm2=0) == 1
 
 
@@ -112,11 +183,22 @@ def test_murphy_lies_above_poisson_and_falls_with_area(area, defects):
     assert act.die_yield(2 * area, "murphy", defects_per_cm2=defects) <= murphy
 
 
-@pytest.mark.parametrize("settings", [
-    {"abatement": 98}, {"fab": "atlantis"}, {"fab": -1.0}, {"memory": "gddr9"}, {"node": "2nm"}, {"packages": -3},
-    {"yield_model": "guess"}, {"fixed_yield": 0}, {"fixed_yield": 1.2}, {"volume": 1},
-    {"defects_per_cm2": float("inf")},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"abatement": 98},
+        {"fab": "atlantis"},
+        {"fab": -1.0},
+        {"memory": "gddr9"},
+        {"node": "2nm"},
+        {"packages": -3},
+        {"yield_model": "guess"},
+        {"fixed_yield": 0},
+        {"fixed_yield": 1.2},
+        {"volume": 1},
+        {"defects_per_cm2": float("inf")},
+    ],
+)
 def test_settings_that_do_not_exist_are_refused_in_one_sentence(settings):
     with pytest.raises(Refused) as refusal:
         embodied("t4", "act", **settings)

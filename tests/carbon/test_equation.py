@@ -27,7 +27,9 @@ def test_a_card_used_all_its_life_is_charged_in_full():
     seconds = 5 * 365.25 * 24 * 3600
     assert carbon.amortised(10.3, seconds) == pytest.approx(10_300)
     assert carbon.amortised(10.3, seconds / 2, utilisation=0.5) == pytest.approx(10_300)
-    assert carbon.amortised(10.3, 3600, lifetime_years=4) == pytest.approx(10_300 / (4 * 365.25 * 24))
+    assert carbon.amortised(10.3, 3600, lifetime_years=4) == pytest.approx(
+        10_300 / (4 * 365.25 * 24)
+    )
 
 
 @given(AMOUNTS, AMOUNTS, FACTORS)
@@ -41,7 +43,10 @@ def test_grams_are_linear_in_energy_intensity_and_time(first, second, factor):
         carbon.operational(factor, first + second),
         carbon.operational(factor, first) + carbon.operational(factor, second),
     )
-    assert same(carbon.amortised(factor, first + second), carbon.amortised(factor, first) + carbon.amortised(factor, second))
+    assert same(
+        carbon.amortised(factor, first + second),
+        carbon.amortised(factor, first) + carbon.amortised(factor, second),
+    )
     assert same(carbon.amortised(factor * first, second), factor * carbon.amortised(first, second))
 
 
@@ -78,34 +83,51 @@ def test_nan_travels(amount, where):
 
 
 def test_the_reason_of_a_gap_travels():
-    missing = xr.DataArray([np.nan], dims="window", attrs={"units": "J", "reason": "no energy counter"})
+    missing = xr.DataArray(
+        [np.nan], dims="window", attrs={"units": "J", "reason": "no energy counter"}
+    )
     assert carbon.operational(missing, 31).attrs["reason"] == "no energy counter"
     kg = carbon.embodied(["t4", "v100-32gb"], "teardown").total_kg
     grams = carbon.amortised(kg, 3600)
-    assert np.isnan(grams.sel(gpu="v100-32gb")) and "no source" in str(grams.embodied_reason.sel(gpu="v100-32gb").values)
+    assert np.isnan(grams.sel(gpu="v100-32gb")) and "no source" in str(
+        grams.embodied_reason.sel(gpu="v100-32gb").values
+    )
 
 
-@pytest.mark.parametrize("bad", [-1, np.inf, -np.inf, [1, -1], np.array([np.inf]), xr.DataArray([-2.0]), "much", None])
+@pytest.mark.parametrize(
+    "bad", [-1, np.inf, -np.inf, [1, -1], np.array([np.inf]), xr.DataArray([-2.0]), "much", None]
+)
 def test_negative_infinite_and_unreadable_input_is_refused_in_one_sentence(bad):
     calls = [
-        lambda: carbon.operational(bad, 1), lambda: carbon.operational(1, bad), lambda: carbon.operational(1, 1, bad),
-        lambda: carbon.amortised(bad, 1), lambda: carbon.amortised(1, bad), lambda: carbon.amortised(1, 1, bad),
-        lambda: carbon.amortised(1, 1, 5, bad), lambda: carbon.score(1, 1, 1, 1, bad),
+        lambda: carbon.operational(bad, 1),
+        lambda: carbon.operational(1, bad),
+        lambda: carbon.operational(1, 1, bad),
+        lambda: carbon.amortised(bad, 1),
+        lambda: carbon.amortised(1, bad),
+        lambda: carbon.amortised(1, 1, bad),
+        lambda: carbon.amortised(1, 1, 5, bad),
+        lambda: carbon.score(1, 1, 1, 1, bad),
         lambda: carbon.score(1, 1, 1, 1, 1, resource_share=bad),
-    ]  # fmt: skip
+    ]
     for call in calls:
         with pytest.raises(Refused) as refusal:
             call()
         assert str(refusal.value).endswith("allowed.") and "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: carbon.operational(1, 1, pue=0.9), lambda: carbon.amortised(1, 1, lifetime_years=0),
-    lambda: carbon.amortised(1, 1, utilisation=0), lambda: carbon.amortised(1, 1, utilisation=1.1),
-    lambda: carbon.score(1, 1, 1, 1, tokens=0), lambda: carbon.score(1, 1, 1, 1, 1, resource_share=2),
-    lambda: carbon.operational(xr.DataArray([1.0], attrs={"units": "kWh"}), 1),
-    lambda: carbon.amortised(carbon.embodied("t4"), 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: carbon.operational(1, 1, pue=0.9),
+        lambda: carbon.amortised(1, 1, lifetime_years=0),
+        lambda: carbon.amortised(1, 1, utilisation=0),
+        lambda: carbon.amortised(1, 1, utilisation=1.1),
+        lambda: carbon.score(1, 1, 1, 1, tokens=0),
+        lambda: carbon.score(1, 1, 1, 1, 1, resource_share=2),
+        lambda: carbon.operational(xr.DataArray([1.0], attrs={"units": "kWh"}), 1),
+        lambda: carbon.amortised(carbon.embodied("t4"), 1),
+    ],
+)
 def test_values_without_a_meaning_are_refused(call):
     with pytest.raises(Refused):
         call()
@@ -129,7 +151,9 @@ def test_the_score_is_operational_plus_amortised_per_unit(energy, grid, kg, busy
     found = carbon.score(energy, grid, kg, busy, tokens, utilisation=used)
     apart = carbon.operational(energy, grid) + carbon.amortised(kg, busy, utilisation=used)
     assert float(found.SCI) * tokens == pytest.approx(apart, rel=1e-9, abs=1e-9)
-    assert float(found.M) == pytest.approx(float(found.TE * found.TS * found.RS), rel=1e-9, abs=1e-9)
+    assert float(found.M) == pytest.approx(
+        float(found.TE * found.TS * found.RS), rel=1e-9, abs=1e-9
+    )
 
 
 def test_the_score_of_many_cards_and_regions_and_draws():
@@ -145,7 +169,11 @@ def test_the_papers_regions_of_2021_to_2025(zone):
 
 
 def test_quebec_falls_eighteenfold_on_a_direct_basis():
-    lifecycle, direct = (spec.grid("Quebec", 2023, kind).g_per_kwh for kind in ("lifecycle-hourly-mean", "direct"))
-    assert carbon.operational(1, lifecycle) / carbon.operational(1, direct) == pytest.approx(18.3, abs=0.1)
+    lifecycle, direct = (
+        spec.grid("Quebec", 2023, kind).g_per_kwh for kind in ("lifecycle-hourly-mean", "direct")
+    )
+    assert carbon.operational(1, lifecycle) / carbon.operational(1, direct) == pytest.approx(
+        18.3, abs=0.1
+    )
     with pytest.raises(KeyError, match="nearest names are"):
         spec.grid("Qebec")

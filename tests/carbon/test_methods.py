@@ -59,7 +59,9 @@ def test_a_host_scenario_adds_one_component_of_its_share():
     assert float(host("ecologits").sum()) == 5700 / 8
 
 
-@pytest.mark.parametrize(("scenario", "gpus"), [("three-socket", None), ("two-socket", 0), ("two-socket", -4)])
+@pytest.mark.parametrize(
+    ("scenario", "gpus"), [("three-socket", None), ("two-socket", 0), ("two-socket", -4)]
+)
 def test_hosts_that_do_not_exist_are_refused(scenario, gpus):
     with pytest.raises(Refused):
         host(scenario, gpus)
@@ -78,7 +80,10 @@ def test_the_comparison_shows_gaps_as_gaps():
     table = compare(["t4", "v100-16gb", "h100-80gb-sxm"])
     assert list(table.approach.values) == list(ALL_METHODS)
     total = table.total_kg
-    assert np.isnan(total.sel(approach="vendor", gpu="t4")) and float(total.sel(approach="vendor", gpu="h100-80gb-sxm")) > 100
+    assert (
+        np.isnan(total.sel(approach="vendor", gpu="t4"))
+        and float(total.sel(approach="vendor", gpu="h100-80gb-sxm")) > 100
+    )
     gaps = total.isnull()
     assert ((table.embodied_reason != "") == gaps).all()
     inside = table.embodied_kg.where(~gaps).sum("component", skipna=True).where(~gaps)
@@ -86,6 +91,8 @@ def test_the_comparison_shows_gaps_as_gaps():
 
 
 def test_a_large_die_pays_for_its_own_yield():
-    table = compare(["t4", "rtx-6000-ada"], {"fixed": {}, "murphy": {"yield_model": "murphy"}}).total_kg
+    table = compare(
+        ["t4", "rtx-6000-ada"], {"fixed": {}, "murphy": {"yield_model": "murphy"}}
+    ).total_kg
     rise = table.sel(approach="murphy") / table.sel(approach="fixed")
     assert 1.3 < float(rise.sel(gpu="t4")) < float(rise.sel(gpu="rtx-6000-ada")) < 1.6

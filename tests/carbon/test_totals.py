@@ -22,8 +22,12 @@ def exact():
 
 
 def test_a_request_by_hand(exact):
-    found = totals.per_token(exact, approaches=["ACT", "paper"], n=3).sel(model="llama-7b", gpu="t4", batch=4)
-    busy = 1.1 * 2 / (4 * 101)  # prefill takes a tenth of the decode, and a batch of 4 twice the time of one
+    found = totals.per_token(exact, approaches=["ACT", "paper"], n=3).sel(
+        model="llama-7b", gpu="t4", batch=4
+    )
+    busy = (
+        1.1 * 2 / (4 * 101)
+    )  # prefill takes a tenth of the decode, and a batch of 4 twice the time of one
     assert found["busy_s"].values == pytest.approx(busy)
     assert found["energy_J"].values == pytest.approx(70 * busy)
     quebec = found.sel(zone="CA-QC")["operational_g"]
@@ -31,15 +35,21 @@ def test_a_request_by_hand(exact):
     making = found["embodied_g"].sel(approach="paper")
     assert making.values == pytest.approx(10_300 * busy / (5 * 365.25 * 86400))
     act = carbon.embodied("t4")["total_kg"].item()
-    assert found["embodied_g"].sel(approach="ACT").values == pytest.approx(act * 1000 * busy / (5 * 365.25 * 86400))
+    assert found["embodied_g"].sel(approach="ACT").values == pytest.approx(
+        act * 1000 * busy / (5 * 365.25 * 86400)
+    )
 
 
 def test_phases_add_up_and_the_total_is_the_sum_of_the_two():
     points = served.requests(WIDE)
     whole, split = (totals.per_token(points, n=50, by_phase=by) for by in (False, True))
     for name in whole.data_vars:
-        assert split[name].sum("phase").transpose(*whole[name].dims).values == pytest.approx(whole[name].values)
-    assert totals.total(whole).values == pytest.approx((whole["operational_g"] + whole["embodied_g"]).values)
+        assert split[name].sum("phase").transpose(*whole[name].dims).values == pytest.approx(
+            whole[name].values
+        )
+    assert totals.total(whole).values == pytest.approx(
+        (whole["operational_g"] + whole["embodied_g"]).values
+    )
 
 
 def test_idle_reserved_time_is_charged_in_energy_and_in_making(exact):
@@ -53,7 +63,9 @@ def test_idle_reserved_time_is_charged_in_energy_and_in_making(exact):
 def test_draws_return_the_stated_intervals_of_either_kind():
     for kind in ("modelled", "measured"):
         rows = pairs(log_sd=0.2, kind=kind)
-        found = totals.per_token(served.requests(rows), n=20_000)["energy_J"].sel(model="llama-1b", gpu="t4", batch=1)
+        found = totals.per_token(served.requests(rows), n=20_000)["energy_J"].sel(
+            model="llama-1b", gpu="t4", batch=1
+        )
         spread = np.log(found).std().item()
         assert spread == pytest.approx(0.2, rel=0.03)
         assert found.median().item() == pytest.approx(110 / 101, rel=0.01)
@@ -67,14 +79,18 @@ def test_a_card_errs_once_and_two_cards_err_apart():
     other = times.sel(gpu="rtx-6000-ada", model="llama-1b", batch=1)
     assert xr.corr(one, same).item() == pytest.approx(1)
     assert abs(xr.corr(one, other).item()) < 0.05
-    assert served.errors(["t4"], 5, 0)["time"].values == pytest.approx(served.errors(["l4", "t4"], 5, 0)["time"][1:].values)
+    assert served.errors(["t4"], 5, 0)["time"].values == pytest.approx(
+        served.errors(["l4", "t4"], 5, 0)["time"][1:].values
+    )
 
 
 def test_energy_errs_with_time_and_with_power_of_its_own():
     rows = pairs(log_sd=0.2)
     for name, half in (("energy_J_low", -1.0), ("energy_J_high", 1.0)):
         rows[name] = rows["energy_J"] * np.exp(half * 1.6448536 * 0.25)
-    found = totals.per_token(served.requests(rows), n=20_000).sel(model="llama-1b", gpu="t4", batch=1)
+    found = totals.per_token(served.requests(rows), n=20_000).sel(
+        model="llama-1b", gpu="t4", batch=1
+    )
     power = np.log(found["energy_J"] / found["busy_s"])
     assert power.std().item() == pytest.approx((0.25**2 - 0.2**2) ** 0.5, rel=0.03)
     assert abs(xr.corr(power, np.log(found["busy_s"])).item()) < 0.03
@@ -84,7 +100,11 @@ def test_an_interval_may_be_longer_on_one_side():
     rows = pairs(log_sd=0.1)
     for name in ("time_s", "energy_J"):
         rows[f"{name}_low"] = rows[name] * np.exp(-1.6448536 * 0.3)
-    found = totals.per_token(served.requests(rows), n=40_000)["busy_s"].sel(model="llama-1b", gpu="t4", batch=1).values
+    found = (
+        totals.per_token(served.requests(rows), n=40_000)["busy_s"]
+        .sel(model="llama-1b", gpu="t4", batch=1)
+        .values
+    )
     ends = np.log(np.quantile(found, [0.05, 0.5, 0.95]) / (1.1 / 101)) / 1.6448536
     assert ends == pytest.approx([-0.3, 0, 0.1], abs=0.01)
 
@@ -101,7 +121,11 @@ def test_a_measured_pair_replaces_nothing_else_and_keeps_its_kind():
 
 
 def test_what_runs_out_of_memory_is_a_gap_with_its_reason():
-    rows = pairs(time=lambda model, gpu, batch: None if (model, gpu) == ("llama-7b", "t4") and batch > 4 else 1.0)
+    rows = pairs(
+        time=lambda model, gpu, batch: (
+            None if (model, gpu) == ("llama-7b", "t4") and batch > 4 else 1.0
+        )
+    )
     points = served.requests(rows)
     gap = {"model": "llama-7b", "gpu": "t4", "batch": 16}
     assert points["status"].sel(gap).item() == "oom"
@@ -151,13 +175,17 @@ def test_the_drawn_use_makes_every_token_dearer(exact):
 
 
 def test_predictions_read_like_runs():
-    windows = predict.windows("llama-1b", ["t4", "rtx-6000-ada"], batch=[1, 4], prompt=[128], output=[128])
+    windows = predict.windows(
+        "llama-1b", ["t4", "rtx-6000-ada"], batch=[1, 4], prompt=[128], output=[128]
+    )
     points = served.predicted(windows).isel(engine=0)
     point = {"model": "llama-1b", "gpu": "t4", "batch": 4, "prompt": 128, "output": 128}
     at = windows.isel(engine=0).sel(point)
     whole = at["ttft_s"] + at["tpot_s"] * 127
     assert points["time_s"].sel(point).sum("phase").item() == pytest.approx(whole.item())
-    assert points["energy_J"].sel(point).sel(phase="decode").item() == pytest.approx(at["decode_energy_J"].item())
+    assert points["energy_J"].sel(point).sel(phase="decode").item() == pytest.approx(
+        at["decode_energy_J"].item()
+    )
     middle = draws.summary(totals.per_token(points, n=4000)["busy_s"].sel(point))["median"].item()
     assert middle == pytest.approx(whole.item() / (4 * 128), rel=0.02)
 
@@ -167,7 +195,9 @@ def test_the_headline_has_both_batches_of_both_cards_in_all_regions():
     assert len(rows) == 2 * 2 * 3 * 2 and set(rows["choice"]) == {"batch 1", "least carbon"}
     numbers = ["energy_J", "ms", "operational_mg", "embodied_mg", "total_mg"]
     for name in numbers:
-        assert (rows[f"{name}_low"] < rows[name]).all() and (rows[name] < rows[f"{name}_high"]).all()
+        assert (rows[f"{name}_low"] < rows[name]).all() and (
+            rows[name] < rows[f"{name}_high"]
+        ).all()
     assert (rows.set_index("choice").loc["least carbon", "batch"] == 16).all()
     assert (rows["status"] == "modelled").all()
 
@@ -177,4 +207,6 @@ def test_a_drawn_grid_is_one_of_its_years_and_the_same_year_everywhere():
     year = totals.year_drawn(4000)
     assert np.array_equal(drawn.values, known.values[:, year])
     assert np.bincount(year, minlength=5) == pytest.approx(800, rel=0.12)
-    assert drawn.sel(zone="CA-QC").mean() == pytest.approx(float(known.sel(zone="CA-QC").mean()), rel=0.01)
+    assert drawn.sel(zone="CA-QC").mean() == pytest.approx(
+        float(known.sel(zone="CA-QC").mean()), rel=0.01
+    )

@@ -9,7 +9,15 @@ from scipy import stats
 from footprint import Refused, spec
 from footprint.carbon import uncertainty as draws
 from footprint.carbon.methods import embodied
-from footprint.carbon.uncertainty import embodied_draws, parameters, priors, quantile, sensitivity, summary, use_draws
+from footprint.carbon.uncertainty import (
+    embodied_draws,
+    parameters,
+    priors,
+    quantile,
+    sensitivity,
+    summary,
+    use_draws,
+)
 
 PRIORS = spec.table("priors")
 U = np.linspace(0.001, 0.999, 99)
@@ -17,7 +25,9 @@ U = np.linspace(0.001, 0.999, 99)
 
 def reference(prior: dict[str, str]):
     """The prior as a scipy distribution."""
-    low, high, mode, mean, sd = (float(prior[name]) for name in ("low", "high", "mode", "mean", "sd"))
+    low, high, mode, mean, sd = (
+        float(prior[name]) for name in ("low", "high", "mode", "mean", "sd")
+    )
     return {
         "uniform": lambda: stats.uniform(low, high - low),
         "loguniform": lambda: stats.loguniform(low, high),
@@ -26,7 +36,9 @@ def reference(prior: dict[str, str]):
     }[prior["shape"]]()
 
 
-@pytest.mark.parametrize("prior", PRIORS, ids=lambda row: f"{row['method']}/{row['parameter']}/{row['group']}")
+@pytest.mark.parametrize(
+    "prior", PRIORS, ids=lambda row: f"{row['method']}/{row['parameter']}/{row['group']}"
+)
 def test_quantiles_are_those_of_scipys_distributions(prior):
     assert np.allclose(quantile(prior, U), reference(prior).ppf(U), rtol=1e-9)
 
@@ -41,14 +53,18 @@ def test_each_parameter_of_each_card_has_a_prior(method):
 def test_teardown_priors_are_the_spread_of_the_torn_down_cards():
     rows = spec.table("teardown")
     for name, (emission, size) in {
-        "die_scale": ("die_kgco2e", "die_with_losses_mm2"), "board_scale": ("board_kgco2e", "board_cm2"),
-        "cooling_scale": ("heatsink_kgco2e", "heatsink_kg"), "transport_scale": ("transport_kgco2e", "mass_kg"),
-    }.items():  # fmt: skip
+        "die_scale": ("die_kgco2e", "die_with_losses_mm2"),
+        "board_scale": ("board_kgco2e", "board_cm2"),
+        "cooling_scale": ("heatsink_kgco2e", "heatsink_kg"),
+        "transport_scale": ("transport_kgco2e", "mass_kg"),
+    }.items():
         ratios = np.array([float(row[emission]) / float(row[size]) for row in rows])
         ratios /= ratios.mean()
         prior = priors("teardown")[name, "all"]
         expected = (ratios.min(), ratios.max(), ratios.std(ddof=1))
-        assert tuple(float(prior[part]) for part in ("low", "high", "sd")) == pytest.approx(expected, abs=0.001)
+        assert tuple(float(prior[part]) for part in ("low", "high", "sd")) == pytest.approx(
+            expected, abs=0.001
+        )
 
 
 @pytest.mark.parametrize("method", ["act", "teardown"])
@@ -72,18 +88,28 @@ def test_cards_of_one_node_err_together():
 
 def test_at_the_middle_of_its_priors_act_is_act():
     card = spec.gpu("t4")
-    middle = {name: quantile(priors("act")[name, group], np.array([0.5])) for name, group in parameters(card, "act").items()}
+    middle = {
+        name: quantile(priors("act")[name, group], np.array([0.5]))
+        for name, group in parameters(card, "act").items()
+    }
     settings = {
-        "packages": True, "yield_model": "murphy", "defects_per_cm2": float(middle["defects_per_cm2"][0]),
-        "fab": float(middle["fab_g_per_kwh"][0]), "memory": float(middle["memory_kg_per_gb"][0]),
-    }  # fmt: skip
+        "packages": True,
+        "yield_model": "murphy",
+        "defects_per_cm2": float(middle["defects_per_cm2"][0]),
+        "fab": float(middle["fab_g_per_kwh"][0]),
+        "memory": float(middle["memory_kg_per_gb"][0]),
+    }
     kg = draws.kilograms(card, "act", middle)[0]
     assert kg == pytest.approx(float(embodied(card, "act", **settings).total_kg), rel=0.01)
 
 
 def test_intervals_lie_near_those_found_before():
     # An earlier check (40,000 draws, Murphy, memory triangular 0.048-0.074-0.23 kg/GB): mean and 5-95 %.
-    before = {"t4": (16.8, 12.9, 21.5), "rtx-6000-ada": (34.9, 26.9, 43.5), "h100-80gb-sxm": (51.6, 38.2, 66.6)}
+    before = {
+        "t4": (16.8, 12.9, 21.5),
+        "rtx-6000-ada": (34.9, 26.9, 43.5),
+        "h100-80gb-sxm": (51.6, 38.2, 66.6),
+    }
     found = summary(embodied_draws(list(before), 40_000, 0, memory="act"))
     for card, values in before.items():
         mine = [float(found[name].sel(gpu=card)) for name in ("mean", "low", "high")]
@@ -92,13 +118,19 @@ def test_intervals_lie_near_those_found_before():
 
 def test_the_scaled_teardown_lies_within_its_own_interval():
     cards = [card for card in spec.gpus() if np.isfinite(embodied(card, "teardown").total_kg)]
-    point, found = embodied(cards, "teardown").total_kg, summary(embodied_draws(cards, 5000, 0, "teardown"))
+    point, found = (
+        embodied(cards, "teardown").total_kg,
+        summary(embodied_draws(cards, 5000, 0, "teardown")),
+    )
     assert ((found["low"] < point) & (point < found["high"])).all() and len(cards) == 15
 
 
 def test_published_footprints_do_not_spread_and_say_so():
     fixed = embodied_draws("t4", 5, 0, "paper")
-    assert np.array_equal(fixed, np.full(5, 10.3)) and "none is published" in fixed.attrs["uncertainty"]
+    assert (
+        np.array_equal(fixed, np.full(5, 10.3))
+        and "none is published" in fixed.attrs["uncertainty"]
+    )
     assert fixed.attrs["status"] == "unverified"
 
 
@@ -109,7 +141,9 @@ def test_a_missing_mass_makes_every_draw_nan_with_its_reason():
     assert np.isnan(summary(gap)["median"].sel(gpu="v100-16gb"))
 
 
-@pytest.mark.parametrize("arguments", [(0, 0, "act"), (5, -1, "act"), (5, 0, "guess"), (5, 0, "act", "guess")])
+@pytest.mark.parametrize(
+    "arguments", [(0, 0, "act"), (5, -1, "act"), (5, 0, "guess"), (5, 0, "act", "guess")]
+)
 def test_draws_that_make_no_sense_are_refused(arguments):
     with pytest.raises(Refused):
         embodied_draws("t4", *arguments)
@@ -120,7 +154,9 @@ def test_summary_is_a_central_interval():
     found = summary(kg, 0.8)
     inside = ((kg >= found.low) & (kg <= found.high)).mean()
     assert float(inside) == pytest.approx(0.8, abs=0.003) and found.attrs["level"] == 0.8
-    assert float(found["median"]) == float(np.median(kg)) and float(found["mean"]) == pytest.approx(float(kg.mean()))
+    assert float(found["median"]) == float(np.median(kg)) and float(found["mean"]) == pytest.approx(
+        float(kg.mean())
+    )
 
 
 def test_use_is_drawn_within_its_bounds():
@@ -137,14 +173,25 @@ def test_sobol_indices_agree_with_salib(method):
     names = [name for name, _ in keys]
     problem = {"num_vars": len(keys), "names": names, "bounds": [[0, 1]] * len(keys)}
     u = sample.sample(problem, 4096, calc_second_order=False, seed=1)
-    values = {name: quantile(priors(method)[name, group], u[:, at]) for at, (name, group) in enumerate(keys)}
-    theirs = analyse.analyze(problem, draws.kilograms(card, method, values), calc_second_order=False, seed=1)
+    values = {
+        name: quantile(priors(method)[name, group], u[:, at])
+        for at, (name, group) in enumerate(keys)
+    }
+    theirs = analyse.analyze(
+        problem, draws.kilograms(card, method, values), calc_second_order=False, seed=1
+    )
     mine = sensitivity("t4", method, 1024)
-    assert set(names) - set(mine.parameter.values) <= {"casing_scale"}  # a T4 has no casing: nothing to vary
+    assert set(names) - set(mine.parameter.values) <= {
+        "casing_scale"
+    }  # a T4 has no casing: nothing to vary
     for at, name in enumerate(names):
         if name in mine.parameter:
-            assert float(mine.first_order.sel(parameter=name)) == pytest.approx(theirs["S1"][at], abs=0.03)
-            assert float(mine.total_order.sel(parameter=name)) == pytest.approx(theirs["ST"][at], abs=0.03)
+            assert float(mine.first_order.sel(parameter=name)) == pytest.approx(
+                theirs["S1"][at], abs=0.03
+            )
+            assert float(mine.total_order.sel(parameter=name)) == pytest.approx(
+                theirs["ST"][at], abs=0.03
+            )
 
 
 def test_sensitivity_gives_the_same_bootstrap_for_the_same_seed():
@@ -155,7 +202,9 @@ def test_sensitivity_gives_the_same_bootstrap_for_the_same_seed():
 def test_sensitivity_is_sorted_bounded_and_swings_about_the_median():
     found = sensitivity("rtx-6000-ada", "act", 256, use=True)
     assert (np.diff(found.total_order) <= 0).all() and found.parameter.values[0] == "utilisation"
-    assert (found.total_order_low <= found.total_order_high).all() and found.attrs["units"] == "g per busy hour"
+    assert (found.total_order_low <= found.total_order_high).all() and found.attrs[
+        "units"
+    ] == "g per busy hour"
     inside = (np.minimum(found.low, found.high) <= found.attrs["median"]) & (
         found.attrs["median"] <= np.maximum(found.low, found.high)
     )

@@ -18,7 +18,9 @@ ZONES, CARDS = ("CA-QC", "US-CAL-CISO", "US-NW-PACE"), ("t4", "rtx-6000-ada")
 def per_token(**columns) -> pd.DataFrame:
     rows = [{"zone": zone, "gpu": card} for zone in ZONES for card in CARDS]
     frame = pd.DataFrame(rows).assign(g=range(1, 7), low=0.5, high=9.0, kind="modelled")
-    return pd.concat([frame.assign(**{name: value}) for name, values in columns.items() for value in values])
+    return pd.concat(
+        [frame.assign(**{name: value}) for name, values in columns.items() for value in values]
+    )
 
 
 TABLE = carbon.compare(["t4", "v100-16gb", "h100-80gb-sxm"])
@@ -27,9 +29,15 @@ FIGURES = {
     "embodied_bars": lambda: charts_carbon.embodied_bars(TABLE, INTERVALS),
     "tornado": lambda: charts_carbon.tornado(draws.sensitivity("t4", n=64)),
     "hour_map": lambda: charts_carbon.hour_map(carbon.typical(carbon.hourly())),
-    "operational_regions": lambda: charts_carbon.operational_regions(per_token(kind=["lifecycle", "direct"])),
-    "total_per_token": lambda: charts_carbon.total_per_token(per_token(carbon=["operational", "embodied"])),
-    "embodied_share": lambda: charts_carbon.embodied_share(per_token(batch=[1, 2, 4]).assign(share=0.4).drop(columns="g")),
+    "operational_regions": lambda: charts_carbon.operational_regions(
+        per_token(kind=["lifecycle", "direct"])
+    ),
+    "total_per_token": lambda: charts_carbon.total_per_token(
+        per_token(carbon=["operational", "embodied"])
+    ),
+    "embodied_share": lambda: charts_carbon.embodied_share(
+        per_token(batch=[1, 2, 4]).assign(share=0.4).drop(columns="g")
+    ),
 }
 
 
@@ -40,7 +48,11 @@ def marks(specification) -> set[str]:
     if not isinstance(specification, dict):
         return set()
     here = specification.get("mark", {})
-    return {here["type"]} if isinstance(here, dict) and "type" in here else set().union(*map(marks, specification.values()))
+    return (
+        {here["type"]}
+        if isinstance(here, dict) and "type" in here
+        else set().union(*map(marks, specification.values()))
+    )
 
 
 def rows(specification: dict) -> list[dict]:
@@ -67,14 +79,20 @@ def test_intervals_are_drawn(figure):
 def test_series_differ_by_more_than_colour(figure):
     name, specification = figure
     text = json.dumps(specification)
-    second = {"operational_regions": '"shape"', "embodied_share": '"strokeDash"', "total_per_token": '"order"'}
+    second = {
+        "operational_regions": '"shape"',
+        "embodied_share": '"strokeDash"',
+        "total_per_token": '"order"',
+    }
     assert second.get(name, "tooltip") in text
 
 
 def test_a_gap_is_drawn_with_its_reason():
     found = rows(charts_carbon.embodied_bars(TABLE).to_dict())
     gaps = [row for row in found if row["layer"] == "gap"]
-    assert {("vendor", "T4"), ("teardown", "V100-16GB (SXM2)")} <= {(row["approach"], row["gpu"]) for row in gaps}
+    assert {("vendor", "T4"), ("teardown", "V100-16GB (SXM2)")} <= {
+        (row["approach"], row["gpu"]) for row in gaps
+    }
     assert all(row["reason"] for row in gaps)
     bars = {(row["approach"], row["gpu"]) for row in found if row["layer"] == "bar"}
     assert not bars & {(row["approach"], row["gpu"]) for row in gaps}
@@ -102,5 +120,9 @@ def test_a_missing_hour_is_marked():
 def test_grams_are_shown_as_milligrams_and_cards_keep_their_hue():
     specification = FIGURES["total_per_token"]().to_dict()
     assert {row["mg"] for row in rows(specification)} == {1000.0 * gram for gram in range(1, 7)}
-    assert {row["zone"] for row in rows(specification)} == {"Quebec", "California", "PacifiCorp East"}
+    assert {row["zone"] for row in rows(specification)} == {
+        "Quebec",
+        "California",
+        "PacifiCorp East",
+    }
     assert COLOURS["t4"] in json.dumps(FIGURES["operational_regions"]().to_dict())

@@ -18,14 +18,19 @@ def product(**columns) -> pd.DataFrame:
     return pd.MultiIndex.from_product(columns.values(), names=columns).to_frame(index=False)
 
 
-ODDS = product(model=MODELS, served=["alone", "full"], g_per_kwh=GRIDS, approach=list(totals.APPROACHES)).assign(
-    probability=0.4
-)
+ODDS = product(
+    model=MODELS, served=["alone", "full"], g_per_kwh=GRIDS, approach=list(totals.APPROACHES)
+).assign(probability=0.4)
 PLACES = pd.DataFrame({"zone": list(totals.ZONES), "g_per_kwh": [31, 263, 677]})
-WINS = product(model=MODELS, batch=[1, 8], zone=list(totals.ZONES), approach=["ACT", "teardown"]).assign(probability=0.7)
+WINS = product(
+    model=MODELS, batch=[1, 8], zone=list(totals.ZONES), approach=["ACT", "teardown"]
+).assign(probability=0.7)
 WINS.loc[0, "probability"] = np.nan
 SETUPS = product(
-    model=MODELS, setup=["card alone", "beside a host"], served=["alone", "full"], zone=list(totals.ZONES)
+    model=MODELS,
+    setup=["card alone", "beside a host"],
+    served=["alone", "full"],
+    zone=list(totals.ZONES),
 ).assign(probability=0.4)
 PAID = product(model=MODELS, g_per_kwh=GRIDS, accounting=["sunk", "amortised"]).assign(
     years=[1, 200] * 15, low=0.5, high=np.nan
@@ -33,7 +38,9 @@ PAID = product(model=MODELS, g_per_kwh=GRIDS, accounting=["sunk", "amortised"]).
 FRONT = product(gpu=["t4", "rtx-6000-ada", "l4"], batch=[1, 2]).assign(
     tpot_ms=[10.0, 10.5, 20, 30, 40, 60], mg=1.0, low=0.5, high=2.0, on_front=True
 )
-RATIOS = product(model=MODELS, batch=[1, 8], zone=list(totals.ZONES)).assign(median=1.0, low=0.5, high=2.0, kind="modelled")
+RATIOS = product(model=MODELS, batch=[1, 8], zone=list(totals.ZONES)).assign(
+    median=1.0, low=0.5, high=2.0, kind="modelled"
+)
 FIGURES = {
     "winners": lambda: charts_decide.winners(WINS),
     "winners by life": lambda: charts_decide.winners(WINS.assign(life="5 years"), by="life"),

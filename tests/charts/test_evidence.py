@@ -22,7 +22,9 @@ def rows(chart) -> pd.DataFrame:
 
 def test_the_scoreboard_draws_each_claim(pairs):
     board = scoreboard.table(pairs)
-    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == [row["id"] for row in spec.table("published")]
+    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == [
+        row["id"] for row in spec.table("published")
+    ]
 
 
 def test_coverage_counts_points(pairs):
@@ -31,20 +33,51 @@ def test_coverage_counts_points(pairs):
 
 def test_the_causes_of_a_step_are_stacked_by_their_names():
     step = {"model": "Llama 2 7B", "card": "T4", "batch": 1}
-    given = pd.DataFrame([{**step, "cause": cause, "ms": 1.0 + place} for place, cause in enumerate(charts_evidence.CAUSES)])
+    given = pd.DataFrame(
+        [
+            {**step, "cause": cause, "ms": 1.0 + place}
+            for place, cause in enumerate(charts_evidence.CAUSES)
+        ]
+    )
     drawn = rows(charts_evidence.causes(given))
-    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6] and drawn["rank"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert drawn["cause"].tolist() == [name for name, _ in charts_evidence.CAUSES.values()] and set(drawn["at"]) == {
-        "T4, batch 1"
-    }
+    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6] and drawn["rank"].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    assert drawn["cause"].tolist() == [name for name, _ in charts_evidence.CAUSES.values()] and set(
+        drawn["at"]
+    ) == {"T4, batch 1"}
 
 
 def test_closure_and_bound_draw_what_they_are_given():
-    one = {"model": "llama-24m", "place": "committed", "batch": 1, "prompt_tokens": 8, "repeat": 0, "closure": 1.01}
+    one = {
+        "model": "llama-24m",
+        "place": "committed",
+        "batch": 1,
+        "prompt_tokens": 8,
+        "repeat": 0,
+        "closure": 1.01,
+    }
     assert rows(charts_evidence.closure(pd.DataFrame([one])))["closure"].item() == 1.01
-    cpu = {"model": "llama-24m", "dtype": "fp32", "parameters": 1, "bound_tokens_per_s": 10.0, "tokens_per_s": 8.0,
-           "least": 7.0, "most": 9.0, "share": 0.8, "weights": "random"}  # fmt: skip
-    assert rows(charts_evidence.bound(pd.DataFrame([cpu])))["name"].item() == "LLaMA 24M (test size), fp32"
+    cpu = {
+        "model": "llama-24m",
+        "dtype": "fp32",
+        "parameters": 1,
+        "bound_tokens_per_s": 10.0,
+        "tokens_per_s": 8.0,
+        "least": 7.0,
+        "most": 9.0,
+        "share": 0.8,
+        "weights": "random",
+    }
+    assert (
+        rows(charts_evidence.bound(pd.DataFrame([cpu])))["name"].item()
+        == "LLaMA 24M (test size), fp32"
+    )
 
 
 def test_left_out_measurements_are_drawn_a_panel_a_quantity():

@@ -8,12 +8,19 @@ import pytest
 from footprint.charts import fleet as charts_fleet
 
 SPLIT = pd.DataFrame(
-    {"gpu": ["t4", "rtx-6000-ada", "l4"], "prefill_mg": [3.0, 1, 2], "decode_mg": [1.0, 2, 3], "on_front": [True, True, False]}
+    {
+        "gpu": ["t4", "rtx-6000-ada", "l4"],
+        "prefill_mg": [3.0, 1, 2],
+        "decode_mg": [1.0, 2, 3],
+        "on_front": [True, True, False],
+    }
 ).assign(prefill_batch=1, decode_batch=8)
-WAITS = pd.DataFrame({"slack_h": [0, 6] * 4, "saving": [0, 0.2] * 4, "wait_h": [0, 3] * 4, "series": [*"aabbccdd"]})
-PLANS = pd.DataFrame({"plan": [*"zzaa"], "part": ["operational", "embodied"] * 2, "tonnes": [2, 0.1, 1, 0.1]}).assign(
-    low=1.0, high=3.0
+WAITS = pd.DataFrame(
+    {"slack_h": [0, 6] * 4, "saving": [0, 0.2] * 4, "wait_h": [0, 3] * 4, "series": [*"aabbccdd"]}
 )
+PLANS = pd.DataFrame(
+    {"plan": [*"zzaa"], "part": ["operational", "embodied"] * 2, "tonnes": [2, 0.1, 1, 0.1]}
+).assign(low=1.0, high=3.0)
 FIGURES = {
     "split": lambda: charts_fleet.split(SPLIT),
     "waiting": lambda: charts_fleet.waiting(WAITS),
@@ -31,7 +38,10 @@ def test_the_specification_is_valid_small_and_without_a_title(name):
 def test_cards_have_their_names_and_the_two_of_the_paper_their_colours():
     (rows,) = FIGURES["split"]().to_dict()["datasets"].values()
     assert [(row["gpu"], row["card"]) for row in rows] == [
-        ("T4", "T4"), ("RTX 6000 Ada", "RTX 6000 Ada"), ("L4", "other cards")]  # fmt: skip
+        ("T4", "T4"),
+        ("RTX 6000 Ada", "RTX 6000 Ada"),
+        ("L4", "other cards"),
+    ]
 
 
 def test_every_series_has_a_colour_and_a_dash_of_its_own():

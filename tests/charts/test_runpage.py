@@ -11,16 +11,38 @@ from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 EMPTY = {str: "", int: 0, float: float("nan")}
-RUN = {name: EMPTY[cast] for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
-RUN |= {"status": "ok", "model": "llama-24m", "energy_source": "none", "request": json.dumps({"seed": 3, "model": "x"})}
+RUN = {
+    name: EMPTY[cast] for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
+}
+RUN |= {
+    "status": "ok",
+    "model": "llama-24m",
+    "energy_source": "none",
+    "request": json.dumps({"seed": 3, "model": "x"}),
+}
 
 
 def measured(samples=()) -> trace.xr.DataTree:
-    rows = [{"phase": "idle_bare", "lengths": "idle", "status": "ok", "start_s": 0.0, "stop_s": 1.0}]
+    rows = [
+        {"phase": "idle_bare", "lengths": "idle", "status": "ok", "start_s": 0.0, "stop_s": 1.0}
+    ]
     for repeat, seconds in enumerate((1.0, 3.0)):
-        rows.append({"phase": "decode", "batch": 2, "prompt_tokens": 8, "output_tokens": 5, "repeat": repeat, "iterations": 4,
-                     "tokens": 32, "lengths": "grid", "status": "ok", "start_s": 1.0, "stop_s": 1.0 + seconds,
-                     "peak_memory_B": 2.0**30})  # fmt: skip
+        rows.append(
+            {
+                "phase": "decode",
+                "batch": 2,
+                "prompt_tokens": 8,
+                "output_tokens": 5,
+                "repeat": repeat,
+                "iterations": 4,
+                "tokens": 32,
+                "lengths": "grid",
+                "status": "ok",
+                "start_s": 1.0,
+                "stop_s": 1.0 + seconds,
+                "peak_memory_B": 2.0**30,
+            }
+        )
     steps = {"window": [1] * 3000, "step_s": [0.001 * (1 + i % 7) for i in range(3000)]}
     columns = {"time_s": [t for t, _ in samples], "power_W": [p for _, p in samples]}
     return trace.new("measured", RUN, rows, columns, steps)

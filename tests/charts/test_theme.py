@@ -18,7 +18,9 @@ GROUNDS = {"light": "#ffffff", "dark": "#15191e"}
 def luminance(colour: str) -> float:
     """Relative luminance by WCAG 2."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
@@ -33,12 +35,16 @@ def test_colours_of_one_field_differ():
     for names in theme.DOMAINS.values():
         assert len({theme.COLOURS[name] for name in names}) == len(names)
     for field in ("kind", "phase", "weights"):
-        assert len({theme.SHAPES[name] for name in theme.DOMAINS[field]}) == len(theme.DOMAINS[field])
+        assert len({theme.SHAPES[name] for name in theme.DOMAINS[field]}) == len(
+            theme.DOMAINS[field]
+        )
 
 
 def test_a_chart_becomes_page_source_that_asks_for_nothing():
     theme.enable()
-    chart = alt.Chart(pd.DataFrame({"x": ["</script><b>"], "y": [1]})).mark_bar().encode(x="x", y="y")
+    chart = (
+        alt.Chart(pd.DataFrame({"x": ["</script><b>"], "y": [1]})).mark_bar().encode(x="x", y="y")
+    )
     source = chart._repr_mimebundle_()["text/html"]
     spec = re.search(r'<script type="application/json">(.*?)</script>', source, re.DOTALL)[1]
     assert json.loads(spec)["config"]["axis"]["labelColor"] == "currentColor"
@@ -62,7 +68,14 @@ def test_an_unknown_status_has_no_badge():
 
 
 def test_a_table_escapes_aligns_and_leaves_gaps_visible():
-    frame = pd.DataFrame({"name": ["<b>", "x"], "n": [12345, 2], "v": [0.00123456, np.nan], "status": ["measured", "derived"]})
+    frame = pd.DataFrame(
+        {
+            "name": ["<b>", "x"],
+            "n": [12345, 2],
+            "v": [0.00123456, np.nan],
+            "status": ["measured", "derived"],
+        }
+    )
     page = theme.table(frame)
     assert "&lt;b&gt;" in page and "<b>" not in page
     assert '<td class="number">12,345</td>' in page and '<td class="number">0.00123</td>' in page
@@ -71,14 +84,18 @@ def test_a_table_escapes_aligns_and_leaves_gaps_visible():
 
 
 def test_only_whole_columns_of_numbers_stand_to_the_right():
-    page = theme.table(pd.DataFrame({"what": ["threads", "model"], "value": [2, "x"], "share": ["12.5 %", "–"]}))
+    page = theme.table(
+        pd.DataFrame({"what": ["threads", "model"], "value": [2, "x"], "share": ["12.5 %", "–"]})
+    )
     assert page.count('class="number"') == 3 and '<td class="">2</td>' in page
     assert '<th scope="col" class="number">share</th>' in page
 
 
 def test_significant_digits_are_kept_and_groups_separated():
     page = theme.table(pd.DataFrame({"v": [17.0, 0.96, 105.2, 1234.4, 1.0]}))
-    assert [cell in page for cell in (">17.0<", ">0.960<", ">105<", ">1,234<", ">1.00<")] == [True] * 5
+    assert [cell in page for cell in (">17.0<", ">0.960<", ">105<", ">1,234<", ">1.00<")] == [
+        True
+    ] * 5
 
 
 def test_a_download_is_the_table_itself():
@@ -103,11 +120,16 @@ def test_kinds_are_badges_once_each():
 
 
 def test_an_answer_is_folded_away():
-    assert theme.exercise("why\n  so?", "be\n  cause")._repr_markdown_() == "why so?\n\n:::{dropdown} Answer\nbe cause\n:::"
+    assert (
+        theme.exercise("why\n  so?", "be\n  cause")._repr_markdown_()
+        == "why so?\n\n:::{dropdown} Answer\nbe cause\n:::"
+    )
 
 
 def test_a_table_that_sorts_says_so_and_holds_links():
     frame = pd.DataFrame({"run": [theme.link("a & b", 'x.html?"')]}, dtype=object)
     page = theme.table(frame, sorts=True)
-    assert '<div class="table-box sorts">' in page and '<a href="x.html?&quot;">a &amp; b</a>' in page
+    assert (
+        '<div class="table-box sorts">' in page and '<a href="x.html?&quot;">a &amp; b</a>' in page
+    )
     assert "sorts" not in theme.table(frame)

@@ -24,11 +24,22 @@ def sides(seed: int, count: int = COUNT) -> tuple[list[dict], dict]:
     def between(low, high):
         return np.exp(generator.uniform(np.log(low), np.log(high), count))
 
-    cards = [{"energy_J": between(0.05, 10), "busy_s": between(1e-3, 0.1), "embodied_kg": between(5, 300),
-              "idle_W": between(1, 100)} for _ in range(2)]  # fmt: skip
+    cards = [
+        {
+            "energy_J": between(0.05, 10),
+            "busy_s": between(1e-3, 0.1),
+            "embodied_kg": between(5, 300),
+            "idle_W": between(1, 100),
+        }
+        for _ in range(2)
+    ]
     for card in cards:  # a card draws at least its idle power
         card["energy_J"] = np.maximum(card["energy_J"], card["idle_W"] * card["busy_s"])
-    use = {"g_per_kwh": between(1, 1000), "lifetime_years": between(1, 10), "utilisation": generator.uniform(0.05, 1, count)}
+    use = {
+        "g_per_kwh": between(1, 1000),
+        "lifetime_years": between(1, 10),
+        "utilisation": generator.uniform(0.05, 1, count),
+    }
     return cards, use
 
 
@@ -40,11 +51,15 @@ def one_by_one(cards: list[dict], use: dict):
         )
 
 
-def charged(card: dict, g_per_kwh: float, lifetime_years: float, utilisation: float, pue: float = 1.0) -> float:
+def charged(
+    card: dict, g_per_kwh: float, lifetime_years: float, utilisation: float, pue: float = 1.0
+) -> float:
     """Grams of a token by hand: a token reserves busy / utilisation seconds, and the card idles in the rest of them."""
     reserved_s = card["busy_s"] / utilisation
     energy = card["energy_J"] + card["idle_W"] * (reserved_s - card["busy_s"])
-    return energy / 3.6e6 * pue * g_per_kwh + card["embodied_kg"] * 1e3 * reserved_s / (lifetime_years * YEAR_D * 86400)
+    return energy / 3.6e6 * pue * g_per_kwh + card["embodied_kg"] * 1e3 * reserved_s / (
+        lifetime_years * YEAR_D * 86400
+    )
 
 
 BOUNDS = {"g_per_kwh": (1e-9, 1e12), "lifetime_years": (1e-9, 1e12), "utilisation": (1e-9, 1.0)}
@@ -59,7 +74,9 @@ def test_a_closed_form_is_where_a_search_finds_it(by):
     for i, ((old, new), at) in enumerate(one_by_one(cards, use)):
 
         def difference(value, old=old, new=new, at=at):
-            return charged(old, **at | {by: value}, pue=1.2) - charged(new, **at | {by: value}, pue=1.2)
+            return charged(old, **at | {by: value}, pue=1.2) - charged(
+                new, **at | {by: value}, pue=1.2
+            )
 
         low, high = BOUNDS[by]
         below, above = bool(tie["old_below"][i]), bool(tie["old_above"][i])
@@ -68,7 +85,9 @@ def test_a_closed_form_is_where_a_search_finds_it(by):
             assert np.isnan(tie["value"][i])
         else:
             found += 1
-            root = brentq(lambda x: difference(np.exp(x)), np.log(low), np.log(high), xtol=1e-12, rtol=1e-14)
+            root = brentq(
+                lambda x: difference(np.exp(x)), np.log(low), np.log(high), xtol=1e-12, rtol=1e-14
+            )
             assert float(tie["value"][i]) == pytest.approx(np.exp(root), rel=1e-6)
     assert found > COUNT / 10
 
@@ -77,7 +96,9 @@ def test_grams_are_those_of_carbon():
     (card, _), use = sides(seed=2)
     idle_s = card["busy_s"] * (1 / use["utilisation"] - 1)
     grid = carbon.operational(card["energy_J"] + card["idle_W"] * idle_s, use["g_per_kwh"], 1.3)
-    making = carbon.amortised(card["embodied_kg"], card["busy_s"], use["lifetime_years"], use["utilisation"])
+    making = carbon.amortised(
+        card["embodied_kg"], card["busy_s"], use["lifetime_years"], use["utilisation"]
+    )
     assert breakeven.grams(card, **use, pue=1.3) == pytest.approx(grid + making, rel=1e-12)
 
 
@@ -94,11 +115,20 @@ def test_beside_a_host_a_token_costs_its_watts_and_its_making_too():
 @given(POSITIVE, POSITIVE, POSITIVE, POSITIVE, st.floats(1, 2), st.floats(1, 1000))
 def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
     """The less energy-efficient option j wins when C_emb,i - C_emb,j > PUE x CI x (E_j - E_i) (PRISM, proposition 3)."""
-    i, j = ({"energy_J": joules, "busy_s": 1.0, "idle_W": 0.0, "embodied_kg": grams * 5 * YEAR_D * 86400 / 1000}
-            for joules, grams in ((energy, first_g * 1e-4), (energy + more, second_g * 1e-4)))  # fmt: skip
+    i, j = (
+        {
+            "energy_J": joules,
+            "busy_s": 1.0,
+            "idle_W": 0.0,
+            "embodied_kg": grams * 5 * YEAR_D * 86400 / 1000,
+        }
+        for joules, grams in ((energy, first_g * 1e-4), (energy + more, second_g * 1e-4))
+    )
     margin = (first_g - second_g) * 1e-4 - pue * g_per_kwh * more / 3.6e6
     if abs(margin) > 1e-9:
-        assert (margin > 0) == (breakeven.grams(j, g_per_kwh, pue=pue) < breakeven.grams(i, g_per_kwh, pue=pue))
+        assert (margin > 0) == (
+            breakeven.grams(j, g_per_kwh, pue=pue) < breakeven.grams(i, g_per_kwh, pue=pue)
+        )
         tie = breakeven.break_even(j, i, pue=pue).expand_dims("draw")
         assert breakeven.old_wins(tie, g_per_kwh) == (margin > 0)
 
@@ -113,7 +143,12 @@ def test_a_card_never_beats_itself_and_nobody_wins_on_what_is_unknown():
 
 
 def test_the_winner_is_counted_over_draws():
-    old = {"energy_J": xr.DataArray([1.0, 1.0, 1.0, 3.0], dims="draw"), "busy_s": 1.0, "embodied_kg": 10.0, "idle_W": 0.0}
+    old = {
+        "energy_J": xr.DataArray([1.0, 1.0, 1.0, 3.0], dims="draw"),
+        "busy_s": 1.0,
+        "embodied_kg": 10.0,
+        "idle_W": 0.0,
+    }
     new = {"energy_J": 2.0, "busy_s": 1.0, "embodied_kg": 20.0, "idle_W": 0.0}
     tie = breakeven.break_even(old, new)
     assert breakeven.old_wins(tie, 0.001) == 1 and breakeven.old_wins(tie, 1e6) == 0.75
@@ -150,9 +185,13 @@ def test_a_grid_that_drifts_moves_the_payback():
         saved = np.cumsum(yearly ** ((np.arange(400_000) + 0.5) / YEAR_D))
         for day, moved in zip(constant.values[:4], found[:4], strict=True):
             reached = np.flatnonzero(saved >= day)
-            assert moved == pytest.approx(reached[0] + 1, abs=1) if len(reached) else moved == np.inf
+            assert (
+                moved == pytest.approx(reached[0] + 1, abs=1) if len(reached) else moved == np.inf
+            )
         assert found[4] == np.inf and np.isnan(found[5])
-        assert np.isinf(found[3]) == (yearly < 1), "a saving that shrinks by a tenth a year adds up to under ten years' worth"
+        assert np.isinf(found[3]) == (yearly < 1), (
+            "a saving that shrinks by a tenth a year adds up to under ten years' worth"
+        )
     assert breakeven.drifting(constant, 1.0) is constant
     with pytest.raises(Refused, match="yearly"):
         breakeven.drifting(constant, 0.0)
@@ -165,7 +204,16 @@ def test_payback_is_where_the_cumulated_curves_cross(accounting):
     generator = np.random.default_rng(4)
     load, age = generator.uniform(0.1, 1, COUNT), generator.uniform(0, 8, COUNT)
     grid, life = use["g_per_kwh"], use["lifetime_years"]
-    days = breakeven.payback(old, new, grid, load=load, replaced=2, age_years=age, lifetime_years=life, accounting=accounting)
+    days = breakeven.payback(
+        old,
+        new,
+        grid,
+        load=load,
+        replaced=2,
+        age_years=age,
+        lifetime_years=life,
+        accounting=accounting,
+    )
     finite = 0
     for i in range(COUNT):
         tokens = 2 * load[i] * 86400 / old["busy_s"][i]
@@ -186,7 +234,9 @@ def test_payback_is_where_the_cumulated_curves_cross(accounting):
         else:
             day = crossing(
                 lambda d, k=kept, p=past, e=left, s=span: k * d + p * min(d, e) / s,
-                lambda d, f=fresh, p=past, e=left, s=span, c=cost: f * d + p * e / s + c * min(d, s) / s,
+                lambda d, f=fresh, p=past, e=left, s=span, c=cost: (
+                    f * d + p * e / s + c * min(d, s) / s
+                ),
                 sorted([0.0, left, span]),
             )
         assert float(days[i]) == pytest.approx(day, rel=1e-6)
@@ -198,15 +248,24 @@ def test_what_never_pays_back_stays_infinite_in_the_interval():
     days = xr.DataArray([[1.0, 2.0, 3.0, np.inf], [np.inf] * 4, [1.0] * 4], dims=("model", "draw"))
     found = breakeven.spread(days)
     assert found["median"].tolist() == [2.5, np.inf, 1.0]
-    assert found["high"].tolist() == [np.inf, np.inf, 1.0] and (found["low"][0] < 2) and (found["low"][0] >= 1)
+    assert (
+        found["high"].tolist() == [np.inf, np.inf, 1.0]
+        and (found["low"][0] < 2)
+        and (found["low"][0] >= 1)
+    )
 
 
 def test_beside_the_host_of_a_tie_both_cards_take_the_same_energy():
     energy, busy = np.array([2.0, 3.0, 5.0, 5.0]), np.array([3.0, 4.0, 2.0, 0.5])
-    old, new = (xr.Dataset({"energy_J": ("case", e), "busy_s": ("case", t), "embodied_kg": 1.0})
-                for e, t in ((energy, busy), (np.full(4, 4.0), np.ones(4))))  # fmt: skip
+    old, new = (
+        xr.Dataset({"energy_J": ("case", e), "busy_s": ("case", t), "embodied_kg": 1.0})
+        for e, t in ((energy, busy), (np.full(4, 4.0), np.ones(4)))
+    )
     tie = breakeven.host_tie(old, new)
-    assert tie.values == pytest.approx([1.0, 1 / 3, np.nan, 2.0], nan_ok=True) and tie.attrs["units"] == "W"
+    assert (
+        tie.values == pytest.approx([1.0, 1 / 3, np.nan, 2.0], nan_ok=True)
+        and tie.attrs["units"] == "W"
+    )
     known = tie.notnull()
     sides = [breakeven.beside(card, tie, 0.0)["energy_J"].where(known) for card in (old, new)]
     assert sides[0].values == pytest.approx(sides[1].values, nan_ok=True)

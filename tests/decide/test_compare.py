@@ -25,7 +25,13 @@ LEVELS = {"": 1.0, "_low": 1.0, "_high": 1.0}
 def invented(generator, fits=0.8) -> xr.Dataset:
     """Predictions in the form of `predict.windows` that no physics made, without any spread."""
     dims = ("model", "gpu", "engine", "batch", "prompt", "output")
-    labels = dict(zip(dims, (["llama-1b"], list(CARDS), list(ENGINES), list(BATCHES), [128], [101]), strict=True))
+    labels = dict(
+        zip(
+            dims,
+            (["llama-1b"], list(CARDS), list(ENGINES), list(BATCHES), [128], [101]),
+            strict=True,
+        )
+    )
     shape = [len(values) for values in labels.values()]
 
     def between(low, high):
@@ -34,11 +40,16 @@ def invented(generator, fits=0.8) -> xr.Dataset:
     values = {"ttft_s": between(0.05, 2), "tpot_s": between(0.01, 0.2)}
     values |= {"prefill_energy_J": between(5, 100), "decode_energy_J": between(50, 5000)}
     data = {name + end: (dims, value) for name, value in values.items() for end in LEVELS}
-    data |= {"fits": (dims, generator.random(shape) < fits), "memory_B": (dims, np.full(shape, 2.0**34))}
+    data |= {
+        "fits": (dims, generator.random(shape) < fits),
+        "memory_B": (dims, np.full(shape, 2.0**34)),
+    }
     return xr.Dataset(data, labels)
 
 
-def by_hand(windows: xr.Dataset, zone: str, rate: float | None, ttft_s: float, tpot_s: float) -> dict:
+def by_hand(
+    windows: xr.Dataset, zone: str, rate: float | None, ttft_s: float, tpot_s: float
+) -> dict:
     """All feasible configurations and their grams a token, one after the other."""
     found = {}
     for gpu, engine, batch in itertools.product(CARDS, ENGINES, BATCHES):
@@ -55,7 +66,10 @@ def by_hand(windows: xr.Dataset, zone: str, rate: float | None, ttft_s: float, t
             continue
         idle = spec.gpu(gpu).idle_W * busy * (1 / used - 1)
         making = carbon.amortised(carbon.embodied(gpu)["total_kg"].item(), busy, utilisation=used)
-        found[gpu, engine, batch] = (carbon.operational(energy + idle, spec.grid(zone).g_per_kwh) + making, count)
+        found[gpu, engine, batch] = (
+            carbon.operational(energy + idle, spec.grid(zone).g_per_kwh) + making,
+            count,
+        )
     return found
 
 
@@ -68,7 +82,10 @@ def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
         monkeypatch.setattr(predict, "windows", lambda *_, w=windows, **__: w)
         zone = str(generator.choice(totals.ZONES))
         rate = None if generator.random() < 0.5 else float(np.exp(generator.uniform(0, 8)))
-        limits = {"ttft_s": float(np.exp(generator.uniform(-4, 2))), "tpot_s": float(np.exp(generator.uniform(-4.5, -1.5)))}
+        limits = {
+            "ttft_s": float(np.exp(generator.uniform(-4, 2))),
+            "tpot_s": float(np.exp(generator.uniform(-4.5, -1.5))),
+        }
         expected = by_hand(windows, zone, rate, **limits)
         asked = {"tokens_per_s": rate, "output": 101, "approach": "ACT", "n": 1} | limits
         if not expected:
@@ -104,16 +121,22 @@ def test_what_nothing_meets_is_refused_by_the_limit_that_binds():
     ):
         with pytest.raises(Refused, match=words):
             decide.optimum("llama-7b", "CA-QC", "t4", batch=[1, 4], n=2, **limits)
-    with pytest.raises(Refused, match=r"Nothing fits: memory binds, the smallest configuration takes \d"):
+    with pytest.raises(
+        Refused, match=r"Nothing fits: memory binds, the smallest configuration takes \d"
+    ):
         decide.optimum("llama-7b", "CA-QC", "t4", dtype="fp32", n=2)
 
 
 def test_both_limits_together_are_named(monkeypatch):
-    windows = invented(np.random.default_rng(0), fits=2).sel(gpu=["t4"], engine=["eager"], batch=[1, 4])
+    windows = invented(np.random.default_rng(0), fits=2).sel(
+        gpu=["t4"], engine=["eager"], batch=[1, 4]
+    )
     windows["ttft_s"][...] = np.array([0.1, 1.0]).reshape(1, 1, 1, 2, 1, 1)
     windows["tpot_s"][...] = np.array([0.2, 0.01]).reshape(1, 1, 1, 2, 1, 1)
     monkeypatch.setattr(predict, "windows", lambda *_, **__: windows)
-    with pytest.raises(Refused, match=r"the time per output token binds, 0.1 s is asked and 0.2 s is the least"):
+    with pytest.raises(
+        Refused, match=r"the time per output token binds, 0.1 s is asked and 0.2 s is the least"
+    ):
         decide.optimum("llama-1b", "CA-QC", "t4", ttft_s=0.5, tpot_s=0.1, output=101, n=2)
 
 
@@ -124,7 +147,10 @@ POINTS = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=30)
 def test_nothing_on_the_front_is_beaten_and_all_else_is(points):
     front = decide.pareto(*np.array(points).T)
     for on_front, point in zip(front, points, strict=True):
-        beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other in points)
+        beaten = any(
+            all(a <= b for a, b in zip(other, point, strict=True)) and other != point
+            for other in points
+        )
         assert on_front != beaten
 
 
@@ -135,42 +161,72 @@ def test_what_is_unknown_is_never_on_the_front():
 
 def test_the_share_of_wins_agrees_with_the_break_even():
     time, power = {"t4": 3.0, "rtx-6000-ada": 1.0}, {"t4": 70.0, "rtx-6000-ada": 230.0}
-    rows = pairs(time=lambda model, gpu, batch: time[gpu], power=lambda model, gpu, batch: power[gpu], log_sd=0.1)
+    rows = pairs(
+        time=lambda model, gpu, batch: time[gpu],
+        power=lambda model, gpu, batch: power[gpu],
+        log_sd=0.1,
+    )
     points = served.requests(rows).isel(prompt=0, output=0)
     grids = totals.drawn_grids(n=400)
-    odds = decide.odds(decide.who_wins(points, [3, 5], n=400)["carbon_ratio"]).isel(utilisation=0, drop=True)
+    odds = decide.odds(decide.who_wins(points, [3, 5], n=400)["carbon_ratio"]).isel(
+        utilisation=0, drop=True
+    )
     old, new = (breakeven.side(points, gpu, n=400) for gpu in CARDS)
     for years in (3, 5):
         tie = breakeven.break_even(old, new, lifetime_years=years)
         for zone in totals.ZONES:
             expected = breakeven.old_wins(tie, grids.sel(zone=zone, drop=True)).drop_vars("basis")
-            xr.testing.assert_allclose(odds.sel(zone=zone, lifetime_years=years, drop=True), expected)
+            xr.testing.assert_allclose(
+                odds.sel(zone=zone, lifetime_years=years, drop=True), expected
+            )
     assert 0 < float(odds.min()) < float(odds.max()) < 1
 
 
 def test_a_host_speaks_for_the_faster_card_and_the_serving_engine_has_its_own_times():
     """Set-ups against the share of draws on a side of the tie, and against grams written out by hand at a host's watts."""
-    points = served.requests(pairs(lambda model, gpu, batch: 2.0 if gpu == "t4" else 1.0,
-                                   lambda model, gpu, batch: 45.0 if gpu == "t4" else 100.0, log_sd=0.1))  # fmt: skip
+    points = served.requests(
+        pairs(
+            lambda model, gpu, batch: 2.0 if gpu == "t4" else 1.0,
+            lambda model, gpu, batch: 45.0 if gpu == "t4" else 100.0,
+            log_sd=0.1,
+        )
+    )
     points = points.isel(prompt=0, output=0)
     found = decide.setups(points)
-    assert found.dims == ("engine", "counted", "served", "model", "zone") and found.sizes["zone"] == 3
+    assert (
+        found.dims == ("engine", "counted", "served", "model", "zone") and found.sizes["zone"] == 3
+    )
     at = {"engine": "eager loop", "served": "one at a time", "model": "llama-7b"}
-    cards = [decide.side(points, gpu, [totals.MAIN]).sel(model="llama-7b", batch=1) for gpu in CARDS]
+    cards = [
+        decide.side(points, gpu, [totals.MAIN]).sel(model="llama-7b", batch=1) for gpu in CARDS
+    ]
     expected = decide.old_wins(decide.break_even(*cards), totals.drawn_grids())
-    assert found.sel(at | {"counted": "card alone"}).values == pytest.approx(expected.squeeze("approach").values, abs=1e-12)
+    assert found.sel(at | {"counted": "card alone"}).values == pytest.approx(
+        expected.squeeze("approach").values, abs=1e-12
+    )
 
     first, second = (card.squeeze("approach") for card in cards)
     kg, hour = float(carbon.host("two-socket").sum()), 1000 / (5 * draws.YEAR_S)
     grid = totals.drawn_grids().sel(zone="US-NW-PACE")
-    old, new = ((card["energy_J"] + 30 * card["busy_s"]) / 3.6e6 * grid + (card["embodied_kg"] + kg) * hour * card["busy_s"]
-                for card in (first, second))  # fmt: skip
+    old, new = (
+        (card["energy_J"] + 30 * card["busy_s"]) / 3.6e6 * grid
+        + (card["embodied_kg"] + kg) * hour * card["busy_s"]
+        for card in (first, second)
+    )
     by_watts = [
-        float(decide.setups(points, watts).sel(at | {"counted": "beside a host", "zone": "US-NW-PACE"}))
+        float(
+            decide.setups(points, watts).sel(
+                at | {"counted": "beside a host", "zone": "US-NW-PACE"}
+            )
+        )
         for watts in (0, 30, 300)
     ]
-    assert by_watts[0] > by_watts[1] > by_watts[2] and by_watts[1] == pytest.approx(float((old < new).mean()), abs=1e-12)
-    dearer = decide.setups(served.requests(pairs(power=lambda model, gpu, batch: 9e3)).isel(prompt=0, output=0))
+    assert by_watts[0] > by_watts[1] > by_watts[2] and by_watts[1] == pytest.approx(
+        float((old < new).mean()), abs=1e-12
+    )
+    dearer = decide.setups(
+        served.requests(pairs(power=lambda model, gpu, batch: 9e3)).isel(prompt=0, output=0)
+    )
     assert (dearer.sel(engine="serving engine") == found.sel(engine="serving engine")).all()
     assert (dearer.sel(engine="eager loop") != found.sel(engine="eager loop")).any()
 
@@ -178,7 +234,12 @@ def test_a_host_speaks_for_the_faster_card_and_the_serving_engine_has_its_own_ti
 def test_the_own_best_batch_may_be_any():
     """Batches of 1, 4 and 16 whose energy is least in the middle: the T4's at 4 beats the other card's at 16."""
     watts = {1: 100.0, 4: 20.0, 16: 1e4}
-    power = lambda model, gpu, batch: watts[batch] if gpu == "t4" else {1: 90.0, 4: 90.0, 16: 200.0}[batch]  # noqa: E731
+
+    def power(model, gpu, batch):
+        return watts[batch] if gpu == "t4" else {1: 90.0, 4: 90.0, 16: 200.0}[batch]
+
     points = served.requests(pairs(power=power)).isel(prompt=0, output=0)
     found = decide.setups(points).sel(engine="eager loop", counted="card alone", zone="US-NW-PACE")
-    assert (found.sel(served="one at a time") == 0).all() and (found.sel(served="own best batch") == 1).all()
+    assert (found.sel(served="one at a time") == 0).all() and (
+        found.sel(served="own best batch") == 1
+    ).all()

@@ -14,13 +14,17 @@ from footprint.spec import hours
 
 def grid(*zones) -> xr.DataArray:
     """A made-up series by hour for each zone; None is an hour that nobody knows."""
-    values = np.array([[np.nan if value is None else value for value in zone] for zone in zones], dtype=float)
+    values = np.array(
+        [[np.nan if value is None else value for value in zone] for zone in zones], dtype=float
+    )
     times = pd.date_range("2022-01-01", periods=values.shape[1], freq="h")
     return xr.DataArray(values, {"zone": list("ab")[: len(zones)], "time": times}, ["zone", "time"])
 
 
 SERIES = st.integers(12, 30).flatmap(
-    lambda size: st.tuples(*[st.lists(st.one_of(st.integers(0, 9), st.none()), min_size=size, max_size=size)] * 2)
+    lambda size: st.tuples(
+        *[st.lists(st.one_of(st.integers(0, 9), st.none()), min_size=size, max_size=size)] * 2
+    )
 )
 
 
@@ -30,8 +34,12 @@ def test_each_job_starts_where_and_when_a_search_by_hand_says(series, slack, dur
     found = defer.shift(grid(*series), slack, duration).isel(slack_h=0)
     assert found.sizes["time"] == len(series[0]) - duration - slack + 1
     for released in range(found.sizes["time"]):
-        ways = [(np.mean(run), wait, place) for wait in range(slack + 1) for place in (0, 1)
-                if None not in (run := series[place][released + wait : released + wait + duration])]  # fmt: skip
+        ways = [
+            (np.mean(run), wait, place)
+            for wait in range(slack + 1)
+            for place in (0, 1)
+            if None not in (run := series[place][released + wait : released + wait + duration])
+        ]
         job = found.isel(time=released)
         if not ways:
             assert job["wait_h"] == 0 and np.isnan(job["g_per_kwh"])
@@ -39,7 +47,8 @@ def test_each_job_starts_where_and_when_a_search_by_hand_says(series, slack, dur
         least = min(ways)
         assert float(job["g_per_kwh"]) == pytest.approx(least[0])
         assert any(
-            way[0] == pytest.approx(least[0]) and (way[1], "ab"[way[2]]) == (int(job["wait_h"]), job["zone"].item())
+            way[0] == pytest.approx(least[0])
+            and (way[1], "ab"[way[2]]) == (int(job["wait_h"]), job["zone"].item())
             for way in ways
         )
 
@@ -49,9 +58,14 @@ def test_each_job_starts_where_and_when_a_search_by_hand_says(series, slack, dur
 def test_more_slack_never_emits_more_and_a_guess_never_less_than_foresight(values, duration):
     series = grid(values)
     found = defer.savings(series, defer.shift(series, [0, 1, 6, 12], duration))
-    assert found["saving"].is_monotonic_increasing and found["saving"][0] == pytest.approx(0, abs=1e-12)
+    assert found["saving"].is_monotonic_increasing and found["saving"][0] == pytest.approx(
+        0, abs=1e-12
+    )
     guess = defer.savings(
-        series, defer.shift(series, [0, 1, 6, 12], duration, seen=series[:, ::-1].assign_coords(time=series.time))
+        series,
+        defer.shift(
+            series, [0, 1, 6, 12], duration, seen=series[:, ::-1].assign_coords(time=series.time)
+        ),
     )
     assert (guess["shifted_g"] >= found["shifted_g"] - 1e-9).all()
     assert (found["wait_h"] <= found["slack_h"]).all() and (found["wait_p95_h"] >= 0).all()
@@ -61,8 +75,12 @@ def test_a_day_that_swings_like_a_saw_is_closed_form():
     """The hours 0 to 11 cost 300 and the others 100: whoever may wait 6 h saves half of the time that is within reach."""
     series = grid(np.tile(np.repeat([300.0, 100.0], 12), 10))
     row = defer.savings(series, defer.shift(series.isel(time=slice(0, 24 * 9 + 6)), [0, 6])).iloc[1]
-    assert row["fixed_g"] == pytest.approx(200) and row["shifted_g"] == pytest.approx((6 * 300 + 18 * 100) / 24)
-    assert row["saving"] == pytest.approx(0.25) and row["wait_h"] == pytest.approx(sum(range(1, 7)) / 24)
+    assert row["fixed_g"] == pytest.approx(200) and row["shifted_g"] == pytest.approx(
+        (6 * 300 + 18 * 100) / 24
+    )
+    assert row["saving"] == pytest.approx(0.25) and row["wait_h"] == pytest.approx(
+        sum(range(1, 7)) / 24
+    )
     assert row["crowd"] == 7
     long = defer.savings(series, defer.shift(series, [0, 6], 3)).set_index("slack_h")["crowd"]
     assert long[0] == 1 and long[6] > 1
@@ -84,7 +102,10 @@ def test_jobs_that_know_nothing_run_at_once():
 def test_the_year_is_hourly_where_it_is_known_and_flat_elsewhere():
     year = defer.year()
     assert dict(zip(year.zone.values, year.by.values, strict=True)) == {
-        "CA-QC": "annual mean", "US-CAL-CISO": "hourly", "US-NW-PACE": "annual mean"}  # fmt: skip
+        "CA-QC": "annual mean",
+        "US-CAL-CISO": "hourly",
+        "US-NW-PACE": "annual mean",
+    }
     np.testing.assert_array_equal(year.sel(zone="US-CAL-CISO"), hours.hourly())
     assert set(year.sel(zone="CA-QC").values) == {spec.grid("CA-QC", 2022).g_per_kwh}
     assert year.attrs == {"units": "g/kWh", "year": 2022}
@@ -100,7 +121,9 @@ def test_bad_input_is_refused_in_a_sentence():
     ):
         with pytest.raises(Refused, match=words):
             defer.shift(*arguments)
-    with pytest.raises(Refused, match="None of CA-QC has an hourly series; known zones are US-CAL-CISO"):
+    with pytest.raises(
+        Refused, match="None of CA-QC has an hourly series; known zones are US-CAL-CISO"
+    ):
         defer.year(["CA-QC"])
     free = xr.zeros_like(series)
     assert np.isnan(defer.savings(free, defer.shift(free, 1))["saving"].item())

@@ -14,7 +14,11 @@ from footprint.carbon import equation as carbon
 from footprint.carbon import served, totals
 from footprint.decide import defer, fleet
 
-CARDS, ZONES, BATCHES = ["t4", "rtx-6000-ada"], ["here", "there"], [1, 2, 4, 8, 16, 32, 64, 128, 256]
+CARDS, ZONES, BATCHES = (
+    ["t4", "rtx-6000-ada"],
+    ["here", "there"],
+    [1, 2, 4, 8, 16, 32, 64, 128, 256],
+)
 MODELS = ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b"]
 SIMPLE = {"approach": "ACT", "lifetime_years": 5.0}
 
@@ -22,19 +26,29 @@ SIMPLE = {"approach": "ACT", "lifetime_years": 5.0}
 def points(seconds, watts, models=("m",), batch=(1,), idle=None) -> xr.Dataset:
     """Configurations without spread: seconds and watts of a batch, (model, gpu, batch); prefill takes a quarter of it."""
     share = xr.DataArray([0.25, 0.75], {"phase": served.PHASES}, ["phase"])
-    seconds, watts = (np.broadcast_to(values, (len(models), len(CARDS), len(batch))) for values in (seconds, watts))
+    seconds, watts = (
+        np.broadcast_to(values, (len(models), len(CARDS), len(batch)))
+        for values in (seconds, watts)
+    )
     labels = {"model": list(models), "gpu": CARDS, "batch": list(batch)}
     busy = xr.DataArray(seconds.astype(float), labels, list(labels)) * share
     data = {"time_s": busy, "energy_J": busy * xr.DataArray(watts, labels, list(labels))}
-    data |= {f"{name}{end}_sd": xr.zeros_like(busy) for name in served.QUANTITIES for end in served.ENDS}
+    data |= {
+        f"{name}{end}_sd": xr.zeros_like(busy) for name in served.QUANTITIES for end in served.ENDS
+    }
     rests = [spec.gpu(name).idle_W for name in CARDS] if idle is None else idle
     return xr.Dataset(data | {"idle_W": ("gpu", rests, {"units": "W"})})
 
 
 def day(values, zones=ZONES[:1], models=("m",)) -> xr.DataArray:
     """A value for each hour of the day, alike or hour by hour, on (hour, zone) or (hour, zone, model)."""
-    labels = {"hour": np.arange(24), "zone": list(zones)} | ({"model": list(models)} if models else {})
-    whole = np.broadcast_to(np.reshape(values, (-1,) + (1,) * (len(labels) - 1)), [len(item) for item in labels.values()])
+    labels = {"hour": np.arange(24), "zone": list(zones)} | (
+        {"model": list(models)} if models else {}
+    )
+    whole = np.broadcast_to(
+        np.reshape(values, (-1,) + (1,) * (len(labels) - 1)),
+        [len(item) for item in labels.values()],
+    )
     return xr.DataArray(whole.astype(float), labels, list(labels))
 
 
@@ -47,18 +61,31 @@ def whole(found: xr.Dataset) -> float:
     return float((found["operational_kg"] + found["embodied_kg"]).sum())
 
 
-@given(st.tuples(*[st.floats(0.5, 20)] * 2), st.tuples(*[st.floats(60, 400)] * 2), st.floats(1, 900))
+@given(
+    st.tuples(*[st.floats(0.5, 20)] * 2), st.tuples(*[st.floats(60, 400)] * 2), st.floats(1, 900)
+)
 @settings(deadline=None, max_examples=30)
 def test_on_a_level_day_the_plan_is_the_best_card_always_busy(seconds, watts, intensity):
     asked = 7.2e5
-    found = fleet.plan(day(asked), points(np.array(seconds)[None, :, None], np.array(watts)[None, :, None]),
-                       day(intensity, models=()), **SIMPLE)  # fmt: skip
+    found = fleet.plan(
+        day(asked),
+        points(np.array(seconds)[None, :, None], np.array(watts)[None, :, None]),
+        day(intensity, models=()),
+        **SIMPLE,
+    )
     counts = [asked * second / 3600 for second in seconds]
-    each = [n * (watt * 24e-6 * intensity + made_kg(card)) for n, watt, card in zip(counts, watts, CARDS, strict=True)]
+    each = [
+        n * (watt * 24e-6 * intensity + made_kg(card))
+        for n, watt, card in zip(counts, watts, CARDS, strict=True)
+    ]
     assert whole(found) == pytest.approx(min(each), rel=1e-6)
 
 
-@given(st.lists(st.integers(1, 50), min_size=24, max_size=24), st.tuples(*[st.floats(0.5, 20)] * 2), st.floats(1, 900))
+@given(
+    st.lists(st.integers(1, 50), min_size=24, max_size=24),
+    st.tuples(*[st.floats(0.5, 20)] * 2),
+    st.floats(1, 900),
+)
 @settings(deadline=None, max_examples=15)
 def test_peaks_are_served_as_by_a_search_over_all_ways_to_share_the_load(load, seconds, intensity):
     """With one price of electricity the cards of the first kind carry the load up to one of its levels, or none of it."""
@@ -75,7 +102,9 @@ def test_peaks_are_served_as_by_a_search_over_all_ways_to_share_the_load(load, s
             taken = np.minimum(left, room[card])
             left = left - taken
             busy, cards = taken * seconds[card] / 3600, room[card] * seconds[card] / 3600
-            total += (busy.sum() * (watts[card] - idle[card]) + 24 * cards * idle[card]) * kg + cards * made_kg(CARDS[card])
+            total += (
+                busy.sum() * (watts[card] - idle[card]) + 24 * cards * idle[card]
+            ) * kg + cards * made_kg(CARDS[card])
         tried.append(total)
         assert left.max() == 0
     assert whole(found) == pytest.approx(min(tried), rel=1e-6)
@@ -99,16 +128,24 @@ def test_what_is_asked_is_served_within_the_shares_and_the_cards(seed):
     xr.testing.assert_allclose(sent.sum(["wait_h", "to"]), asked)
     away = sent.where(sent.zone != sent.to, 0).sum(["wait_h", "to"])
     later = sent.sel(wait_h=slice(1, None)).sum(["wait_h", "to"])
-    assert bool((away <= 0.3 * asked * (1 + 1e-6)).all()) and bool((later <= 0.4 * asked * (1 + 1e-6)).all())
+    assert bool((away <= 0.3 * asked * (1 + 1e-6)).all()) and bool(
+        (later <= 0.4 * asked * (1 + 1e-6)).all()
+    )
     rate = setting.batch * 3600 / setting["time_s"].sum("phase", skipna=False)
     done = (found["busy"] * rate).sum(["gpu", "batch"])
-    arrived = sum(sent.sel(wait_h=k).sum("zone").roll(hour=k, roll_coords=False) for k in sent.wait_h.values)
-    xr.testing.assert_allclose(done, arrived.rename(to="zone").transpose(*done.dims).drop_vars("wait_h", errors="ignore"))
+    arrived = sum(
+        sent.sel(wait_h=k).sum("zone").roll(hour=k, roll_coords=False) for k in sent.wait_h.values
+    )
+    xr.testing.assert_allclose(
+        done, arrived.rename(to="zone").transpose(*done.dims).drop_vars("wait_h", errors="ignore")
+    )
     assert float(done.sum()) == pytest.approx(float(total.sum()))
     assert float(found["busy"].sel(gpu="t4", model="a", batch=4).sum()) == 0
     assert bool((found["busy"].sum(["model", "batch"]) <= found["cards"] + 1e-6).all())
     busy, per_W = found["busy"], intensity * 1e-6
-    watts = setting["energy_J"].sum("phase", skipna=False) / setting["time_s"].sum("phase", skipna=False)
+    watts = setting["energy_J"].sum("phase", skipna=False) / setting["time_s"].sum(
+        "phase", skipna=False
+    )
     rests = (found["cards"] - busy.sum(["model", "batch"])) * setting["idle_W"]
     kg = ((busy * watts).sum(["gpu", "model", "batch"]) + rests.sum("gpu")) * per_W
     assert float(kg.sum()) == pytest.approx(float(found["operational_kg"].sum()), rel=1e-6)
@@ -127,7 +164,9 @@ def test_freedom_never_costs_and_limits_never_save(seed):
     waits = [least(waits=1.0, wait_h=hours) for hours in (0, 2, 12)]
     assert waits[2] <= waits[1] * (1 + 1e-6) <= waits[0] * (1 + 2e-6)
     assert least(idle=0.0) <= fixed
-    assert whole(fleet.plan(asked, setting.sel(gpu=["t4"]), intensity, **SIMPLE)) >= fixed * (1 - 1e-6)
+    assert whole(fleet.plan(asked, setting.sel(gpu=["t4"]), intensity, **SIMPLE)) >= fixed * (
+        1 - 1e-6
+    )
     enough = least(most=free["cards"] * 1.0001)
     assert enough == pytest.approx(fixed, rel=1e-3)
 
@@ -142,8 +181,12 @@ def test_equal_plans_neither_wait_nor_travel():
 def test_a_demand_beyond_the_cards_is_refused_with_the_share_that_they_carry():
     most = xr.DataArray([[10.0, 0.0]], {"zone": ZONES[:1], "gpu": CARDS}, ["zone", "gpu"])
     setting, grid = points(1.0, 100.0), day(100, models=())
-    assert fleet.plan(day(36000.0), setting, grid, most=most, **SIMPLE)["cards"].sum() == pytest.approx(10)
-    with pytest.raises(Refused, match=r"The cards at hand bind: they carry at most 40.0% of the demand"):
+    assert fleet.plan(day(36000.0), setting, grid, most=most, **SIMPLE)[
+        "cards"
+    ].sum() == pytest.approx(10)
+    with pytest.raises(
+        Refused, match=r"The cards at hand bind: they carry at most 40.0% of the demand"
+    ):
         fleet.plan(day(90000.0), setting, grid, most=most, **SIMPLE)
 
 
@@ -168,7 +211,9 @@ def test_bad_input_is_refused_in_a_sentence():
     ):
         with pytest.raises(Refused, match=words):
             fleet.plan(day(1e5), setting, grid, **SIMPLE, **options)
-    with pytest.raises(Refused, match="intensity of every hour and the idle power of every card must be known"):
+    with pytest.raises(
+        Refused, match="intensity of every hour and the idle power of every card must be known"
+    ):
         fleet.plan(day(1e5), setting, grid.where(grid.hour > 0), **SIMPLE)
     with pytest.raises(Refused, match="local time of 'FR' is unknown; known zones are CA-QC"):
         fleet.demand(1e9, ["m"], ["FR"])
@@ -198,7 +243,11 @@ def test_a_replay_without_spread_is_the_plan_and_with_it_lies_about_it():
     for name in ("operational_kg", "embodied_kg"):
         assert again[name].values == pytest.approx(float(found[name].sum()), rel=1e-6)
     wide = setting.assign(
-        {f"{name}{end}_sd": setting[f"{name}{end}_sd"] + 0.1 for name in served.QUANTITIES for end in served.ENDS}
+        {
+            f"{name}{end}_sd": setting[f"{name}{end}_sd"] + 0.1
+            for name in served.QUANTITIES
+            for end in served.ENDS
+        }
     )
     drawn = fleet.replay(found, wide, intensity, n=200).to_array().sum("variable")
     assert float(drawn.quantile(0.05)) < whole(found) < float(drawn.quantile(0.95))
@@ -210,14 +259,18 @@ def test_a_replay_takes_the_energy_that_each_request_takes_in_that_world():
     found = fleet.plan(asked, wide, intensity, idle=0.0, **SIMPLE)
     drawn = served.drawn(wide, 20, 3).sum("phase", skipna=False)
     requests = found["busy"] * 3600 / setting["time_s"].sum("phase", skipna=False)
-    joules = (requests * drawn["energy_J"] * intensity).sum(["hour", "zone", "gpu", "model", "batch"])
+    joules = (requests * drawn["energy_J"] * intensity).sum(
+        ["hour", "zone", "gpu", "model", "batch"]
+    )
     again = fleet.replay(found, wide, intensity, n=20, seed=3)
     np.testing.assert_allclose(again["operational_kg"], joules / 3.6e9)
 
 
 def test_a_day_of_a_large_service_is_planned_within_ten_seconds():
     prompt, output = fleet.lengths()
-    setting = fleet.service(MODELS, batch=BATCHES, prompt=prompt, output=output, ttft_s=2, tpot_s=0.1)
+    setting = fleet.service(
+        MODELS, batch=BATCHES, prompt=prompt, output=output, ttft_s=2, tpot_s=0.1
+    )
     grid = defer.year().groupby("time.hour").mean()
     began = time.perf_counter()
     found = fleet.plan(fleet.demand(1e9, MODELS), setting, grid, moves=0.5)

@@ -11,20 +11,44 @@ from footprint.decide import information, scoreboard
 from footprint.energy import findings
 
 HALF = ndtri(0.95)
-POINT = {"phase": "decode", "batch": 1, "prompt_tokens": 128, "output_tokens": 64, "lengths": "grid", "engine": "eager",
-         "kind": "modelled", "model": "llama-1b", "status": "ok", "tokens": 63, "place": "committed"}  # fmt: skip
+POINT = {
+    "phase": "decode",
+    "batch": 1,
+    "prompt_tokens": 128,
+    "output_tokens": 64,
+    "lengths": "grid",
+    "engine": "eager",
+    "kind": "modelled",
+    "model": "llama-1b",
+    "status": "ok",
+    "tokens": 63,
+    "place": "committed",
+}
 
 
-def point(device: str, time: float, time_sd: float, energy: float, energy_sd: float, **changes) -> dict:
+def point(
+    device: str, time: float, time_sd: float, energy: float, energy_sd: float, **changes
+) -> dict:
     row = {**POINT, "device": device, "time_s": time, "energy_J": energy, "power_W": energy / time}
     for name, sd in (("time_s", time_sd), ("energy_J", energy_sd)):
-        row |= {f"{name}{end}": row[name] * np.exp(sign * HALF * sd) for end, sign in information.ENDS.items()}
-    row |= {f"energy_per_token_J{end}": row[f"energy_J{end}"] / row["tokens"] for end in ("", "_low", "_high")}
+        row |= {
+            f"{name}{end}": row[name] * np.exp(sign * HALF * sd)
+            for end, sign in information.ENDS.items()
+        }
+    row |= {
+        f"energy_per_token_J{end}": row[f"energy_J{end}"] / row["tokens"]
+        for end in ("", "_low", "_high")
+    }
     return row | {"power_W_low": 1.0, "power_W_high": 2.0} | changes
 
 
-def pairs(ratio: float = 1.0, old_sd: float = 0.3, new_sd: float = 0.3, time_sd: float = 0.1) -> pd.DataFrame:
-    cards = (point("t4", 2.0, time_sd, 100.0 * ratio, old_sd), point("rtx-6000-ada", 1.0, time_sd, 100.0, new_sd))
+def pairs(
+    ratio: float = 1.0, old_sd: float = 0.3, new_sd: float = 0.3, time_sd: float = 0.1
+) -> pd.DataFrame:
+    cards = (
+        point("t4", 2.0, time_sd, 100.0 * ratio, old_sd),
+        point("rtx-6000-ada", 1.0, time_sd, 100.0, new_sd),
+    )
     return pd.DataFrame(cards)
 
 
@@ -35,13 +59,24 @@ def costs_more(table: pd.DataFrame) -> dict:
 
 @pytest.mark.parametrize(
     ("card", "own", "other", "nodes", "good"),
-    [("t4", 0.3, 0.3, 8, 0.05), ("t4", 0.4, 0.1, 8, 0.05), ("rtx-6000-ada", 0.1, 0.4, 8, 0.05), ("t4", 0.4, 0.1, 89, 0.01)],
+    [
+        ("t4", 0.3, 0.3, 8, 0.05),
+        ("t4", 0.4, 0.1, 8, 0.05),
+        ("rtx-6000-ada", 0.1, 0.4, 8, 0.05),
+        ("t4", 0.4, 0.1, 89, 0.01),
+    ],
 )
 def test_two_even_gaussians_have_their_closed_form(card, own, other, nodes, good):
     """d = a - b around 0: E[max(p, 1 - p)] given a is 1/2 + arctan(sd_a / sd_b) / pi."""
-    table = pairs(**dict(zip(("old_sd", "new_sd"), (own, other) if card == "t4" else (other, own), strict=True)))
+    table = pairs(
+        **dict(
+            zip(("old_sd", "new_sd"), (own, other) if card == "t4" else (other, own), strict=True)
+        )
+    )
     exact = 0.5 + np.arctan(own / other) / np.pi
-    assert information.settled(costs_more, table, card, nodes=nodes) == pytest.approx(exact, abs=good)
+    assert information.settled(costs_more, table, card, nodes=nodes) == pytest.approx(
+        exact, abs=good
+    )
 
 
 def test_a_shifted_gaussian_agrees_with_an_integral():
@@ -57,11 +92,19 @@ def test_time_and_power_share_the_energy_as_the_draws_do():
     """The variance that one error leaves is that of the other: 0.3^2 = 0.1^2 (time) + the power's."""
     table = pairs()
     own = np.sqrt(0.3**2 - 0.1**2)
-    for errors, left in (({"time": 0.0}, own), ({"power": 0.0}, 0.1), ({"time": 0.0, "power": 0.0}, 0.0)):
+    for errors, left in (
+        ({"time": 0.0}, own),
+        ({"power": 0.0}, 0.1),
+        ({"time": 0.0, "power": 0.0}, 0.0),
+    ):
         row = information.known(table, "t4", **errors).iloc[0]
-        assert np.log(row["energy_J_high"] / row["energy_J"]) / HALF == pytest.approx(left, abs=1e-12)
+        assert np.log(row["energy_J_high"] / row["energy_J"]) / HALF == pytest.approx(
+            left, abs=1e-12
+        )
     row = information.known(table, "t4", time=1.0, power=-2.0).iloc[0]
-    assert row["time_s"] == pytest.approx(2.0 * np.exp(0.1)) == row["time_s_low"] == row["time_s_high"]
+    assert (
+        row["time_s"] == pytest.approx(2.0 * np.exp(0.1)) == row["time_s_low"] == row["time_s_high"]
+    )
     assert row["energy_J"] == pytest.approx(100 * np.exp(0.1 - 2 * own)) == row["energy_J_low"]
     assert row["energy_per_token_J"] == pytest.approx(row["energy_J"] / 63)
 
@@ -94,12 +137,18 @@ def test_nothing_known_changes_nothing_and_the_other_card_stays():
 def test_lattice_is_spread_evenly():
     for nodes in information.NODES:
         shares = np.sort(ndtr(information.lattice(nodes)), axis=0)
-        assert shares == pytest.approx(np.repeat((np.arange(nodes)[:, None] + 0.5) / nodes, 2, axis=1))
+        assert shares == pytest.approx(
+            np.repeat((np.arange(nodes)[:, None] + 0.5) / nodes, 2, axis=1)
+        )
 
 
 def test_the_table_holds_what_is_not_plain():
-    judges = {"A": costs_more, "B": lambda table: {"probability": 0.5}, "C": lambda table: {"probability": 0.99},
-              "D": lambda table: {"probability": 0.01}}  # fmt: skip
+    judges = {
+        "A": costs_more,
+        "B": lambda table: {"probability": 0.5},
+        "C": lambda table: {"probability": 0.99},
+        "D": lambda table: {"probability": 0.01},
+    }
     table = information.table(pairs(ratio=1.2), ["t4"], judges).set_index("id")
     assert list(table.index) == ["A", "B"]
     assert table.loc["A", "t4"] > table.loc["A", "now"] and table.loc["B", "t4"] == 0.5
@@ -113,14 +162,22 @@ def test_a_measured_card_has_no_more_to_tell():
 
 
 def test_the_reading_of_the_wider_error_adds_most():
-    found = information.readings(pairs(old_sd=0.5, new_sd=0.2), ["t4", "rtx-6000-ada"], {"A": costs_more})
+    found = information.readings(
+        pairs(old_sd=0.5, new_sd=0.2), ["t4", "rtx-6000-ada"], {"A": costs_more}
+    )
     assert found.idxmax() == ("t4", "power")
-    assert found["t4", "power"] > found["rtx-6000-ada", "power"] > found["rtx-6000-ada", "time"] - 0.02
+    assert (
+        found["t4", "power"] > found["rtx-6000-ada", "power"] > found["rtx-6000-ada", "time"] - 0.02
+    )
 
 
 def test_judges_of_the_scoreboard_take_known_points():
     table = pd.concat(
-        [pairs().assign(phase=phase, batch=batch, tokens=63 * batch) for phase in served.PHASES for batch in (1, 2)],
+        [
+            pairs().assign(phase=phase, batch=batch, tokens=63 * batch)
+            for phase in served.PHASES
+            for batch in (1, 2)
+        ],
         ignore_index=True,
     )
     found = scoreboard.JUDGES["A2"](information.known(table, "t4", time=0.5, power=0.5))

@@ -20,8 +20,14 @@ CARDS, ASKED = ["t4", "l4", "rtx-6000-ada"], {"prompt": 512, "output": 64, "n": 
 def parts(total, held=0.0, link=0.0) -> xr.Dataset:
     """Costs made up for a test: total (phase, gpu, batch, draw) in one zone, held alike for all cards and draws."""
     total = np.asarray(total, dtype=float)
-    labels = {"phase": served.PHASES, "gpu": list("abc")[: total.shape[1]], "batch": list(range(1, total.shape[2] + 1))}
-    grams = xr.DataArray(total[None], {"zone": ["here"]} | labels, ["zone", "phase", "gpu", "batch", "draw"])
+    labels = {
+        "phase": served.PHASES,
+        "gpu": list("abc")[: total.shape[1]],
+        "batch": list(range(1, total.shape[2] + 1)),
+    }
+    grams = xr.DataArray(
+        total[None], {"zone": ["here"]} | labels, ["zone", "phase", "gpu", "batch", "draw"]
+    )
     move = xr.full_like(grams.isel(phase=0, batch=0, drop=True), held)
     return xr.Dataset({"total_g": grams, "held_g": move, "link_g": ("zone", [link])})
 
@@ -37,7 +43,10 @@ def test_every_pair_is_the_one_of_a_search_by_hand(grams, held, link, hidden):
     expected = {}
     for (i, a), (j, b) in itertools.product(enumerate("abc"), repeat=2):
         move = 0 if a == b else link + 2 * held * (not hidden)
-        tried = [total[0, i, x, 0] + total[1, j, y, 0] + move for x, y in itertools.product(range(2), repeat=2)]
+        tried = [
+            total[0, i, x, 0] + total[1, j, y, 0] + move
+            for x, y in itertools.product(range(2), repeat=2)
+        ]
         if np.isfinite(tried).any():
             expected[a, b] = np.nanmin(tried)
     assert found["mean_g"].to_dict() == expected
@@ -50,18 +59,24 @@ def test_every_pair_is_the_one_of_a_search_by_hand(grams, held, link, hidden):
 
 
 def test_the_move_is_charged_to_both_cards_and_to_the_network():
-    found = split.phases("llama-7b", ["CA-QC"], CARDS, **ASKED, approach="ACT", link_GBps=10, link_W=40)
+    found = split.phases(
+        "llama-7b", ["CA-QC"], CARDS, **ASKED, approach="ACT", link_GBps=10, link_W=40
+    )
     seconds = 2 * 32 * 4096 * 2 * 512 / 10e9
     assert float(found["move_s"]) == pytest.approx(seconds)
     grid = totals.drawn_grids(["CA-QC"], ASKED["n"])[0].values
-    assert found["link_g"].sel(zone="CA-QC").values == pytest.approx(40 * seconds / 3.6e6 * grid / 64)
+    assert found["link_g"].sel(zone="CA-QC").values == pytest.approx(
+        40 * seconds / 3.6e6 * grid / 64
+    )
     making = carbon.embodied("t4")["total_kg"].item() * 1000 * seconds / (5 * 365.25 * 86400)
     held = (spec.gpu("t4").idle_W * seconds / 3.6e6 * grid + making) / 64
     assert found["held_g"].sel(zone="CA-QC", gpu="t4").values == pytest.approx(held)
 
 
 def test_one_card_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
-    single = decide.optimum("llama-1b", "CA-QC", CARDS, batch=[8], prompt=512, output=64, engine="serving", n=40)
+    single = decide.optimum(
+        "llama-1b", "CA-QC", CARDS, batch=[8], prompt=512, output=64, engine="serving", n=40
+    )
     both = split.pairs(split.phases("llama-1b", ["CA-QC"], CARDS, batch=[8], **ASKED))
     alone = both[both["prefill"] == both["decode"]].set_index("prefill")
     assert alone["mean_g"].to_dict() == pytest.approx(single.set_index("gpu")["mean_g"].to_dict())
@@ -70,17 +85,23 @@ def test_one_card_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
 
 def test_more_cards_and_more_batches_are_never_worse_and_limits_never_better():
     def least(cards, **options):
-        return split.pairs(split.phases("llama-3b", ["CA-QC"], cards, **ASKED, **options))["mean_g"].min()
+        return split.pairs(split.phases("llama-3b", ["CA-QC"], cards, **ASKED, **options))[
+            "mean_g"
+        ].min()
 
     assert least(CARDS) <= least(CARDS[:2]) <= least(CARDS[:1])
     assert least(CARDS, batch=[1, 8]) <= least(CARDS, batch=[1])
     assert least(CARDS) <= least(CARDS, ttft_s=0.5, tpot_s=0.05)
     shown = split.phases("llama-3b", ["CA-QC"], CARDS, **ASKED)
-    assert (split.pairs(shown, hidden=True)["mean_g"].values <= split.pairs(shown)["mean_g"].values).all()
+    assert (
+        split.pairs(shown, hidden=True)["mean_g"].values <= split.pairs(shown)["mean_g"].values
+    ).all()
 
 
 def test_a_card_for_prefill_alone_keeps_no_room_for_answers():
-    long = split.phases("llama-3b", ["CA-QC"], ["t4"], batch=[1, 8, 16], prompt=512, output=1500, n=2)["total_g"]
+    long = split.phases(
+        "llama-3b", ["CA-QC"], ["t4"], batch=[1, 8, 16], prompt=512, output=1500, n=2
+    )["total_g"]
     fits = long.isel(zone=0, gpu=0, draw=0, drop=True).notnull()
     assert fits.sel(phase="prefill").sum() > fits.sel(phase="decode").sum() > 0
 
@@ -89,7 +110,10 @@ def test_a_phase_that_no_card_serves_is_refused_by_the_limit_that_binds():
     for options, words in (
         ({"ttft_s": 1e-6}, "serves the prefill of llama-7b: the limit on its time binds"),
         ({"tpot_s": 1e-6}, "serves the decode of llama-7b: the limit on its time binds"),
-        ({"ttft_s": 60.0, "link_GBps": 1e-3}, "serves the prefill of llama-7b: the limit on its time binds"),
+        (
+            {"ttft_s": 60.0, "link_GBps": 1e-3},
+            "serves the prefill of llama-7b: the limit on its time binds",
+        ),
         ({"dtype": "fp32"}, "serves the prefill of llama-7b: memory binds"),
         ({"link_GBps": 0.0}, "link_GBps holds 0"),
     ):

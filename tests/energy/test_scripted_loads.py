@@ -40,7 +40,9 @@ def test_it_is_narrow_without_the_gain_and_holds_then_too(published):
 def compare(published: dict, names) -> None:
     for row in loads.table(names):
         known = [float(published[row["load"]][name]) for name in NUMBERS]
-        assert np.allclose([row[name] for name in NUMBERS], known, rtol=1e-3, atol=2e-3), row["load"]
+        assert np.allclose([row[name] for name in NUMBERS], known, rtol=1e-3, atol=2e-3), row[
+            "load"
+        ]
         assert published[row["load"]]["says"] == row["says"]
 
 

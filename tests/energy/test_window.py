@@ -15,14 +15,24 @@ from footprint.energy import window as energy
 from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, WINDOW_STATUS
 
-RUN = {name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")} | {"status": "ok"}
+RUN = {
+    name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
+} | {"status": "ok"}
 CARD = loads.SENSOR | {"boot_s": np.nan}
 NEVER = 10**9
 
 
 def tree(rows: list[dict], source="nvml_instant", **samples) -> xr.DataTree:
     """A measured trace of windows, by default 5 s long and 10 iterations full, and its samples."""
-    known = {"phase": "decode", "batch": 1, "start_s": 10.0, "stop_s": 15.0, "iterations": 10, "tokens": 100, "status": "ok"}
+    known = {
+        "phase": "decode",
+        "batch": 1,
+        "start_s": 10.0,
+        "stop_s": 15.0,
+        "iterations": 10,
+        "tokens": 100,
+        "status": "ok",
+    }
     rows = [{**known, **CARD, **row} for row in rows]
     for row in rows:
         row["boot_s"] = row["stop_s"] - row["start_s"] if np.isnan(row["boot_s"]) else row["boot_s"]
@@ -32,7 +42,11 @@ def tree(rows: list[dict], source="nvml_instant", **samples) -> xr.DataTree:
 def steady(watts=200.0, until=40.0, step=0.05) -> dict:
     """Samples of a constant power, and of a counter that moves each 100 ms."""
     time_s = np.arange(0, until, step)
-    return {"time_s": time_s, "power_W": np.full(len(time_s), watts), "counter_J": np.floor(time_s * 10 + 1e-6) / 10 * watts}
+    return {
+        "time_s": time_s,
+        "power_W": np.full(len(time_s), watts),
+        "counter_J": np.floor(time_s * 10 + 1e-6) / 10 * watts,
+    }
 
 
 # -- the integral -----------------------------------------------------------------------------------------------------
@@ -46,10 +60,14 @@ def test_the_integral_is_exact_under_straight_lines(pieces, ends):
     time_s = np.cumsum([gap for gap, _ in pieces])
     power_W = np.array([watts for _, watts in pieces])
     start, stop = np.minimum(time_s[0] + np.sort(ends) * (time_s[-1] - time_s[0]), time_s[-1])
-    grid = np.unique(np.concatenate([np.linspace(start, stop, 7), time_s[(time_s > start) & (time_s < stop)]]))
+    grid = np.unique(
+        np.concatenate([np.linspace(start, stop, 7), time_s[(time_s > start) & (time_s < stop)]])
+    )
     middle = np.interp((grid[1:] + grid[:-1]) / 2, time_s, power_W)
     expected = (middle * np.diff(grid)).sum() if stop > start else np.nan
-    assert readings.integral(time_s, power_W, start, stop)[0] == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
+    assert readings.integral(time_s, power_W, start, stop)[0] == pytest.approx(
+        expected, rel=1e-9, abs=1e-9, nan_ok=True
+    )
 
 
 def test_unknown_power_is_nan_and_stays_in_its_window():
@@ -58,7 +76,9 @@ def test_unknown_power_is_nan_and_stays_in_its_window():
     got = readings.integral(time_s, power_W, [1, 4, 6, -1, 9], [3, 6, 8, 1, 11])
     assert np.allclose(got, [14, np.nan, 14, np.nan, np.nan], equal_nan=True)
     kept = np.abs(time_s - 5) > 0.6
-    assert np.isnan(readings.integral(time_s[kept], np.full(kept.sum(), 7.0), [4.0], [6.0])[0]), "a gap of more than a second"
+    assert np.isnan(readings.integral(time_s[kept], np.full(kept.sum(), 7.0), [4.0], [6.0])[0]), (
+        "a gap of more than a second"
+    )
     assert np.isnan(readings.integral([], [], [0.0], [1.0])[0])
 
 
@@ -82,22 +102,38 @@ def test_ticks_outside_a_window_do_not_count():
 
 
 def test_too_few_ticks_have_no_slope():
-    assert all(np.isnan(x[0]) for x in readings.slope([0.0, 1.0], [0.0, 5.0], np.array([0.0]), np.array([1.0])))
+    assert all(
+        np.isnan(x[0])
+        for x in readings.slope([0.0, 1.0], [0.0, 5.0], np.array([0.0]), np.array([1.0]))
+    )
 
 
 def test_two_instruments_agree_and_one_names_the_energy():
-    data = energy.windows(tree([{"counter_start_J": 2000.0, "counter_stop_J": 3000.0}], "nvml_counter", **steady()))
-    assert data["counter_J"].item() == pytest.approx(1000, rel=0.01) and data["integrated_J"].item() == pytest.approx(1000)
-    assert data["energy_J"].item() == data["counter_J"].item() and abs(data["residual"].item()) < 0.01
+    data = energy.windows(
+        tree([{"counter_start_J": 2000.0, "counter_stop_J": 3000.0}], "nvml_counter", **steady())
+    )
+    assert data["counter_J"].item() == pytest.approx(1000, rel=0.01) and data[
+        "integrated_J"
+    ].item() == pytest.approx(1000)
+    assert (
+        data["energy_J"].item() == data["counter_J"].item() and abs(data["residual"].item()) < 0.01
+    )
     assert not data["instruments_disagree"].item() and data["energy_status"].item() == "ok"
     assert data["energy_per_token_J"].item() == pytest.approx(10, rel=0.01)
-    assert data["power_W"].item() == pytest.approx(200, rel=0.01) and data["time_per_iteration_s"].item() == 0.5
+    assert (
+        data["power_W"].item() == pytest.approx(200, rel=0.01)
+        and data["time_per_iteration_s"].item() == 0.5
+    )
 
 
 def test_a_counter_that_disagrees_is_flagged_and_not_replaced():
     samples = steady() | {"power_W": np.full(800, 170.0)}
-    data = energy.windows(tree([{"counter_start_J": 2000.0, "counter_stop_J": 3000.0}], "nvml_counter", **samples))
-    assert data["instruments_disagree"].item() and data["energy_J"].item() == pytest.approx(1000, rel=0.01)
+    data = energy.windows(
+        tree([{"counter_start_J": 2000.0, "counter_stop_J": 3000.0}], "nvml_counter", **samples)
+    )
+    assert data["instruments_disagree"].item() and data["energy_J"].item() == pytest.approx(
+        1000, rel=0.01
+    )
     assert data["residual"].item() == pytest.approx(200 / 170 - 1, rel=0.1)
 
 
@@ -110,8 +146,13 @@ def test_an_unaligned_counter_hides_a_tick_at_each_end():
     expected = np.std(drawn[:, 0] - drawn[:, 1])
     quiet = dict.fromkeys(("change_W", "jumps_W2", "seen_W", "active_W"), 0.0)
     load = quiet | {"power_W": 200.0, "iteration_s": 0.1, "spacing_s": 0.05}
-    alone, aligned = (budget.counted(loads.SENSOR, load, np.array(width))["u_quantisation"] for width in (np.nan, 0.02))
-    assert alone == pytest.approx(expected, rel=0.01) and alone == pytest.approx(200 * 0.1 / np.sqrt(6))
+    alone, aligned = (
+        budget.counted(loads.SENSOR, load, np.array(width))["u_quantisation"]
+        for width in (np.nan, 0.02)
+    )
+    assert alone == pytest.approx(expected, rel=0.01) and alone == pytest.approx(
+        200 * 0.1 / np.sqrt(6)
+    )
     assert aligned == pytest.approx(200 * 0.02 / np.sqrt(12))
 
 
@@ -122,7 +163,9 @@ def test_what_a_part_time_sensor_misses_is_what_random_windows_miss(spacing, eve
     So it has where the counter is read at every other update only, or more seldom.
     """
     rng = np.random.default_rng(1)
-    parts = rng.normal(300, 20, (4000, 50, 4))  # four independent 25 ms parts in each of 50 updates; one is seen
+    parts = rng.normal(
+        300, 20, (4000, 50, 4)
+    )  # four independent 25 ms parts in each of 50 updates; one is seen
     error = (parts[:, :, 0].mean(axis=1) - parts.mean(axis=(1, 2))) * 5
     read = parts[:, ::every, 0]
     jumps = (np.diff(read, axis=1) ** 2).mean() * 50 / every
@@ -137,8 +180,13 @@ def test_what_a_toggling_load_hides_at_the_ends_is_stated_or_more(period, blur):
     rng = np.random.default_rng(2)
     moments = rng.uniform(0, 100, (2000, 2))
     late = rng.uniform(0, blur, (2000, 2))
-    error = [sum(s * (fake.energy(points, t, t + d) - 200 * d) for s, t, d in zip((1, -1), m, d, strict=True))
-             for m, d in zip(moments, late, strict=True)]  # fmt: skip
+    error = [
+        sum(
+            s * (fake.energy(points, t, t + d) - 200 * d)
+            for s, t, d in zip((1, -1), m, d, strict=True)
+        )
+        for m, d in zip(moments, late, strict=True)
+    ]
     sensor = {"power_average_s": 0.1, "power_update_s": 0.1}
     stated = budget.edges(sensor, {"iteration_s": period, "seen_W": 100.0, "active_W": 0.0}, blur)
     assert np.std(error) <= 1.05 * stated <= 6 * np.std(error)
@@ -159,19 +207,34 @@ def test_the_gain_is_a_band_that_does_not_shrink():
 
 def test_the_interval_is_the_budget_and_tokens_are_exact():
     data = energy.windows(tree([{}, {"repeat": 1, "start_s": 20.0, "stop_s": 25.1}], **steady()))
-    half = 2 * np.sqrt(data["u_repeat"] ** 2 + data["u_quantisation"] ** 2 + data["u_sampling"] ** 2)
+    half = 2 * np.sqrt(
+        data["u_repeat"] ** 2 + data["u_quantisation"] ** 2 + data["u_sampling"] ** 2
+    )
     assert np.allclose(data["energy_J_high"], (data["energy_J"] + half) / 0.95)
     assert data["energy_J_low"].attrs["interval_level"] == 0.95
-    assert np.allclose(data["u_gain"], 0.05 / np.sqrt(3) * data["energy_J"]) and (data["u_tokens"] == 0).all()
+    assert (
+        np.allclose(data["u_gain"], 0.05 / np.sqrt(3) * data["energy_J"])
+        and (data["u_tokens"] == 0).all()
+    )
     assert np.allclose(data["energy_per_token_J_high"], data["energy_J_high"] / 100)
     assert (data["u_repeat"] > 0).all()
 
 
 def test_the_budget_as_a_table_holds_each_known_term():
-    data = energy.windows(tree([{}, {"phase": "prefill"}, {"phase": "prefill", "repeat": 1, "stop_s": 15.2}], **steady()))
+    data = energy.windows(
+        tree(
+            [{}, {"phase": "prefill"}, {"phase": "prefill", "repeat": 1, "stop_s": 15.2}],
+            **steady(),
+        )
+    )
     table = budget.terms(data).set_index(["phase", "term"])["pct"]
-    assert table["decode", "u_gain"] == pytest.approx(5 / np.sqrt(3)) and ("decode", "u_repeat") not in table.index
-    assert table["prefill", "u_repeat"] == pytest.approx(100 * np.std([100, 104], ddof=1) / 102, rel=0.01)
+    assert (
+        table["decode", "u_gain"] == pytest.approx(5 / np.sqrt(3))
+        and ("decode", "u_repeat") not in table.index
+    )
+    assert table["prefill", "u_repeat"] == pytest.approx(
+        100 * np.std([100, 104], ddof=1) / 102, rel=0.01
+    )
 
 
 def test_ratios_on_one_board_drop_the_gain():
@@ -193,7 +256,10 @@ def test_a_calibrated_board_is_corrected_and_known_better():
 
 
 def test_idle_energy_of_pauses_is_taken_off():
-    rows = [{"phase": "idle_loaded", "start_s": 1.0, "stop_s": 4.0, "iterations": 0, "batch": 0}, {"paused_s": 1.0}]
+    rows = [
+        {"phase": "idle_loaded", "start_s": 1.0, "stop_s": 4.0, "iterations": 0, "batch": 0},
+        {"paused_s": 1.0},
+    ]
     samples = steady() | {"power_W": np.where(np.arange(0, 40, 0.05) < 5, 60.0, 200.0)}
     data = energy.windows(tree(rows, **samples))
     assert data["energy_J"].values[1] == pytest.approx(1000 - 60)
@@ -204,8 +270,13 @@ def test_an_unknown_sensor_is_taken_to_be_a_poor_one():
     rng = np.random.default_rng(0)
     samples = steady() | {"power_W": rng.normal(200, 10, 800)}
     cards = ({}, dict.fromkeys(loads.SENSOR, np.nan))
-    known, unknown = (energy.windows(tree([{"iterations": 1000} | card], **samples)) for card in cards)
-    assert unknown["u_sampling"].item() > 2 * known["u_sampling"].item() and unknown["u_gain"].item() > 0
+    known, unknown = (
+        energy.windows(tree([{"iterations": 1000} | card], **samples)) for card in cards
+    )
+    assert (
+        unknown["u_sampling"].item() > 2 * known["u_sampling"].item()
+        and unknown["u_gain"].item() > 0
+    )
 
 
 # -- why there is none ------------------------------------------------------------------------------------------------
@@ -221,14 +292,32 @@ def test_an_unknown_sensor_is_taken_to_be_a_poor_one():
         ({"boot_s": 5.3}, steady(), "nvml_instant", "clock_jump"),
         ({"start_s": 38.0, "stop_s": 42.0}, steady(), "nvml_instant", "sampler_died"),
         ({}, {}, "nvml_counter", "sampler_died"),
-        ({"counter_start_J": 9.0, "counter_stop_J": 3.0}, steady(), "nvml_counter", "counter_backwards"),
-        ({"counter_start_J": 0.0, "counter_stop_J": 0.0}, steady(0.0), "nvml_counter", "counter_stuck"),
+        (
+            {"counter_start_J": 9.0, "counter_stop_J": 3.0},
+            steady(),
+            "nvml_counter",
+            "counter_backwards",
+        ),
+        (
+            {"counter_start_J": 0.0, "counter_stop_J": 0.0},
+            steady(0.0),
+            "nvml_counter",
+            "counter_stuck",
+        ),
     ],
 )
 def test_a_window_without_energy_says_why(row, samples, source, status):
     data = energy.windows(tree([row], source, **samples))
     assert data["energy_status"].item() == status and status in WINDOW_STATUS
-    for name in ("energy_J", "energy_J_low", "energy_J_high", "energy_per_token_J", "u_gain", "u_sampling", "power_W"):
+    for name in (
+        "energy_J",
+        "energy_J_low",
+        "energy_J_high",
+        "energy_per_token_J",
+        "u_gain",
+        "u_sampling",
+        "power_W",
+    ):
         assert np.isnan(data[name].item()), name
 
 
@@ -247,17 +336,26 @@ def test_a_flagged_window_keeps_its_energy_and_its_flag(status):
 
 PART_OF_2 = 2 * loads.SLOT_S + loads.REST_S + 4  # a moment inside the third window
 FAULTS = {
-    "no permission for a while": ({"faults": [("fields", 4, 0, PART_OF_2, 20)]}, {2: "no_permission"}),
+    "no permission for a while": (
+        {"faults": [("fields", 4, 0, PART_OF_2, 20)]},
+        {2: "no_permission"},
+    ),
     "unknown error for a while": ({"faults": [("fields", 999, 0, PART_OF_2, 20)]}, {2: "unknown"}),
-    "not supported for a while": ({"faults": [("instant", 3, 0, PART_OF_2, 20)]}, {2: "not_supported"}),
+    "not supported for a while": (
+        {"faults": [("instant", 3, 0, PART_OF_2, 20)]},
+        {2: "not_supported"},
+    ),
     "lost": ({"faults": [("all", 15, 0, PART_OF_2, NEVER)]}, {2: "gpu_lost", 3: "gpu_lost"}),
-    "driver replaced": ({"faults": [("all", 18, 0, PART_OF_2, NEVER)]}, {2: "driver_mismatch", 3: "driver_mismatch"}),
+    "driver replaced": (
+        {"faults": [("all", 18, 0, PART_OF_2, NEVER)]},
+        {2: "driver_mismatch", 3: "driver_mismatch"},
+    ),
     "counter freezes": ({"freeze": PART_OF_2}, {2: "counter_stuck", 3: "counter_stuck"}),
     "counter never moves": ({"freeze": 0}, dict.fromkeys(range(4), "counter_stuck")),
     "counter starts again": ({"reset": PART_OF_2}, {2: "counter_backwards"}),
     "throttled": ({"throttle": ("0x40", PART_OF_2)}, {2: "throttled", 3: "throttled"}),
     "a neighbour comes": ({"others": (1, PART_OF_2)}, {2: "shared_gpu", 3: "shared_gpu"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -270,7 +368,10 @@ def test_a_fault_is_a_status_and_nan_in_its_windows_and_the_rest_is_kept(gpu, tm
     statuses = {index: status for index, status in seen if status not in ("ok", "disturbed")}
     assert statuses == expected
     bad = np.isin(np.arange(4), list(expected)) & (np.array(name) != "throttled")
-    assert np.isnan(data["energy_J"].values[bad]).all() and np.isnan(data["energy_per_token_J"].values[bad]).all()
+    assert (
+        np.isnan(data["energy_J"].values[bad]).all()
+        and np.isnan(data["energy_per_token_J"].values[bad]).all()
+    )
     assert np.allclose(data["energy_J"].values[~bad], true[~bad], rtol=0.02)
     assert (data["duration_s"] >= 5).all(), "time is kept in any case"
 
@@ -280,23 +381,44 @@ def test_a_fault_is_a_status_and_nan_in_its_windows_and_the_rest_is_kept(gpu, tm
 
 def test_closure_compares_the_parts_with_the_whole():
     phases = (("prefill", 0.1), ("decode", 0.42), ("generate", 0.5))
-    rows = [{"phase": phase, "repeat": k, "prompt_tokens": 8, "start_s": 10.0 * i, "stop_s": 10.0 * i + 10 * seconds}
-            for k in range(2) for i, (phase, seconds) in enumerate(phases)]  # fmt: skip
+    rows = [
+        {
+            "phase": phase,
+            "repeat": k,
+            "prompt_tokens": 8,
+            "start_s": 10.0 * i,
+            "stop_s": 10.0 * i + 10 * seconds,
+        }
+        for k in range(2)
+        for i, (phase, seconds) in enumerate(phases)
+    ]
     data = energy.windows(tree([*rows, {"phase": "prefill", "batch": 2}], "none"))
     error = energy.closure_error(data)
-    assert error.sizes["closure"] == 2 and np.allclose(error, 0.04) and list(error["repeat"].values) == [0, 1]
+    assert (
+        error.sizes["closure"] == 2
+        and np.allclose(error, 0.04)
+        and list(error["repeat"].values) == [0, 1]
+    )
     assert error.attrs["status"] == "derived"
     assert energy.closure_error(data, "energy_per_iteration_J").sizes["closure"] == 0
     disturbed = data.assign(status=data["status"].where(data["repeat"] == 0, "disturbed"))
-    assert list(energy.closure_error(disturbed)["repeat"].values) == [0], "neighbours do not disturb all three alike"
+    assert list(energy.closure_error(disturbed)["repeat"].values) == [0], (
+        "neighbours do not disturb all three alike"
+    )
 
 
 def test_points_keep_the_gain_and_shrink_the_rest():
-    rows = [{"repeat": k, "start_s": 1.0 + 6 * k, "stop_s": 6.0 + 6 * k + 0.1 * k} for k in range(5)]
+    rows = [
+        {"repeat": k, "start_s": 1.0 + 6 * k, "stop_s": 6.0 + 6 * k + 0.1 * k} for k in range(5)
+    ]
     data = energy.windows(tree([*rows, {"prompt_tokens": 9}], **steady()))
     found = budget.points(data).set_index(point=["prompt_tokens"])
     many, one = found.sel(point=0), found.sel(point=9)
-    assert many["energy_J"].item() == pytest.approx(104) and many["repeats"] == 5 and one["repeats"] == 1
+    assert (
+        many["energy_J"].item() == pytest.approx(104)
+        and many["repeats"] == 5
+        and one["repeats"] == 1
+    )
     t = 2.776 * np.std([100, 102, 104, 106, 108], ddof=1) / np.sqrt(5)
     assert many["energy_J_low"].item() == pytest.approx((104 - t) / 1.05, rel=1e-3)
     assert one["energy_J_low"].item() == pytest.approx(data["energy_J_low"].values[-1] / 10)
@@ -306,20 +428,35 @@ def test_modelled_windows_carry_their_own_energies():
     row = {"phase": "decode", "batch": 1, "tokens": 4, "status": "ok", "duration_s": 2.0}
     row |= {"energy_J": 8.0, "energy_J_low": 6.0, "energy_J_high": 9.0}
     data = energy.windows(trace.new("modelled", RUN, [row]))
-    assert data["energy_status"].item() == "modelled" and data["energy_per_token_J_high"].item() == 9 / 4
-    assert data["energy_J_low"].attrs["interval_level"] == 0.9 and data["time_per_iteration_s"].item() == 2.0
+    assert (
+        data["energy_status"].item() == "modelled"
+        and data["energy_per_token_J_high"].item() == 9 / 4
+    )
+    assert (
+        data["energy_J_low"].attrs["interval_level"] == 0.9
+        and data["time_per_iteration_s"].item() == 2.0
+    )
 
 
 def test_gathered_runs_have_their_energies(tmp_path):
     trace.save(tree([{}], **steady()), tmp_path / "a.nc")
     trace.save(tree([{}], "none"), tmp_path / "b.nc")
     data = energy.gather(tmp_path)
-    assert list(data["energy_status"].values) == ["ok", "not_supported"] and data["energy_J"].values[0] == pytest.approx(1000)
+    assert list(data["energy_status"].values) == ["ok", "not_supported"] and data[
+        "energy_J"
+    ].values[0] == pytest.approx(1000)
 
 
 def test_runs_read_without_their_steps_are_the_same_as_read_whole(tmp_path):
     trace.save(tree([{}], **steady()), tmp_path / "a.nc")
-    row = {"phase": "decode", "batch": 1, "tokens": 4, "status": "ok", "duration_s": 2.0, "energy_J": 8.0}
+    row = {
+        "phase": "decode",
+        "batch": 1,
+        "tokens": 4,
+        "status": "ok",
+        "duration_s": 2.0,
+        "energy_J": 8.0,
+    }
     trace.save(trace.new("modelled", RUN, [row, row]), tmp_path / "b.nc")
     xr.testing.assert_identical(energy.gather(tmp_path), trace.gather(tmp_path, energy.windows))
 

@@ -18,14 +18,21 @@ def test_a_random_model_has_the_parameters_of_its_shape(net):
     assert sum(weight.numel() for weight in net.parameters()) == spec.model("llama-24m").parameters
 
 
-@pytest.mark.parametrize("name", ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.1-8b", "smollm2-135m"])
+@pytest.mark.parametrize(
+    "name", ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.1-8b", "smollm2-135m"]
+)
 def test_transformers_counts_the_same_parameters(name):
     shape = spec.model(name)
     config = engine.LlamaConfig(
-        hidden_size=shape.hidden, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, intermediate_size=shape.intermediate,
-        vocab_size=shape.vocab, tie_word_embeddings=shape.tied,
-    )  # fmt: skip
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocab,
+        tie_word_embeddings=shape.tied,
+    )
     with torch.device("meta"):
         assert engine.LlamaForCausalLM(config).num_parameters() == shape.parameters
 
@@ -40,7 +47,9 @@ def test_random_weights_repeat_with_their_seed(net):
 def test_prefill_and_decode_give_exactly_the_tokens_of_generate(net):
     ids = torch.as_tensor(workload.token_ids(32000, 3, 17, seed=5))
     ours, times = engine.generate(net, ids, 12)
-    theirs = net.generate(ids, do_sample=False, max_new_tokens=12, min_new_tokens=12, pad_token_id=0)[:, 17:]
+    theirs = net.generate(
+        ids, do_sample=False, max_new_tokens=12, min_new_tokens=12, pad_token_id=0
+    )[:, 17:]
     assert torch.equal(ours, theirs)
     assert len(times) == 12
 
@@ -72,7 +81,8 @@ def test_phases_have_their_own_steps(net):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "device", "chosen"), [("auto", "cpu", "fp32"), ("auto", "cuda", "fp16"), ("bf16", "cpu", "bf16")]
+    ("dtype", "device", "chosen"),
+    [("auto", "cpu", "fp32"), ("auto", "cuda", "fp16"), ("bf16", "cpu", "bf16")],
 )
 def test_auto_dtype(dtype, device, chosen):
     assert engine.choose_dtype(spec.model("llama-24m"), torch.device(device), dtype) == chosen

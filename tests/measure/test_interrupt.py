@@ -30,7 +30,9 @@ def test_the_second_is_raised_at_once():
 
 
 def test_afterwards_all_is_as_before():
-    before = signal.getsignal(signal.SIGINT)  # of a job in the background it is to ignore the signal
+    before = signal.getsignal(
+        signal.SIGINT
+    )  # of a job in the background it is to ignore the signal
     with interrupt.patient():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before

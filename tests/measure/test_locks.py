@@ -38,7 +38,11 @@ def two_cards(tmp_path, monkeypatch):
 
 
 def test_a_name_may_mean_several_cards():
-    assert devices.cards("cuda") == [A, B] and devices.cards("cuda:1") == [B] and devices.cards("cpu") == []
+    assert (
+        devices.cards("cuda") == [A, B]
+        and devices.cards("cuda:1") == [B]
+        and devices.cards("cpu") == []
+    )
     assert devices.identities("cuda") == {devices.digest(A), devices.digest(B)}
     assert devices.identities("cpu") == {provenance.processor()}
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):
@@ -80,7 +84,9 @@ def test_a_lock_ends_with_its_process():
 
 
 def test_who_waits_gets_it_when_it_is_free():
-    child = subprocess.Popen([sys.executable, "-c", HOLD.replace("60", "0.5"), "cpu"], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD.replace("60", "0.5"), "cpu"], stdout=subprocess.PIPE, text=True
+    )
     with child.stdout:
         child.stdout.readline()
         began = time.monotonic()

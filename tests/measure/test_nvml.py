@@ -16,7 +16,14 @@ from footprint.measure import sampler
 from footprint.trace.schema import WINDOW_STATUS
 
 NEVER = 10**9
-CODES = {3: "not_supported", 4: "no_permission", 13: "not_supported", 15: "gpu_lost", 18: "driver_mismatch", 999: "unknown"}
+CODES = {
+    3: "not_supported",
+    4: "no_permission",
+    13: "not_supported",
+    15: "gpu_lost",
+    18: "driver_mismatch",
+    999: "unknown",
+}
 
 
 def always(call: str, code: int) -> tuple:
@@ -30,7 +37,11 @@ def test_cards_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
     gpu(cards=2)  # the fake puts NVML's first card on the later bus
     names = [pynvml.nvmlDeviceGetName(meter.handle(f"cuda:{i}")) for i in range(2)]
     assert names == ["FAKE GPU 2", "FAKE GPU"]
-    assert meter.identity("cuda:1") == {"name": "FAKE GPU", "uuid": "GPU-FAKE-0", "driver": "FAKE 1.0"}
+    assert meter.identity("cuda:1") == {
+        "name": "FAKE GPU",
+        "uuid": "GPU-FAKE-0",
+        "driver": "FAKE 1.0",
+    }
     assert meter.identity("GPU-FAKE-1")["name"] == "FAKE GPU 2"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert meter.identity("cuda")["name"] == "FAKE GPU"
@@ -57,7 +68,9 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(gpu, keys, device, s
         meter.handle(device)
 
 
-@pytest.mark.parametrize(("code", "said"), [(18, "driver_mismatch.*reload"), (9, "gpu_lost.*reload"), (999, "unknown")])
+@pytest.mark.parametrize(
+    ("code", "said"), [(18, "driver_mismatch.*reload"), (9, "gpu_lost.*reload"), (999, "unknown")]
+)
 def test_a_driver_that_does_not_start_says_why(gpu, code, said):
     gpu(faults=[always("init", code)])
     with pytest.raises(Refused, match=said):
@@ -93,14 +106,27 @@ def test_only_a_fake_card_may_stand_in(gpu, monkeypatch):
 def test_state_and_counter(gpu):
     gpu(temperature=55, throttle=("0x40", 0), others=(2, 0), latency=0)
     seen = meter.read(meter.handle("cuda:0"))
-    assert (seen["temperature_C"], seen["sm_clock_MHz"], seen["memory_clock_MHz"]) == (55, 1500, 7000)
-    assert (seen["power_limit_W"], seen["throttle"], len(seen["processes"]), seen["status"]) == (400, 0x40, 2, "ok")
+    assert (seen["temperature_C"], seen["sm_clock_MHz"], seen["memory_clock_MHz"]) == (
+        55,
+        1500,
+        7000,
+    )
+    assert (seen["power_limit_W"], seen["throttle"], len(seen["processes"]), seen["status"]) == (
+        400,
+        0x40,
+        2,
+        "ok",
+    )
     assert seen["counter_J"] > 0
 
 
 def test_a_machine_without_a_card_tells_nothing():
     seen = meter.read(None)
-    assert seen["status"] == "not_supported" and np.isnan(seen["counter_J"]) and np.isnan(seen["temperature_C"])
+    assert (
+        seen["status"] == "not_supported"
+        and np.isnan(seen["counter_J"])
+        and np.isnan(seen["temperature_C"])
+    )
     assert seen["throttle"] == -1 and seen["processes"] is None
 
 
@@ -112,9 +138,16 @@ def test_each_error_of_the_counter_is_a_status_and_never_a_zero(gpu, code, statu
 
 
 def test_unknown_states_are_not_zero(gpu):
-    gpu(faults=[always(call, 4) for call in ("temperature", "clock", "limit", "throttle", "processes")])
+    gpu(
+        faults=[
+            always(call, 4) for call in ("temperature", "clock", "limit", "throttle", "processes")
+        ]
+    )
     seen = meter.state(meter.handle("cuda:0"))
-    assert all(np.isnan(seen[name]) for name in ("temperature_C", "sm_clock_MHz", "memory_clock_MHz", "power_limit_W"))
+    assert all(
+        np.isnan(seen[name])
+        for name in ("temperature_C", "sm_clock_MHz", "memory_clock_MHz", "power_limit_W")
+    )
     assert seen["throttle"] == -1 and seen["processes"] is None
 
 
@@ -144,7 +177,10 @@ def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
     watts, joules, status = reader.read()
     assert (reader.power, reader.counter) == (power, counter)
     assert status == ("ok" if power != "none" else "not_supported")
-    assert watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True)) and np.isfinite(joules) == counter
+    assert (
+        watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True))
+        and np.isfinite(joules) == counter
+    )
 
 
 # -- the sampler ------------------------------------------------------------------------------------------------------
@@ -162,12 +198,17 @@ def test_slow_calls_are_made_less_often(gpu, tmp_path):
             return clock.now() > 60
 
         sampler.sample(
-            meter.reader(meter.handle("cuda:0")).read, lambda *row, rows=rows: rows.append(row), stopped, clock=clock
+            meter.reader(meter.handle("cuda:0")).read,
+            lambda *row, rows=rows: rows.append(row),
+            stopped,
+            clock=clock,
         )
         seen = np.array(rows)
         assert len(seen) / 60 == pytest.approx(rate, rel=0.03)
         assert len(seen) * latency / 60 <= sampler.BUSIEST * 1.01
-        assert np.diff(seen[:, 0]).std() > 0.005 or latency > 0.001, "samples keep step with nothing"
+        assert np.diff(seen[:, 0]).std() > 0.005 or latency > 0.001, (
+            "samples keep step with nothing"
+        )
 
 
 def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
@@ -176,7 +217,11 @@ def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
     with sampler.sampling("cuda:0", rate_hz=100.0, busiest=0.5) as recording:
         time.sleep(1.5)
     seen = recording.columns
-    assert (seen["code"] == 0).all() and (np.diff(seen["time_s"]) > 0).all() and len(seen["time_s"]) > 80
+    assert (
+        (seen["code"] == 0).all()
+        and (np.diff(seen["time_s"]) > 0).all()
+        and len(seen["time_s"]) > 80
+    )
     assert set(np.round(seen["power_W"])) >= {50.0, 250.0}
     passed = seen["time_s"][-1] - seen["time_s"][0]
     assert seen["counter_J"][-1] - seen["counter_J"][0] == pytest.approx(150 * passed, rel=0.1)
@@ -200,7 +245,11 @@ def test_a_lost_card_ends_the_sampler_with_its_reason(gpu):
         time.sleep(1.0)
         assert not recording.alive()
     last = recording.columns
-    assert WINDOW_STATUS[last["code"][-1]] == "gpu_lost" and np.isnan(last["power_W"][-1]) and np.isfinite(last["power_W"][0])
+    assert (
+        WINDOW_STATUS[last["code"][-1]] == "gpu_lost"
+        and np.isnan(last["power_W"][-1])
+        and np.isfinite(last["power_W"][0])
+    )
 
 
 def test_it_ends_with_the_process_that_started_it(gpu):
@@ -211,12 +260,20 @@ def test_it_ends_with_the_process_that_started_it(gpu):
             print(recording._child.pid, flush=True)
             os._exit(0)
     """
-    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    gone, _ = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=5)
+    child = int(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    gone, _ = psutil.wait_procs(
+        [psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=5
+    )
     assert gone or not psutil.pid_exists(child)
 
 
 def test_a_cpu_has_nothing_to_sample():
     with sampler.sampling("cpu") as recording:
         recording.revive()
-    assert set(recording.columns) == set(sampler.COLUMNS) and not any(len(column) for column in recording.columns.values())
+    assert set(recording.columns) == set(sampler.COLUMNS) and not any(
+        len(column) for column in recording.columns.values()
+    )

@@ -24,7 +24,12 @@ def test_every_line_says_ok_or_missing_and_what_to_do(capsys):
 
 def test_it_does_not_import_torch():
     code = "import sys; from footprint.measure import preflight; preflight.rows(); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_a_machine_without_anything(monkeypatch):
@@ -35,7 +40,15 @@ def test_a_machine_without_anything(monkeypatch):
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
     monkeypatch.setattr(preflight.sys, "version_info", (3, 9, 1))
     found = rows()
-    for name in ("Python", "torch, transformers", "CUDA build", "trained weights", "compiler", "browser", "sweep extras"):
+    for name in (
+        "Python",
+        "torch, transformers",
+        "CUDA build",
+        "trained weights",
+        "compiler",
+        "browser",
+        "sweep extras",
+    ):
         assert found[name][0] == "missing" and found[name][2], name
 
 
@@ -47,7 +60,8 @@ def test_a_machine_with_a_card(gpu):
 
 
 @pytest.mark.parametrize(
-    ("line", "state"), [("cuda: Optional[str] = '13.0'\n", "ok"), ("cuda: Optional[str] = None\n", "missing")]
+    ("line", "state"),
+    [("cuda: Optional[str] = '13.0'\n", "ok"), ("cuda: Optional[str] = None\n", "missing")],
 )
 def test_the_build_of_torch_is_read_and_not_imported(monkeypatch, tmp_path, line, state):
     (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{line}")

@@ -13,8 +13,17 @@ from footprint.trace import file as trace
 
 @pytest.fixture(scope="module")
 def request_():
-    return workload.request("profile", model="llama-24m", batches=[1, 2], prompt_tokens=[8], output_tokens=[5], repeats=2,
-                            window_s=0.05, warmup_s=0.0, threads=1)  # fmt: skip
+    return workload.request(
+        "profile",
+        model="llama-24m",
+        batches=[1, 2],
+        prompt_tokens=[8],
+        output_tokens=[5],
+        repeats=2,
+        window_s=0.05,
+        warmup_s=0.0,
+        threads=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,10 @@ def test_every_step_has_a_time_and_steps_fill_their_window(run):
 def test_a_machine_without_instrument_has_no_energy_and_says_so(run):
     derived = energy.windows(run[1])
     assert run[1].attrs["energy_source"] == "none"
-    assert np.isnan(derived["energy_J"]).all() and set(derived["energy_status"].values) <= {"not_supported", "disturbed"}
+    assert np.isnan(derived["energy_J"]).all() and set(derived["energy_status"].values) <= {
+        "not_supported",
+        "disturbed",
+    }
 
 
 def test_the_run_says_what_it_was(run, request_):
@@ -71,7 +83,9 @@ def test_random_weights_have_no_answers(run, request_):
 def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, monkeypatch):
     def too_small(net, ids, phase, output, ready):
         if ids.shape[0] >= 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
         return real(net, ids, phase, output, ready)
 
     real = engine.runner

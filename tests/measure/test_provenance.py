@@ -37,14 +37,27 @@ def test_a_local_folder_is_named_without_its_place(tmp_path):
 
 
 NVML = {
-    "Tesla T4": "t4", "NVIDIA RTX 6000 Ada Generation": "rtx-6000-ada", "NVIDIA L4": "l4", "NVIDIA A10": "a10",
-    "NVIDIA A40": "a40", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 3090": "rtx-3090", "GeForce RTX 3090": "rtx-3090",
-    "NVIDIA GeForce RTX 4090": "rtx-4090", "NVIDIA RTX A6000": "rtx-a6000", "Tesla V100-SXM2-16GB": "v100-16gb",
-    "Tesla V100-SXM2-32GB": "v100-32gb", "NVIDIA A100-SXM4-40GB": "a100-40gb-sxm", "A100-SXM4-40GB": "a100-40gb-sxm",
-    "NVIDIA A100-SXM4-80GB": "a100-80gb-sxm", "NVIDIA A100 80GB PCIe": "a100-80gb-pcie",
-    "NVIDIA H100 80GB HBM3": "h100-80gb-sxm", "NVIDIA H100 PCIe": "h100-80gb-pcie", "NVIDIA H100 NVL": "h100-nvl",
+    "Tesla T4": "t4",
+    "NVIDIA RTX 6000 Ada Generation": "rtx-6000-ada",
+    "NVIDIA L4": "l4",
+    "NVIDIA A10": "a10",
+    "NVIDIA A40": "a40",
+    "NVIDIA L40S": "l40s",
+    "NVIDIA GeForce RTX 3090": "rtx-3090",
+    "GeForce RTX 3090": "rtx-3090",
+    "NVIDIA GeForce RTX 4090": "rtx-4090",
+    "NVIDIA RTX A6000": "rtx-a6000",
+    "Tesla V100-SXM2-16GB": "v100-16gb",
+    "Tesla V100-SXM2-32GB": "v100-32gb",
+    "NVIDIA A100-SXM4-40GB": "a100-40gb-sxm",
+    "A100-SXM4-40GB": "a100-40gb-sxm",
+    "NVIDIA A100-SXM4-80GB": "a100-80gb-sxm",
+    "NVIDIA A100 80GB PCIe": "a100-80gb-pcie",
+    "NVIDIA H100 80GB HBM3": "h100-80gb-sxm",
+    "NVIDIA H100 PCIe": "h100-80gb-pcie",
+    "NVIDIA H100 NVL": "h100-nvl",
     "NVIDIA H200": "h200-sxm",
-}  # fmt: skip
+}
 
 
 def test_cards_are_known_by_the_names_they_give_themselves():
@@ -53,7 +66,15 @@ def test_cards_are_known_by_the_names_they_give_themselves():
 
 
 @pytest.mark.parametrize(
-    "name", ["NVIDIA A100-PCIE-40GB", "NVIDIA A10G", "Tesla V100-PCIE-16GB", "NVIDIA H200 NVL", "NVIDIA RTX 6000", "FAKE GPU"]
+    "name",
+    [
+        "NVIDIA A100-PCIE-40GB",
+        "NVIDIA A10G",
+        "Tesla V100-PCIE-16GB",
+        "NVIDIA H200 NVL",
+        "NVIDIA RTX 6000",
+        "FAKE GPU",
+    ],
 )
 def test_a_relative_of_a_card_is_not_that_card(name):
     assert provenance.card_id(name) not in spec.gpus()

@@ -35,8 +35,15 @@ def two_sockets(tmp_path):
 
 def test_packages_and_memory_are_summed_once_and_wrap_around(tmp_path, two_sockets):
     before, status = host.rapl(tmp_path)
-    assert status == "ok" and sorted(before) == ["package-0", "package-0/dram", "package-1", "package-1/dram"]
-    for file, value in zip(two_sockets[:5], (25_000_000, 4_000_000, 7, 2_500_000, 4_500_000), strict=True):
+    assert status == "ok" and sorted(before) == [
+        "package-0",
+        "package-0/dram",
+        "package-1",
+        "package-1/dram",
+    ]
+    for file, value in zip(
+        two_sockets[:5], (25_000_000, 4_000_000, 7, 2_500_000, 4_500_000), strict=True
+    ):
         file.write_text(f"{value}\n")
     window = host.joules(before, host.rapl(tmp_path)[0], status, 1.0)
     assert window["host_status"] == "ok"
@@ -64,7 +71,9 @@ def test_absent_and_forbidden_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "read_text", forbidden)
     zones, status = host.rapl(tmp_path)
     window = host.joules(zones, zones, status, 1.0)
-    assert status == window["host_status"] == "no_permission" and math.isnan(window["package_start_J"])
+    assert status == window["host_status"] == "no_permission" and math.isnan(
+        window["package_start_J"]
+    )
 
 
 def test_garbage_is_not_a_reading(tmp_path):
@@ -90,7 +99,10 @@ def test_own_work_is_not_foreign():
 def test_foreign_work_is_what_is_left():
     shares = host.shares((100.0, 10.0), (104.0, 13.0), 2.0)
     count = os.cpu_count()
-    assert shares == {"cpu_share": pytest.approx(2 / count), "foreign_cpu_share": pytest.approx(0.5 / count)}
+    assert shares == {
+        "cpu_share": pytest.approx(2 / count),
+        "foreign_cpu_share": pytest.approx(0.5 / count),
+    }
 
 
 def test_modelled_host_power_is_a_straight_line():

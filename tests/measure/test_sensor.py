@@ -25,7 +25,14 @@ def square_wave(gpu, path, off_beat=0.0137, **keys) -> dict:
         return clock.now() > PULSES * 2 * PULSE_S + 2
 
     read = meter.reader(meter.handle("cuda:0")).read
-    sampler.sample(read, lambda *row: rows.append(row), stopped, rate_hz=sensor.RATE_HZ, busiest=sensor.BUSIEST, clock=clock)
+    sampler.sample(
+        read,
+        lambda *row: rows.append(row),
+        stopped,
+        rate_hz=sensor.RATE_HZ,
+        busiest=sensor.BUSIEST,
+        clock=clock,
+    )
     return dict(zip(sampler.COLUMNS, np.array(rows).T, strict=True))
 
 
@@ -34,7 +41,9 @@ def square_wave(gpu, path, off_beat=0.0137, **keys) -> dict:
     [(0.1, 0.1, 0.1), (0.1, 0.025, 0.1), (0.02, 0.01, 0.02), (0.1, 1.0, 0.1), (0.05, 0.05, 0.25)],
 )
 def test_a_square_wave_tells_update_averaging_and_tick(gpu, tmp_path, update, average, tick):
-    samples = square_wave(gpu, tmp_path, update=update, span=average, tick=tick, noise=0.5, latency=1e-4)
+    samples = square_wave(
+        gpu, tmp_path, update=update, span=average, tick=tick, noise=0.5, latency=1e-4
+    )
     on = np.arange(1, PULSES) * (2 * PULSE_S + 0.0137)
     found = squarewave.characteristics(samples, on, on + PULSE_S + 0.00685)
     assert found["power_update_s"] == pytest.approx(update, rel=0.05)
@@ -47,7 +56,9 @@ def test_readings_that_hold_still_tell_no_update_period(gpu, tmp_path):
     samples = square_wave(gpu, tmp_path, off_beat=0.0)
     on = np.arange(1, PULSES) * 2 * PULSE_S
     found = squarewave.characteristics(samples, on, on + PULSE_S)
-    assert all(np.isnan(found[name]) for name in ("power_update_s", "power_average_s", "power_duty"))
+    assert all(
+        np.isnan(found[name]) for name in ("power_update_s", "power_average_s", "power_duty")
+    )
     assert found["counter_tick_s"] == pytest.approx(0.1, rel=0.02)
 
 
@@ -55,13 +66,17 @@ def test_a_period_is_that_of_the_changes():
     time_s = np.arange(0, 10, 0.01)
     assert squarewave.period(time_s, np.floor(time_s / 0.25)) == pytest.approx(0.25, rel=0.02)
     lost = np.delete(np.arange(1000), slice(300, 330))  # a gap is no period
-    assert squarewave.period(time_s[lost], np.floor(time_s[lost] / 0.25)) == pytest.approx(0.25, rel=0.02)
+    assert squarewave.period(time_s[lost], np.floor(time_s[lost] / 0.25)) == pytest.approx(
+        0.25, rel=0.02
+    )
     assert np.isnan(squarewave.period(time_s, np.zeros(1000)))
 
 
 def test_a_load_that_does_nothing_tells_no_delay():
     time_s = np.arange(0, 10, 0.01)
-    assert np.isnan(squarewave.delay(time_s, np.full(1000, 80.0), np.array([1.0, 3, 5]), np.array([2.0, 4, 6])))
+    assert np.isnan(
+        squarewave.delay(time_s, np.full(1000, 80.0), np.array([1.0, 3, 5]), np.array([2.0, 4, 6]))
+    )
 
 
 def test_calls_are_timed_and_absent_ones_are_nan(gpu, tmp_path):
@@ -75,7 +90,9 @@ def test_calls_are_timed_and_absent_ones_are_nan(gpu, tmp_path):
 def card(library, tmp_path_factory):
     """A sensor card of a scripted GPU, measured in real time (some seconds)."""
     done = []
-    made = scripted_card.measured(tmp_path_factory.mktemp("card"), library, done, pulses=4, pulse_s=0.4, rest_s=0.5)
+    made = scripted_card.measured(
+        tmp_path_factory.mktemp("card"), library, done, pulses=4, pulse_s=0.4, rest_s=0.5
+    )
     assert done == ["context", "weights"]
     return made
 
@@ -83,10 +100,15 @@ def card(library, tmp_path_factory):
 def test_a_card_holds_all_that_it_promises(card):
     assert set(card.data_vars) == set(sensor.SCHEMA) and set(card.attrs) == set(sensor.ATTRS)
     assert (
-        card.attrs["device_name"] == "FAKE GPU" and card.attrs["device"] == "fake-gpu" and len(card.attrs["device_hash"]) == 12
+        card.attrs["device_name"] == "FAKE GPU"
+        and card.attrs["device"] == "fake-gpu"
+        and len(card.attrs["device_hash"]) == 12
     )
     assert "GPU-FAKE" not in str(card.attrs)
-    assert float(card["counter_tick_s"]) == pytest.approx(0.1, rel=0.1) and abs(float(card["residual"])) < 0.1
+    assert (
+        float(card["counter_tick_s"]) == pytest.approx(0.1, rel=0.1)
+        and abs(float(card["residual"])) < 0.1
+    )
     assert (card["idle_W"] > 59).all() and card["call_s"].sel(call="both") < 1e-3
     assert all(card[name].attrs["long_name"] for name in sensor.SCHEMA)
 
@@ -100,15 +122,23 @@ def test_a_card_is_kept_and_found_by_its_board(card, tmp_path, monkeypatch):
     again = sensor.load(path)
     assert again.attrs == known.attrs and float(again["gain"]) == pytest.approx(0.95)
     values = sensor.values("cuda:0", card.attrs["device_hash"], lambda line: pytest.fail(line))
-    assert set(values) == set(window.UNKNOWN) and values["gain"] == pytest.approx(0.95) and values["gain_bound"] == 0.01
+    assert (
+        set(values) == set(window.UNKNOWN)
+        and values["gain"] == pytest.approx(0.95)
+        and values["gain_bound"] == 0.01
+    )
 
 
-def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(gpu, tmp_path, monkeypatch):
+def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(
+    gpu, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     gpu(fake.constant(80), epoch=time.monotonic(), tick=0.05)
     said = []
     values = sensor.values("cuda:0", "0" * 12, said.append)
-    assert values["counter_tick_s"] == pytest.approx(0.05, rel=0.1) and np.isnan(values["power_duty"])
+    assert values["counter_tick_s"] == pytest.approx(0.05, rel=0.1) and np.isnan(
+        values["power_duty"]
+    )
     assert values["gain_bound"] == sensor.GAIN_BOUND and "footprint sensor" in said[0]
     assert all(np.isnan(value) for value in sensor.values("cpu", "", said.append).values())
 
@@ -116,7 +146,9 @@ def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(gpu, tm
 def test_page_and_chart_get_tables(card):
     table, steps = sensor.table(card), sensor.steps(card)
     assert {"counter tick", "idle power weights", "cost of a call both"} <= set(table["what"])
-    assert set(steps["edge"]) == {"load on", "load off"} and steps["since_s"].between(-0.2, 1.4).all()
+    assert (
+        set(steps["edge"]) == {"load on", "load off"} and steps["since_s"].between(-0.2, 1.4).all()
+    )
 
 
 def test_nonsense_is_refused(card, gpu, tmp_path, capsys):

@@ -28,7 +28,9 @@ def bench(gpu, tmp_path):
     def make(points=((0, 100), (1, 100)), sensor=SENSOR, quick=False, **keys):
         virtual = fake.VirtualTime(tmp_path / "clock")
         gpu(points, clock=str(virtual.path), **keys)
-        return window.Bench(meter.handle("cuda:0"), sensor, quick, rapl=tmp_path / "none", clock=virtual.clock())
+        return window.Bench(
+            meter.handle("cuda:0"), sensor, quick, rapl=tmp_path / "none", clock=virtual.clock()
+        )
 
     return make
 
@@ -65,8 +67,12 @@ def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(bench):
     began = made.clock.now()
     row, times = window.fill(works(made, 0.7), 5.0, made)
     assert row["iterations"] == 8 == len(times) and row["paused_s"] == 0
-    assert row["stop_s"] - row["start_s"] == pytest.approx(5.6) and row["start_s"] - began == pytest.approx(1.4)
-    assert row["status"] == "ok" and row["protocol"] == "full" and row["boot_s"] == pytest.approx(5.6)
+    assert row["stop_s"] - row["start_s"] == pytest.approx(5.6) and row[
+        "start_s"
+    ] - began == pytest.approx(1.4)
+    assert (
+        row["status"] == "ok" and row["protocol"] == "full" and row["boot_s"] == pytest.approx(5.6)
+    )
 
 
 def test_a_part_time_sensor_gets_random_pauses_that_are_counted(bench):
@@ -79,9 +85,17 @@ def test_a_part_time_sensor_gets_random_pauses_that_are_counted(bench):
 def test_every_variable_of_the_window_is_in_the_schema(bench):
     row, _ = window.fill(works(bench()), 2.0, bench())
     assert set(row) <= set(variables("windows", "measured"))
-    assert row["counter_stop_J"] - row["counter_start_J"] == pytest.approx(100 * (row["stop_s"] - row["start_s"]), abs=20)
-    assert (row["temperature_start_C"], row["sm_clock_start_MHz"], row["memory_clock_start_MHz"]) == (40, 1500, 7000)
-    assert row["power_limit_start_W"] == row["power_limit_W"] == 400 and row["counter_tick_s"] == 0.1
+    assert row["counter_stop_J"] - row["counter_start_J"] == pytest.approx(
+        100 * (row["stop_s"] - row["start_s"]), abs=20
+    )
+    assert (
+        row["temperature_start_C"],
+        row["sm_clock_start_MHz"],
+        row["memory_clock_start_MHz"],
+    ) == (40, 1500, 7000)
+    assert (
+        row["power_limit_start_W"] == row["power_limit_W"] == 400 and row["counter_tick_s"] == 0.1
+    )
 
 
 def test_a_warm_up_lasts_until_times_settle(bench):
@@ -145,7 +159,11 @@ def test_a_neighbour_on_the_cores_disturbs(bench, monkeypatch):
     monkeypatch.setattr(window.host, "cores", lambda: next(readings))
     monkeypatch.setattr(window.host.psutil, "cpu_count", lambda: 2)
     row = window.idle(10.0, made)
-    assert row["status"] == "disturbed" and row["foreign_cpu_share"] == pytest.approx(8.5 / 20) and "42%" in row["reason"]
+    assert (
+        row["status"] == "disturbed"
+        and row["foreign_cpu_share"] == pytest.approx(8.5 / 20)
+        and "42%" in row["reason"]
+    )
 
 
 def test_a_machine_without_a_card_has_nans_and_no_waiting():
@@ -153,5 +171,8 @@ def test_a_machine_without_a_card_has_nans_and_no_waiting():
     calls = []
     row, times = window.fill(lambda: calls.append(1) or [0.001], 0.02, bench)
     assert len(calls) == row["iterations"] == len(times), "no lead-in without a card"
-    assert all(np.isnan(row[name]) for name in ("counter_start_J", "temperature_C", "power_limit_W", "counter_tick_s"))
+    assert all(
+        np.isnan(row[name])
+        for name in ("counter_start_J", "temperature_C", "power_limit_W", "counter_tick_s")
+    )
     assert row["throttle"] == row["other_processes"] == -1 and row["protocol"] == "quick"

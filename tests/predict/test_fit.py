@@ -10,7 +10,12 @@ from footprint.predict import intervals, observed, roofline
 from footprint.predict import model as predict
 
 JUDGED = list(intervals.LEVELS)
-MARKS = {"ttft_s": (0.10, 0.15, 0.30), "tpot_s": (0.10, 0.15, 0.30), "energy_J": (0.20, 1, 1), "power_W": (0.15, 1, 1)}
+MARKS = {
+    "ttft_s": (0.10, 0.15, 0.30),
+    "tpot_s": (0.10, 0.15, 0.30),
+    "energy_J": (0.20, 1, 1),
+    "power_W": (0.15, 1, 1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +28,20 @@ def rows():
 def crossed():
     """The committed cross-validation, 16-bit rows that have an interval."""
     table = pd.DataFrame(spec.table("cross_validation"))
-    words = {"gpu", "model", "engine", "software", "dtype", "load", "quantity", "measured_by", "source", "accessed", "status",
-             "licence"}  # fmt: skip
+    words = {
+        "gpu",
+        "model",
+        "engine",
+        "software",
+        "dtype",
+        "load",
+        "quantity",
+        "measured_by",
+        "source",
+        "accessed",
+        "status",
+        "licence",
+    }
     table = table.astype({name: float for name in table if name not in words})
     return table[table["quantity"].isin(JUDGED) & table["dtype"].isin(("fp16", "bf16"))]
 
@@ -32,7 +49,9 @@ def crossed():
 def test_every_row_names_a_known_model_card_engine_and_source():
     rows = observed.measurements()
     assert set(rows["gpu"]) | set(rows["model"]) - {"-"} <= set(observed.known())
-    assert set(rows["engine"]) <= {*roofline.ENGINES, "kernels"} and set(rows["dtype"]) <= set(roofline.DTYPES)
+    assert set(rows["engine"]) <= {*roofline.ENGINES, "kernels"} and set(rows["dtype"]) <= set(
+        roofline.DTYPES
+    )
     assert set(rows["source"]) == {row["id"] for row in spec.table("measurement_sources")}
     counted = rows["source"].value_counts()
     assert all(counted[row["id"]] == int(row["rows"]) for row in spec.table("measurement_sources"))
@@ -40,8 +59,16 @@ def test_every_row_names_a_known_model_card_engine_and_source():
 
 
 def test_shapes_have_the_published_number_of_weights():
-    published = {"mistral-7b": 7.242, "qwen2-7b": 7.616, "qwen2.5-32b": 32.764, "gemma-2-9b": 9.242, "phi-3-medium": 13.96,
-                 "llama-13b": 13.016, "mistral-small-22b": 22.247, "qwen1.5-1.8b": 1.837}  # fmt: skip
+    published = {
+        "mistral-7b": 7.242,
+        "qwen2-7b": 7.616,
+        "qwen2.5-32b": 32.764,
+        "gemma-2-9b": 9.242,
+        "phi-3-medium": 13.96,
+        "llama-13b": 13.016,
+        "mistral-small-22b": 22.247,
+        "qwen1.5-1.8b": 1.837,
+    }
     for name, billions in published.items():
         assert observed.known()[name].parameters / 1e9 == pytest.approx(billions, rel=2e-4)
 
@@ -58,11 +85,17 @@ def test_the_fit_finds_the_parameters_that_made_the_data(rows):
     rng = np.random.default_rng(1)
     truth = np.log([p[name] for name in prior.index]) + 0.1 * rng.standard_normal(len(prior))
     known = p | dict(zip(prior.index, np.exp(truth), strict=True))
-    made = rows.assign(value=observed.expected(known, rows)["value"] * np.exp(0.02 * rng.standard_normal(len(rows))))
+    made = rows.assign(
+        value=observed.expected(known, rows)["value"]
+        * np.exp(0.02 * rng.standard_normal(len(rows)))
+    )
     found, error = calibrate.fit(made, p)
     pinned = error < 0.1
     assert pinned.sum() > len(prior) / 3
-    assert np.abs(found - truth)[pinned].max() < 0.2 and np.median(np.abs(found - truth)[pinned]) < 0.04
+    assert (
+        np.abs(found - truth)[pinned].max() < 0.2
+        and np.median(np.abs(found - truth)[pinned]) < 0.04
+    )
 
 
 def test_the_committed_parameters_are_the_fit_of_the_committed_table(rows):
@@ -83,7 +116,9 @@ def test_a_left_out_card_comes_out_as_committed(rows, crossed):
     mine = rows[(rows["gpu"] == "rtx-6000-ada") & rows["dtype"].eq("fp16")]
     kept = crossed[crossed["gpu"] == "rtx-6000-ada"]
     assert kept["value"].to_numpy() == pytest.approx(mine["value"].to_numpy(), rel=1e-3)
-    assert kept["gpu_expected"].to_numpy() == pytest.approx(observed.expected(own, mine)["value"].to_numpy(), rel=0.01)
+    assert kept["gpu_expected"].to_numpy() == pytest.approx(
+        observed.expected(own, mine)["value"].to_numpy(), rel=0.01
+    )
 
 
 def test_the_fitted_column_is_what_the_model_expects(crossed, rows):
@@ -96,13 +131,23 @@ def test_predict_expects_what_the_calibration_expects(rows):
     """The same configuration through the public function and through the table of measurements."""
     p = predict.parameters()
     for quantity, name in (("ttft_s", "ttft_s"), ("tpot_s", "tpot_s")):
-        mine = rows[(rows["quantity"] == quantity) & rows["dtype"].eq("fp16") & rows["load"].eq("batch")]
-        mine = mine[mine["software"] != "llama.cpp main"].drop_duplicates(["gpu", "model", "engine"])
+        mine = rows[
+            (rows["quantity"] == quantity) & rows["dtype"].eq("fp16") & rows["load"].eq("batch")
+        ]
+        mine = mine[mine["software"] != "llama.cpp main"].drop_duplicates(
+            ["gpu", "model", "engine"]
+        )
         values = observed.expected(p, mine)["value"].to_numpy()
         for row, value in zip(mine.to_dict("records"), values, strict=True):
             model, gpu = observed.known()[row["model"]], observed.known()[row["gpu"]]
-            one = predict.windows(model, gpu, batch=row["batch"], prompt=row["prompt_tokens"], output=row["output_tokens"],
-                                  engine=row["engine"])[name].item()  # fmt: skip
+            one = predict.windows(
+                model,
+                gpu,
+                batch=row["batch"],
+                prompt=row["prompt_tokens"],
+                output=row["output_tokens"],
+                engine=row["engine"],
+            )[name].item()
             assert one == pytest.approx(value, rel=1e-6)
 
 
@@ -123,7 +168,13 @@ def test_the_intervals_cover_what_they_promise(crossed):
 
 
 def test_accuracy_counts_rows_errors_and_coverage():
-    table = pd.DataFrame({"value": [1.0] * 4, "gpu_expected": [1.1, 0.9, 1.2, 1.0], "gpu_high": [1.3, 0.99, 1.3, 1.3]})
+    table = pd.DataFrame(
+        {
+            "value": [1.0] * 4,
+            "gpu_expected": [1.1, 0.9, 1.2, 1.0],
+            "gpu_high": [1.3, 0.99, 1.3, 1.3],
+        }
+    )
     table = table.assign(gpu_low=0.95, dtype="fp16", quantity="tpot_s")
     found = calibrate.accuracy(table, "gpu", "quantity").loc["tpot_s"]
     assert found["rows"] == 4 and found["covered"] == 0.75 and found["median"] == pytest.approx(0.1)
@@ -132,7 +183,9 @@ def test_accuracy_counts_rows_errors_and_coverage():
 
 def test_the_quantile_is_the_weighted_one():
     values = np.random.default_rng(0).standard_normal(999)
-    assert intervals.quantile(values, np.ones(999)) == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf"))
+    assert intervals.quantile(values, np.ones(999)) == pytest.approx(
+        np.quantile(values, 0.9, method="inverted_cdf")
+    )
     assert intervals.quantile(np.array([3.0, 1.0, 2.0]), np.array([0.05, 0.9, 0.05])) == 1.0
 
 
@@ -145,6 +198,11 @@ def test_a_level_covers_residuals_drawn_with_the_fitted_deviations(rows):
     draws = [intervals.deviations(p, mine) * rng.standard_normal(len(mine)) for _ in range(2)]
     own = p | intervals.fit(p, mine.assign(off=draws[0]), prior)
     level = intervals.levels(own, mine.assign(off=draws[0]))
-    half = intervals.deviations(own, mine) * mine["quantity"].map(intervals.LEVELS).map(level).to_numpy()
+    half = (
+        intervals.deviations(own, mine)
+        * mine["quantity"].map(intervals.LEVELS).map(level).to_numpy()
+    )
     assert (np.abs(draws[1]) <= half).mean() == pytest.approx(0.9, abs=0.04)
-    assert np.median(intervals.deviations(own, mine) / intervals.deviations(p, mine)) == pytest.approx(1, abs=0.2)
+    assert np.median(
+        intervals.deviations(own, mine) / intervals.deviations(p, mine)
+    ) == pytest.approx(1, abs=0.2)

@@ -17,26 +17,57 @@ ENGINES = ("eager", "graphs", "serving")
 TIMES = ("ttft_s", "tpot_s")
 PHASES = {"prefill": "ttft_s", "decode": "tpot_s"}
 MISTRAL = {
-    "model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000,
-}  # fmt: skip
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 32000,
+}
 
 shapes = st.builds(
     lambda width, layers, heads, group, ratio, vocab: spec.Model(
-        id="m", name="m", hidden=64 * width, layers=layers, heads=heads * group, kv_heads=heads, head_dim=64,
-        intermediate=64 * width * ratio, vocab=vocab, tied=False,
+        id="m",
+        name="m",
+        hidden=64 * width,
+        layers=layers,
+        heads=heads * group,
+        kv_heads=heads,
+        head_dim=64,
+        intermediate=64 * width * ratio,
+        vocab=vocab,
+        tied=False,
     ),
-    st.integers(8, 96), st.integers(4, 80), st.integers(1, 16), st.sampled_from([1, 2, 4, 8]), st.integers(2, 5),
+    st.integers(8, 96),
+    st.integers(4, 80),
+    st.integers(1, 16),
+    st.sampled_from([1, 2, 4, 8]),
+    st.integers(2, 5),
     st.integers(1000, 200_000),
-)  # fmt: skip
+)
 gpus = st.builds(
     lambda name, peak, bandwidth, memory, cap, idle, node: spec.GPU(
-        id="g", name=name, peak_fp16_tflops=peak, bandwidth_GBps=bandwidth, memory_GiB=80, memory_type=memory, tdp_W=cap,
-        die_mm2=600, node=node, idle_W=idle * cap, architecture="Ampere",
+        id="g",
+        name=name,
+        peak_fp16_tflops=peak,
+        bandwidth_GBps=bandwidth,
+        memory_GiB=80,
+        memory_type=memory,
+        tdp_W=cap,
+        die_mm2=600,
+        node=node,
+        idle_W=idle * cap,
+        architecture="Ampere",
     ),
-    st.sampled_from(["RTX 9", "Server"]), st.floats(20, 2000), st.floats(100, 8000), st.sampled_from(["HBM3", "GDDR6"]),
-    st.floats(60, 1000), st.floats(0.02, 0.3), st.sampled_from(["12nm", "8nm", "7nm", "4N"]),
-)  # fmt: skip
+    st.sampled_from(["RTX 9", "Server"]),
+    st.floats(20, 2000),
+    st.floats(100, 8000),
+    st.sampled_from(["HBM3", "GDDR6"]),
+    st.floats(60, 1000),
+    st.floats(0.02, 0.3),
+    st.sampled_from(["12nm", "8nm", "7nm", "4N"]),
+)
 loads = st.fixed_dictionaries(
     {
         "batch": st.integers(1, 256),
@@ -58,9 +89,14 @@ def altered(record, **changes):
 
 
 @drawn
-@given(shapes, gpus, loads, st.sampled_from(["bandwidth_GBps", "peak_fp16_tflops"]), st.floats(1.01, 4))
+@given(
+    shapes, gpus, loads, st.sampled_from(["bandwidth_GBps", "peak_fp16_tflops"]), st.floats(1.01, 4)
+)
 def test_no_time_rises_with_bandwidth_or_compute(model, gpu, load, rate, factor):
-    slow, fast = point(model, gpu, **load), point(model, altered(gpu, **{rate: getattr(gpu, rate) * factor}), **load)
+    slow, fast = (
+        point(model, gpu, **load),
+        point(model, altered(gpu, **{rate: getattr(gpu, rate) * factor}), **load),
+    )
     for name in TIMES:
         assert fast[name] <= slow[name] * (1 + 1e-12)
 
@@ -83,8 +119,12 @@ def test_nothing_beats_the_published_rates(model, gpu, load):
     weights = 2.0 * (model.layers * model.layer_parameters + model.hidden * model.vocab)
     context = load["prompt"] + (load["output"] - 2) / 2
     cache = model.kv_bytes_per_token() * load["batch"] * context
-    assert data.tpot_s >= (weights + (cache if load["engine"] != "eager" else 0)) / (gpu.bandwidth_GBps * 1e9)
-    assert data.ttft_s >= model.flops(load["prompt"], batch=load["batch"]) / (half_rate * gpu.peak_fp16_tflops * 1e12)
+    assert data.tpot_s >= (weights + (cache if load["engine"] != "eager" else 0)) / (
+        gpu.bandwidth_GBps * 1e9
+    )
+    assert data.ttft_s >= model.flops(load["prompt"], batch=load["batch"]) / (
+        half_rate * gpu.peak_fp16_tflops * 1e12
+    )
 
 
 @drawn
@@ -111,7 +151,13 @@ def test_a_larger_batch_costs_no_more_energy_a_token_within_the_interval(model, 
 @given(shapes, gpus, loads)
 def test_intervals_hold_their_value_and_the_shares_of_the_causes_add_up(model, gpu, load):
     data = point(model, gpu, **load)
-    for name in (*TIMES, "prefill_power_W", "decode_power_W", "prefill_energy_J", "decode_energy_J"):
+    for name in (
+        *TIMES,
+        "prefill_power_W",
+        "decode_power_W",
+        "prefill_energy_J",
+        "decode_energy_J",
+    ):
         assert 0 < data[f"{name}_low"] <= data[name] <= data[f"{name}_high"] < math.inf
     p = predict.parameters()
     m, g = roofline.shapes([model]), roofline.cards(p, [gpu])
@@ -129,23 +175,51 @@ def test_the_shares_are_the_derivatives_of_the_time():
     step = 1e-6
     for cause, field in (("multiplying", "compute"), ("host", "host_s"), ("reading", "read")):
         sign = 1 if field == "host_s" else -1
-        moved = roofline.run(p, m, rates._replace(**{field: getattr(rates, field) * (1 + sign * step)}), 8, 1.0, 300.0)
-        assert math.log(moved.time[0] / work.time[0]) / step == pytest.approx(work.shares[cause][0], abs=1e-4)
+        moved = roofline.run(
+            p,
+            m,
+            rates._replace(**{field: getattr(rates, field) * (1 + sign * step)}),
+            8,
+            1.0,
+            300.0,
+        )
+        assert math.log(moved.time[0] / work.time[0]) / step == pytest.approx(
+            work.shares[cause][0], abs=1e-4
+        )
 
 
 def test_the_causes_of_a_step_add_up_to_it_and_a_launched_step_has_no_host():
     asked = {"batch": [1, 64], "prompt": [128], "output": [8, 128], "engine": ["eager", "serving"]}
-    parts, whole = predict.causes("llama-1b", ["t4", "l4"], **asked), predict.windows("llama-1b", ["t4", "l4"], **asked)
+    parts, whole = (
+        predict.causes("llama-1b", ["t4", "l4"], **asked),
+        predict.windows("llama-1b", ["t4", "l4"], **asked),
+    )
     xr.testing.assert_allclose(parts.sum("cause"), whole["tpot_s"].drop_attrs(), rtol=1e-9)
     host = parts.sel(cause="host")
-    assert (host.sel(engine="eager", batch=1) > 0).all() and np.allclose(host.sel(engine="serving"), 0, atol=1e-15)
+    assert (host.sel(engine="eager", batch=1) > 0).all() and np.allclose(
+        host.sel(engine="serving"), 0, atol=1e-15
+    )
 
 
 def test_an_array_gives_what_single_calls_give():
     axes = {"batch": [1, 7, 64], "prompt": [16, 900], "output": [2, 50], "engine": list(ENGINES)}
     whole = predict.windows(["llama-1b", "llama-7b"], ["t4", "h100-80gb-sxm"], **axes)
-    assert tuple(whole["ttft_s"].dims) == predict.DIMS and whole["ttft_s"].shape == (2, 2, 3, 3, 2, 2)
-    at = {"model": "llama-7b", "gpu": "h100-80gb-sxm", "engine": "serving", "batch": 7, "prompt": 900, "output": 50}
+    assert tuple(whole["ttft_s"].dims) == predict.DIMS and whole["ttft_s"].shape == (
+        2,
+        2,
+        3,
+        3,
+        2,
+        2,
+    )
+    at = {
+        "model": "llama-7b",
+        "gpu": "h100-80gb-sxm",
+        "engine": "serving",
+        "batch": 7,
+        "prompt": 900,
+        "output": 50,
+    }
     one = predict.windows(**at)
     for name in one:
         assert whole[name].sel(at).item() == one[name].item()
@@ -153,7 +227,9 @@ def test_an_array_gives_what_single_calls_give():
 
 def test_ids_records_and_configs_are_taken_alike():
     record = predict.windows(spec.model("llama-1b"), spec.gpu("l4"), batch=1, prompt=8, output=8)
-    assert record.equals(predict.windows("llama-1b", ["l4"], batch=[1], prompt=np.array([8]), output=8))
+    assert record.equals(
+        predict.windows("llama-1b", ["l4"], batch=[1], prompt=np.array([8]), output=8)
+    )
     mistral = spec.Model.from_config(MISTRAL)
     assert point(mistral, "l4").tpot_s < point("llama-3.1-8b", "l4").tpot_s
 
@@ -162,9 +238,17 @@ def test_a_probed_processor_follows_the_closed_form_and_has_no_power():
     p, model = predict.parameters(), spec.model("llama-1b")
     card = predict.card_from_probe("cpu", bandwidth_GBps=25, matmul_gflops=120, memory_GiB=24)
     data = point(model, card, dtype="fp32", prompt=1, output=2)
-    read = 4 * (model.layers * model.layer_parameters + model.hidden * model.vocab) / (p["bandwidth_probed"] * 25e9)
+    read = (
+        4
+        * (model.layers * model.layer_parameters + model.hidden * model.vocab)
+        / (p["bandwidth_probed"] * 25e9)
+    )
     assert data.tpot_s == pytest.approx(read + model.layers * p["host_cpu_s"], rel=0.02)
-    assert math.isnan(data.decode_power_W) and math.isnan(data.prefill_energy_J_high) and bool(data.fits)
+    assert (
+        math.isnan(data.decode_power_W)
+        and math.isnan(data.prefill_energy_J_high)
+        and bool(data.fits)
+    )
 
 
 def test_memory_is_weights_and_cache_and_the_largest_batch_is_the_last_that_fits():
@@ -172,7 +256,9 @@ def test_memory_is_weights_and_cache_and_the_largest_batch_is_the_last_that_fits
     for engine in ENGINES:
         for gpu in ("t4", "a100-80gb-sxm"):
             most = predict.largest_batch(model, gpu, prompt=512, output=128, engine=engine).item()
-            sizes = predict.windows(model, gpu, batch=[max(most, 1), most + 1], prompt=512, output=128, engine=engine)
+            sizes = predict.windows(
+                model, gpu, batch=[max(most, 1), most + 1], prompt=512, output=128, engine=engine
+            )
             assert sizes.fits.values.ravel().tolist() == [most > 0, False]
     base = point(model, "t4", engine="serving")
     more = point(model, "t4", engine="serving", context=1192)
@@ -182,18 +268,27 @@ def test_memory_is_weights_and_cache_and_the_largest_batch_is_the_last_that_fits
 
 def test_a_faster_host_speeds_up_eager_alone():
     for engine, faster in (("eager", True), ("graphs", False), ("serving", False)):
-        one, half = (point("llama-1b", "h100-80gb-sxm", engine=engine, host=host).tpot_s for host in (1.0, 0.5))
+        one, half = (
+            point("llama-1b", "h100-80gb-sxm", engine=engine, host=host).tpot_s
+            for host in (1.0, 0.5)
+        )
         assert (half < 0.6 * one) == faster and (half == one) != faster
 
 
 def test_bf16_is_emulated_on_old_cards_alone_and_decode_does_not_mind():
     for gpu, slow in (("t4", True), ("rtx-6000-ada", False)):
-        half, brain = (point("llama-7b", gpu, prompt=512, dtype=dtype) for dtype in ("fp16", "bf16"))
-        assert (brain.ttft_s > 3 * half.ttft_s) == slow and brain.tpot_s == pytest.approx(half.tpot_s.item(), rel=0.1)
+        half, brain = (
+            point("llama-7b", gpu, prompt=512, dtype=dtype) for dtype in ("fp16", "bf16")
+        )
+        assert (brain.ttft_s > 3 * half.ttft_s) == slow and brain.tpot_s == pytest.approx(
+            half.tpot_s.item(), rel=0.1
+        )
 
 
 def test_a_closed_loop_takes_longer_and_more_energy_within_the_cap():
-    full, closed = (point("llama-7b", "a100-80gb-sxm", engine="serving", load=load) for load in predict.LOADS)
+    full, closed = (
+        point("llama-7b", "a100-80gb-sxm", engine="serving", load=load) for load in predict.LOADS
+    )
     assert closed.tpot_s > full.tpot_s and full.decode_energy_J < closed.decode_energy_J
     assert closed.decode_power_W <= spec.gpu("a100-80gb-sxm").tdp_W
 
@@ -209,7 +304,11 @@ def test_a_card_that_nobody_calibrated_on_has_the_wider_interval():
 
 def test_published_readings_lie_in_their_intervals():
     prefill = point("llama-7b", "t4", prompt=256, output=64)
-    assert prefill.ttft_s_low < 0.201 and prefill.ttft_s_high > 0.215 and prefill.tpot_s_low < 0.059 < prefill.tpot_s_high
+    assert (
+        prefill.ttft_s_low < 0.201
+        and prefill.ttft_s_high > 0.215
+        and prefill.tpot_s_low < 0.059 < prefill.tpot_s_high
+    )
     ada = point("llama-3.1-8b", "rtx-6000-ada", engine="graphs", prompt=1, output=512)
     assert ada.tpot_s_low < 1 / 52.3 < ada.tpot_s_high
 
@@ -218,32 +317,59 @@ def test_a_modelled_trace_follows_the_schema_and_adds_up(tmp_path):
     tree = predict.tree("llama-7b", "t4", batches=[1, 64], prompts=[128], outputs=[128], seed=3)
     loaded = trace.load(trace.save(tree, tmp_path / "run.nc"))
     rows = trace.frame(loaded["windows"].to_dataset())
-    assert loaded.attrs["kind"] == "modelled" and loaded.attrs["device"] == "t4" and loaded.attrs["seed"] == 3
+    assert (
+        loaded.attrs["kind"] == "modelled"
+        and loaded.attrs["device"] == "t4"
+        and loaded.attrs["seed"] == 3
+    )
     assert rows["phase"].tolist() == 2 * ["prefill", "decode", "generate"]
-    assert rows["status"].tolist() == 3 * ["ok"] + 3 * ["oom"] and rows.loc[3:, "energy_J"].isna().all()
+    assert (
+        rows["status"].tolist() == 3 * ["ok"] + 3 * ["oom"]
+        and rows.loc[3:, "energy_J"].isna().all()
+    )
     for end in ("", "_low", "_high"):
         for name in ("duration_s", "energy_J"):
-            assert rows.loc[2, name + end] == pytest.approx(rows.loc[0, name + end] + rows.loc[1, name + end])
-    assert rows.loc[2, "power_W"] * rows.loc[2, "duration_s"] == pytest.approx(rows.loc[2, "energy_J"])
+            assert rows.loc[2, name + end] == pytest.approx(
+                rows.loc[0, name + end] + rows.loc[1, name + end]
+            )
+    assert rows.loc[2, "power_W"] * rows.loc[2, "duration_s"] == pytest.approx(
+        rows.loc[2, "energy_J"]
+    )
     assert rows["tokens"].tolist() == [128, 127, 128, 64 * 128, 64 * 127, 64 * 128]
     assert (rows["memory_B"] > 0).all()
 
 
 def test_a_request_gives_the_same_trace():
-    request = {"model": "llama-1b", "gpu": "l4", "engine": "serving", "dtype": "fp16", "batches": [1, 2],
-               "prompt_tokens": [16], "output_tokens": [4], "seed": 0}  # fmt: skip
-    tree = predict.tree("llama-1b", "l4", engine="serving", batches=[1, 2], prompts=[16], outputs=[4])
+    request = {
+        "model": "llama-1b",
+        "gpu": "l4",
+        "engine": "serving",
+        "dtype": "fp16",
+        "batches": [1, 2],
+        "prompt_tokens": [16],
+        "output_tokens": [4],
+        "seed": 0,
+    }
+    tree = predict.tree(
+        "llama-1b", "l4", engine="serving", batches=[1, 2], prompts=[16], outputs=[4]
+    )
     assert predict.run(request).identical(tree)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch": 0}, "batch = 0"), ({"prompt": [1, math.nan]}, "prompt ="), ({"output": -1}, "output = -1"),
-        ({"prompt": math.inf}, "prompt = inf"), ({"batch": "four"}, "batch = four"), ({"engine": "magic"}, "engine 'magic'"),
-        ({"dtype": "fp8"}, "dtype 'fp8'"), ({"load": "open"}, "load 'open'"), ({"host": 0}, "host = 0"),
+        ({"batch": 0}, "batch = 0"),
+        ({"prompt": [1, math.nan]}, "prompt ="),
+        ({"output": -1}, "output = -1"),
+        ({"prompt": math.inf}, "prompt = inf"),
+        ({"batch": "four"}, "batch = four"),
+        ({"engine": "magic"}, "engine 'magic'"),
+        ({"dtype": "fp8"}, "dtype 'fp8'"),
+        ({"load": "open"}, "load 'open'"),
+        ({"host": 0}, "host = 0"),
     ],
-)  # fmt: skip
+)
 def test_malformed_numbers_and_words_are_refused(change, said):
     with pytest.raises(Refused, match=said):
         point("llama-1b", "t4", **change)

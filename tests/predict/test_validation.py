@@ -17,7 +17,9 @@ def test_errors_and_coverage_have_their_closed_forms():
     assert rows["distance"].to_numpy() == pytest.approx((expected / value - 1).abs().to_numpy())
     assert set(rows["covered"].dropna()) == {0.0, 1.0}
     unbounded = pd.to_numeric(raw["gpu_low"], errors="coerce").isna()
-    assert (rows["covered"].isna().to_numpy() == unbounded.to_numpy()).all(), "no bounds, no coverage"
+    assert (rows["covered"].isna().to_numpy() == unbounded.to_numpy()).all(), (
+        "no bounds, no coverage"
+    )
 
 
 def test_each_way_of_leaving_out_has_its_own_columns():
@@ -28,16 +30,35 @@ def test_each_way_of_leaving_out_has_its_own_columns():
 
 
 def test_a_summary_of_known_rows():
-    rows = pd.DataFrame({"quantity": ["a"] * 4, "distance": [0.1, 0.2, 0.3, 0.4], "error": [-0.1, 0.2, 0.3, -0.4],
-                         "covered": [1.0, 1.0, 0.0, np.nan], "low": [1.0] * 4, "high": [4.0] * 4})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "quantity": ["a"] * 4,
+            "distance": [0.1, 0.2, 0.3, 0.4],
+            "error": [-0.1, 0.2, 0.3, -0.4],
+            "covered": [1.0, 1.0, 0.0, np.nan],
+            "low": [1.0] * 4,
+            "high": [4.0] * 4,
+        }
+    )
     (row,) = validation.summary(rows, "quantity").to_dict("records")
-    assert row["rows"] == 4 and row["median error"] == pytest.approx(0.25) and row["bias"] == pytest.approx(0.05)
+    assert (
+        row["rows"] == 4
+        and row["median error"] == pytest.approx(0.25)
+        and row["bias"] == pytest.approx(0.05)
+    )
     assert row["coverage"] == pytest.approx(2 / 3) and row["half-width"] == pytest.approx(1.0)
 
 
 def test_the_plain_roofline_is_the_larger_of_two_quotients():
-    row = {"gpu": "t4", "model": "llama-7b", "dtype": "fp16", "quantity": "tpot_s", "batch": 1, "prompt_tokens": 0,
-           "output_tokens": 0}  # fmt: skip
+    row = {
+        "gpu": "t4",
+        "model": "llama-7b",
+        "dtype": "fp16",
+        "quantity": "tpot_s",
+        "batch": 1,
+        "prompt_tokens": 0,
+        "output_tokens": 0,
+    }
     expected = validation.roofline(pd.DataFrame([row, row | {"quantity": "power_W"}]))
     assert expected[0] == pytest.approx(6738415616 * 2 / 320e9)
     assert np.isnan(expected[1])
@@ -50,11 +71,27 @@ def test_every_name_of_the_table_is_known():
 
 
 def test_a_processor_is_judged_by_its_own_probe():
-    run = {"kind": "measured", "device": "xeon-2t", "model": "llama-1b", "dtype": "fp32", "engine": "eager",
-           "weights": "random",
-           "place": "committed", "phase": "decode", "batch": 1, "prompt_tokens": 64, "output_tokens": 11, "lengths": "grid",
-           "bandwidth": 20.0, "matmul": 200.0, "memory_GiB": 24.0, "parameters": 1, "time_s": 2.2, "time_s_low": 2.1,
-           "time_s_high": 2.3}  # fmt: skip
+    run = {
+        "kind": "measured",
+        "device": "xeon-2t",
+        "model": "llama-1b",
+        "dtype": "fp32",
+        "engine": "eager",
+        "weights": "random",
+        "place": "committed",
+        "phase": "decode",
+        "batch": 1,
+        "prompt_tokens": 64,
+        "output_tokens": 11,
+        "lengths": "grid",
+        "bandwidth": 20.0,
+        "matmul": 200.0,
+        "memory_GiB": 24.0,
+        "parameters": 1,
+        "time_s": 2.2,
+        "time_s_low": 2.1,
+        "time_s_high": 2.3,
+    }
     (row,) = validation.processors(pd.DataFrame([run])).to_dict("records")
     bound = spec.model("llama-1b").streamed_parameters * 4 / 20e9 * 1e3
     assert bound <= row["expected (ms)"] < 1.3 * bound
@@ -65,17 +102,26 @@ def test_a_processor_is_judged_by_its_own_probe():
 def test_peers_errors_are_those_of_the_points_they_report():
     table = validation.peers().set_index(["tool", "quantity"])
     slow = [
-        1 - measured / expected for measured, expected in ((5353, 8934.54), (1518, 2796.58), (547, 788.73), (613, 1169.17))
+        1 - measured / expected
+        for measured, expected in ((5353, 8934.54), (1518, 2796.58), (547, 788.73), (613, 1169.17))
     ]
     assert table.loc[("LLM-Viewer", "whole request"), "theirs"] == pytest.approx(np.median(slow))
-    assert table.loc[("LLM-Viewer", "TTFT"), "theirs"] == pytest.approx(1 - np.mean([6.976999894 / 16.1, 100.88071 / 120.5]))
+    assert table.loc[("LLM-Viewer", "TTFT"), "theirs"] == pytest.approx(
+        1 - np.mean([6.976999894 / 16.1, 100.88071 / 120.5])
+    )
     stated = table.loc[("AIConfigurator", "TTFT")]
     assert stated["theirs"] == 0.45 and np.isnan(stated["ours"]) and np.isnan(stated["rows"])
 
 
 def test_ours_is_asked_for_the_points_of_the_peers():
-    row = next(row for row in pd.DataFrame(spec.table("peers")).itertuples() if row.quantity == "e2e_s")
+    row = next(
+        row for row in pd.DataFrame(spec.table("peers")).itertuples() if row.quantity == "e2e_s"
+    )
     row = row._replace(batch=256.0, prompt_tokens=128.0, output_tokens=128.0)
-    found = predict.windows("llama-7b", "a100-80gb-sxm", batch=256, prompt=128, output=128, engine="serving").squeeze()
-    assert validation._serving(row) == pytest.approx(found["ttft_s"].item() + 127 * found["tpot_s"].item())
+    found = predict.windows(
+        "llama-7b", "a100-80gb-sxm", batch=256, prompt=128, output=128, engine="serving"
+    ).squeeze()
+    assert validation._serving(row) == pytest.approx(
+        found["ttft_s"].item() + 127 * found["tpot_s"].item()
+    )
     assert np.isnan(validation._serving(row._replace(gpu="-")))

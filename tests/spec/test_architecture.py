@@ -12,100 +12,189 @@ CONFIGS = {
     "mistral-7b": (
         7_241_732_096,
         {
-            "model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-            "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000, "rope_theta": 10000.0,
+            "model_type": "mistral",
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14336,
+            "vocab_size": 32000,
+            "rope_theta": 10000.0,
         },
     ),
     "mistral-nemo-12b": (
         12_247_782_400,
         {
-            "model_type": "mistral", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 32,
-            "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 14336, "vocab_size": 131072,
+            "model_type": "mistral",
+            "hidden_size": 5120,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 14336,
+            "vocab_size": 131072,
         },
     ),
     "qwen2-7b": (
         7_615_616_512,
         {
-            "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28,
-            "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False,
-            "use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28,
+            "model_type": "qwen2",
+            "hidden_size": 3584,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "intermediate_size": 18944,
+            "vocab_size": 152064,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "sliding_window": 131072,
+            "max_window_layers": 28,
         },
     ),
     "qwen2.5-1.5b": (
         1_543_714_304,
         {
-            "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
-            "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
+            "model_type": "qwen2",
+            "hidden_size": 1536,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "intermediate_size": 8960,
+            "vocab_size": 151936,
+            "tie_word_embeddings": True,
         },
     ),
     "qwen2.5-0.5b": (
         494_032_768,
         {
-            "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
-            "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "intermediate_size": 4864,
+            "vocab_size": 151936,
+            "tie_word_embeddings": True,
         },
     ),
     "qwen3-0.6b": (
         596_049_920,
         {
-            "model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
-            "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151936,
-            "tie_word_embeddings": True, "attention_bias": False,
+            "model_type": "qwen3",
+            "hidden_size": 1024,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 3072,
+            "vocab_size": 151936,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
         },
     ),
     "phi-3-mini": (
         3_821_079_552,
         {
-            "model_type": "phi3", "hidden_size": 3072, "num_hidden_layers": 32, "num_attention_heads": 32,
-            "num_key_value_heads": 32, "intermediate_size": 8192, "vocab_size": 32064, "attention_bias": False,
+            "model_type": "phi3",
+            "hidden_size": 3072,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "intermediate_size": 8192,
+            "vocab_size": 32064,
+            "attention_bias": False,
         },
     ),
     "phi-3-medium": (
         13_960_238_080,
         {
-            "model_type": "phi3", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40,
-            "num_key_value_heads": 10, "intermediate_size": 17920, "vocab_size": 32064, "sliding_window": 2047,
+            "model_type": "phi3",
+            "hidden_size": 5120,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 10,
+            "intermediate_size": 17920,
+            "vocab_size": 32064,
+            "sliding_window": 2047,
         },
     ),
     "gemma-2b": (
         2_506_172_416,
         {
-            "model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 8,
-            "num_key_value_heads": 1, "head_dim": 256, "intermediate_size": 16384, "vocab_size": 256000,
+            "model_type": "gemma",
+            "hidden_size": 2048,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "intermediate_size": 16384,
+            "vocab_size": 256000,
         },
     ),
     "gemma-2-2b": (
         2_614_341_888,
         {
-            "model_type": "gemma2", "hidden_size": 2304, "num_hidden_layers": 26, "num_attention_heads": 8,
-            "num_key_value_heads": 4, "head_dim": 256, "intermediate_size": 9216, "vocab_size": 256000,
+            "model_type": "gemma2",
+            "hidden_size": 2304,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "intermediate_size": 9216,
+            "vocab_size": 256000,
         },
     ),
     "gemma-2-9b": (
         9_241_705_984,
         {
-            "model_type": "gemma2", "hidden_size": 3584, "num_hidden_layers": 42, "num_attention_heads": 16,
-            "num_key_value_heads": 8, "head_dim": 256, "intermediate_size": 14336, "vocab_size": 256000,
-            "sliding_window": 4096, "final_logit_softcapping": 30.0,
+            "model_type": "gemma2",
+            "hidden_size": 3584,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 256,
+            "intermediate_size": 14336,
+            "vocab_size": 256000,
+            "sliding_window": 4096,
+            "final_logit_softcapping": 30.0,
         },
     ),
     "yi-6b": (
         6_061_035_520,
         {
-            "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-            "num_key_value_heads": 4, "intermediate_size": 11008, "vocab_size": 64000, "rope_theta": 5000000.0,
-            "tie_word_embeddings": False, "max_position_embeddings": 4096,
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "intermediate_size": 11008,
+            "vocab_size": 64000,
+            "rope_theta": 5000000.0,
+            "tie_word_embeddings": False,
+            "max_position_embeddings": 4096,
         },
     ),
     "llama-3.2-3b": (
         3_212_749_824,
         {
-            "model_type": "llama", "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24,
-            "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192, "vocab_size": 128256,
-            "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "rope_theta": 500000.0,
+            "model_type": "llama",
+            "hidden_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 8192,
+            "vocab_size": 128256,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "rope_theta": 500000.0,
             "max_position_embeddings": 131072,
             "rope_scaling": {
-                "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3",
+                "factor": 32.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "rope_type": "llama3",
                 "original_max_position_embeddings": 8192,
             },
         },
@@ -113,22 +202,38 @@ CONFIGS = {
     "llama-3.1-70b": (
         70_553_706_496,
         {
-            "model_type": "llama", "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
-            "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256, "rope_theta": 500000.0,
+            "model_type": "llama",
+            "hidden_size": 8192,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "intermediate_size": 28672,
+            "vocab_size": 128256,
+            "rope_theta": 500000.0,
         },
     ),
     "llama-7b": (
         6_738_415_616,
         {
-            "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-            "intermediate_size": 11008, "vocab_size": 32000, "_name_or_path": "/somewhere/private/Llama-2-7b",
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "intermediate_size": 11008,
+            "vocab_size": 32000,
+            "_name_or_path": "/somewhere/private/Llama-2-7b",
         },
     ),
-}  # fmt: skip
+}
 TINY = {
-    "model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 12, "vocab_size": 20,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 12,
+    "vocab_size": 20,
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -143,7 +248,9 @@ def test_transformers_builds_as_many_parameters(name):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     total, config = CONFIGS[name]
     with torch.device("meta"):
-        net = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+        net = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**config)
+        )
     assert net.num_parameters() == total
     shape = spec.Model.from_config(config)
     assert net.config.num_key_value_heads == shape.kv_heads
@@ -152,7 +259,9 @@ def test_transformers_builds_as_many_parameters(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_can_be_predicted(name):
-    found = predict.windows(spec.Model.from_config(CONFIGS[name][1]), "h200-sxm", batch=1, prompt=128, output=64)
+    found = predict.windows(
+        spec.Model.from_config(CONFIGS[name][1]), "h200-sxm", batch=1, prompt=128, output=64
+    )
     weights = spec.Model.from_config(CONFIGS[name][1]).streamed_parameters * 2
     assert found["tpot_s"].item() > weights / (spec.gpu("h200-sxm").bandwidth_GBps * 1e9)
 
@@ -168,7 +277,9 @@ def test_biases_are_counted():
 def test_a_config_from_a_file_or_a_folder_takes_the_name_of_its_folder(tmp_path):
     folder = tmp_path / "my-llama"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**TINY, "rope_parameters": {"rope_theta": 5e5}}))
+    (folder / "config.json").write_text(
+        json.dumps({**TINY, "rope_parameters": {"rope_theta": 5e5}})
+    )
     for source in (folder, folder / "config.json"):
         model = spec.Model.from_config(source)
         assert (model.id, model.rope_theta) == ("my-llama", 5e5)
@@ -190,7 +301,10 @@ def test_a_config_from_a_file_or_a_folder_takes_the_name_of_its_folder(tmp_path)
         ({"model_type": "llava", "vision_config": {"hidden_size": 8}}, "'llava'"),
         ({"vision_config": {"hidden_size": 8}}, "'llama' with vision_config="),
         ({"is_encoder_decoder": True}, "'llama' with is_encoder_decoder=True"),
-        ({"n_routed_experts": 8}, "'llama' with n_routed_experts=8 is not a dense LLaMA-like decoder; allowed are llama"),
+        (
+            {"n_routed_experts": 8},
+            "'llama' with n_routed_experts=8 is not a dense LLaMA-like decoder; allowed are llama",
+        ),
         ({"model_type": ["llama"]}, "allowed are llama"),
         ({"hidden_size": -8}, "hidden=-8"),
         ({"hidden_size": 8.0}, "hidden=8.0"),
@@ -212,13 +326,17 @@ def test_what_the_arithmetic_does_not_describe_is_refused(change, said):
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
+)
 def test_a_missing_key_is_named(key):
     with pytest.raises(Refused, match=f"no '{key}'"):
         spec.Model.from_config({name: value for name, value in TINY.items() if name != key})
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{", "[" * 100_000, "\xff", '{"hidden_size": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "{", "[" * 100_000, "\xff", '{"hidden_size": ' + "9" * 5000 + "}"]
+)
 def test_a_file_that_is_no_config_is_refused(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text, encoding="latin-1")

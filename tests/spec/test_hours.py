@@ -18,10 +18,16 @@ def own(tmp_path, text: str):
 
 def test_california_2022_is_complete_but_for_three_named_hours():
     year = hourly()
-    assert year.sizes == {"time": 8760} and year.attrs["units"] == "g/kWh" and year.attrs["kind"] == "lifecycle"
+    assert (
+        year.sizes == {"time": 8760}
+        and year.attrs["units"] == "g/kWh"
+        and year.attrs["kind"] == "lifecycle"
+    )
     assert len(year.attrs["missing"]) == int(year.isnull().sum()) == 3
     assert "2022-01-05T10Z" in year.attrs["missing"]
-    assert float(year.mean()) == pytest.approx(256.2, abs=0.05)  # HPE dc-rl a92b475, mean of the column avg_CI
+    assert float(year.mean()) == pytest.approx(
+        256.2, abs=0.05
+    )  # HPE dc-rl a92b475, mean of the column avg_CI
 
 
 def test_an_hour_is_the_fuel_mix_times_lifecycle_factors():
@@ -40,12 +46,21 @@ def test_a_file_of_ones_own_loads_the_same_way_and_its_gaps_are_named(tmp_path):
     assert series.attrs["source"] == "own.csv"
 
 
-@pytest.mark.parametrize("text", [
-    "", "time,g\n2024-01-01T00:00Z,1\n", "time_utc,g_per_kwh\n", "time_utc,g_per_kwh\nyesterday,1\n",
-    "time_utc,g_per_kwh\n2024-01-01T00:00Z,-1\n", "time_utc,g_per_kwh\n2024-01-01T00:00Z,inf\n",
-    "time_utc,g_per_kwh\n2024-01-01T00:00Z,much\n", "time_utc,g_per_kwh\n2024-01-01T00:30Z,1\n",
-    "time_utc,g_per_kwh\n2024-01-01T00:00Z,1\n2024-01-01T00:00Z,2\n", "a,b\n1,2,3\n4,5,6,7\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "time,g\n2024-01-01T00:00Z,1\n",
+        "time_utc,g_per_kwh\n",
+        "time_utc,g_per_kwh\nyesterday,1\n",
+        "time_utc,g_per_kwh\n2024-01-01T00:00Z,-1\n",
+        "time_utc,g_per_kwh\n2024-01-01T00:00Z,inf\n",
+        "time_utc,g_per_kwh\n2024-01-01T00:00Z,much\n",
+        "time_utc,g_per_kwh\n2024-01-01T00:30Z,1\n",
+        "time_utc,g_per_kwh\n2024-01-01T00:00Z,1\n2024-01-01T00:00Z,2\n",
+        "a,b\n1,2,3\n4,5,6,7\n",
+    ],
+)
 def test_a_bad_file_is_refused_in_one_sentence(tmp_path, text):
     with pytest.raises(Refused) as refusal:
         hourly(own(tmp_path, text))
@@ -79,4 +94,6 @@ def test_months_by_hours_are_means_of_what_is_there():
     july = year.where((year.time.dt.month == 7) & (year.time.dt.hour == 20), drop=True)
     assert float(table.sel(month=7, hour=20)) == pytest.approx(float(july.mean()))
     local = typical(year, "America/Los_Angeles")
-    assert float(local.sel(month=7, hour=13)) == pytest.approx(float(july.mean()))  # UTC-7 in summer
+    assert float(local.sel(month=7, hour=13)) == pytest.approx(
+        float(july.mean())
+    )  # UTC-7 in summer

@@ -19,9 +19,14 @@ PUBLISHED = {
     "llama-24m": 2 * 32000 * 288 + 6 * (4 * 288 * 288 + 3 * 288 * 768 + 2 * 288) + 288,
 }
 TINY = {
-    "model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 12, "vocab_size": 20,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 12,
+    "vocab_size": 20,
+}
 
 
 def tensors(model: spec.Model) -> dict[str, tuple[int, ...]]:
@@ -54,13 +59,19 @@ def test_parameters_to_the_last_digit(name):
     shapes = tensors(model)
     assert model.parameters == PUBLISHED[name] == sum(math.prod(shape) for shape in shapes.values())
     assert int(row["parameters"]) == PUBLISHED[name]
-    assert model.weight_bytes("fp32") == 2 * model.weight_bytes("bf16") == 8 * model.weight_bytes("int4")
+    assert (
+        model.weight_bytes("fp32")
+        == 2 * model.weight_bytes("bf16")
+        == 8 * model.weight_bytes("int4")
+    )
     if not model.tied:
         del shapes["embed_tokens"]
     assert model.streamed_parameters == sum(math.prod(shape) for shape in shapes.values())
 
 
-@pytest.mark.parametrize(("name", "kib"), [("llama-7b", 512), ("llama-3.1-8b", 128), ("llama-1b", 22), ("llama-3b", 325)])
+@pytest.mark.parametrize(
+    ("name", "kib"), [("llama-7b", 512), ("llama-3.1-8b", 128), ("llama-1b", 22), ("llama-3b", 325)]
+)
 def test_kv_cache_bytes_a_token(name, kib):
     assert spec.model(name).kv_bytes_per_token("fp16") == kib * 1024
     assert spec.model(name).kv_bytes_per_token("fp32") == 2 * kib * 1024
@@ -78,7 +89,9 @@ def brute_flops(model: spec.Model, new: int, past: int, logits: int) -> int:
     return total + logits * 2 * model.vocab * model.hidden
 
 
-@pytest.mark.parametrize(("new", "past", "logits"), [(1, 0, 1), (5, 0, 1), (5, 0, 5), (1, 7, 1), (3, 4, 1)])
+@pytest.mark.parametrize(
+    ("new", "past", "logits"), [(1, 0, 1), (5, 0, 1), (5, 0, 5), (1, 7, 1), (3, 4, 1)]
+)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_flops_against_a_loop(new, past, logits, batch):
     model = spec.Model.from_config(TINY)
@@ -93,9 +106,14 @@ def test_a_prefill_costs_what_its_tokens_cost_one_by_one():
 
 @pytest.mark.parametrize(
     ("find", "wrong", "near"),
-    [(spec.model, "lama-7b", "llama-7b"), (spec.gpu, "T4", "t4"), (spec.gpu, "a100-80gb", "a100-80gb-sxm"),
-     (spec.grid, "CA-QX", "ca-qc"), (spec.model, "x/" + "y" * 5000, "llama-1b")],
-)  # fmt: skip
+    [
+        (spec.model, "lama-7b", "llama-7b"),
+        (spec.gpu, "T4", "t4"),
+        (spec.gpu, "a100-80gb", "a100-80gb-sxm"),
+        (spec.grid, "CA-QX", "ca-qc"),
+        (spec.model, "x/" + "y" * 5000, "llama-1b"),
+    ],
+)
 def test_unknown_names_are_answered_with_the_nearest(find, wrong, near):
     with pytest.raises(KeyError) as error:
         find(wrong)
@@ -112,16 +130,25 @@ def test_gpus_of_the_table():
 
 
 CARD = dict(
-    id="mine", name="My card", peak_fp16_tflops=100.0, bandwidth_GBps=1000.0, memory_GiB=24.0, memory_type="GDDR6",
-    tdp_W=200.0, die_mm2=400.0, node="5nm",
-)  # fmt: skip
+    id="mine",
+    name="My card",
+    peak_fp16_tflops=100.0,
+    bandwidth_GBps=1000.0,
+    memory_GiB=24.0,
+    memory_type="GDDR6",
+    tdp_W=200.0,
+    die_mm2=400.0,
+    node="5nm",
+)
 
 
 def test_a_card_of_ones_own():
     assert math.isnan(spec.GPU(**CARD).idle_W)
 
 
-@pytest.mark.parametrize("field", ["peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "tdp_W", "die_mm2"])
+@pytest.mark.parametrize(
+    "field", ["peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "tdp_W", "die_mm2"]
+)
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_a_card_that_cannot_be_is_refused(field, value):
     with pytest.raises(Refused, match=f"^{field} of mine is {value};"):
@@ -139,7 +166,11 @@ def test_a_grid_by_code_name_country_and_region():
     assert spec.grid("CA-QC") is spec.grid("ca-qc") is spec.grid("Québec") is spec.grid("quebec")
     assert spec.grid("France").zone == "FR"
     assert spec.grid("California") is spec.grid("CISO") and spec.grid("PACE").zone == "US-NW-PACE"
-    assert spec.grid("CA-QC").g_per_kwh < spec.grid("California").g_per_kwh < spec.grid("PACE").g_per_kwh
+    assert (
+        spec.grid("CA-QC").g_per_kwh
+        < spec.grid("California").g_per_kwh
+        < spec.grid("PACE").g_per_kwh
+    )
     assert spec.grid("PACE", kind="direct").g_per_kwh < spec.grid("PACE").g_per_kwh
     assert spec.grid("CA-QC", year=2021).year == 2021
 

@@ -68,7 +68,9 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "fake" / "pynvml.py").write_text(NVML)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     monkeypatch.setenv("LIGHT_S", "0.3")
-    monkeypatch.setenv("DASK_DISTRIBUTED__DIAGNOSTICS__NVML", "False")  # Dask would ask the fake for more than it has
+    monkeypatch.setenv(
+        "DASK_DISTRIBUTED__DIAGNOSTICS__NVML", "False"
+    )  # Dask would ask the fake for more than it has
     return tmp_path / "project"
 
 
@@ -83,7 +85,9 @@ def scheduler(place):
     def start(*command, **environ):
         command = [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        child = subprocess.Popen(command, cwd=place, env={**os.environ, **environ}, start_new_session=True, **silent)
+        child = subprocess.Popen(
+            command, cwd=place, env={**os.environ, **environ}, start_new_session=True, **silent
+        )
         started.append(child)
         return child
 
@@ -98,7 +102,10 @@ def scheduler(place):
 
 
 def runs(place, each: str, device: str = "cuda"):
-    light.matrix(place / "sweep.toml", f'[[m]]\nnotebook = "profile"\ndevice = "{device}"\neach = {{ {each} }}')
+    light.matrix(
+        place / "sweep.toml",
+        f'[[m]]\nnotebook = "profile"\ndevice = "{device}"\neach = {{ {each} }}',
+    )
     return plan.matrix(place / "sweep.toml", "m")
 
 
@@ -106,7 +113,9 @@ def spans(folder):
     """Of each card, when its runs were at work: (start, end) by the hash of the card, from the pages."""
     found = {}
     for name in trace.names(folder):
-        page = json.loads((folder / name).with_suffix(".ipynb").read_text())["metadata"]["papermill"]
+        page = json.loads((folder / name).with_suffix(".ipynb").read_text())["metadata"][
+            "papermill"
+        ]
         ends = tuple(datetime.fromisoformat(page[key]) for key in ("start_time", "end_time"))
         found.setdefault(results.raw.head(folder / name)["device_hash"], []).append(ends)
     return found
@@ -168,13 +177,25 @@ def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, g
     assert found.keys() == {devices.digest(f"GPU-FAKE-{card}") for card in (0, 1)}
     assert {outcome["device"] for outcome in outcomes} == set(found)
     assert all(outcome["joules"] > 0 for outcome in outcomes)
-    threads = {results.raw.head(place / "out" / name)["threads"] for name in trace.names(place / "out")}
+    threads = {
+        results.raw.head(place / "out" / name)["threads"] for name in trace.names(place / "out")
+    }
     assert threads == {os.cpu_count()} or os.environ.get("OMP_NUM_THREADS")
 
 
 @pytest.mark.slow
 def test_several_cards_of_one_machine_share_the_runs(place, monkeypatch):
-    command = [sys.executable, "-m", "footprint", "sweep", "sweep.toml", "--matrix", "m", "--to", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "footprint",
+        "sweep",
+        "sweep.toml",
+        "--matrix",
+        "m",
+        "--to",
+        "out",
+    ]
     runs(place, "seed = [1, 2, 3, 4]")
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -188,9 +209,26 @@ def test_several_cards_of_one_machine_share_the_runs(place, monkeypatch):
 def test_ctrl_c_in_a_terminal_reaches_the_runs_and_not_the_workers(place):
     runs(place, "seed = [667, 677, 1, 2]")
     light_s = {**os.environ, "LIGHT_S": "2"}
-    command = [sys.executable, "-m", "footprint", "sweep", "sweep.toml", "--matrix", "m", "--to", "out"]
-    child = subprocess.Popen(command, cwd=place, env=light_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             start_new_session=True)  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "footprint",
+        "sweep",
+        "sweep.toml",
+        "--matrix",
+        "m",
+        "--to",
+        "out",
+    ]
+    child = subprocess.Popen(
+        command,
+        cwd=place,
+        env=light_s,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     while "doing" not in (line := child.stdout.readline()):
         assert line
     time.sleep(4)
@@ -204,12 +242,19 @@ def test_threads_are_as_they_were_before_dask(monkeypatch):
     monkeypatch.setenv("MKL_NUM_THREADS", "16")
     monkeypatch.setenv("PYTHONHASHSEED", "6640")
     found = cluster.environment()
-    assert "OMP_NUM_THREADS" not in found and "PYTHONHASHSEED" not in found and found["MKL_NUM_THREADS"] == "16"
+    assert (
+        "OMP_NUM_THREADS" not in found
+        and "PYTHONHASHSEED" not in found
+        and found["MKL_NUM_THREADS"] == "16"
+    )
 
 
 def test_no_scheduler_is_said_in_one_sentence(place, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_S", 1)
-    with pytest.raises(Refused, match="no Dask scheduler at tcp"), cluster.connected("tcp://127.0.0.1:1", {}):
+    with (
+        pytest.raises(Refused, match="no Dask scheduler at tcp"),
+        cluster.connected("tcp://127.0.0.1:1", {}),
+    ):
         pass
 
 
@@ -218,7 +263,10 @@ def test_without_dask_one_sentence_says_how_to_get_it(place, monkeypatch):
     said = []
     assert not cluster.available(lambda event, **facts: said.append(facts["line"]))
     assert "pip install 'footprint[sweep]'" in said[0]
-    with pytest.raises(Refused, match=r"pip install 'footprint\[sweep\]'"), cluster.connected("tcp://127.0.0.1:1", {}):
+    with (
+        pytest.raises(Refused, match=r"pip install 'footprint\[sweep\]'"),
+        cluster.connected("tcp://127.0.0.1:1", {}),
+    ):
         pass
 
 

@@ -25,42 +25,69 @@ def cost(named="t4", **parameters):
 
 
 def test_one_point_by_hand():
-    found = cost(model="llama-1b", batches=[1], prompt_tokens=[128], output_tokens=[2], repeats=3, quick=True,
-                 window_s=0.01, warmup_s=0)  # fmt: skip
+    found = cost(
+        model="llama-1b",
+        batches=[1],
+        prompt_tokens=[128],
+        output_tokens=[2],
+        repeats=3,
+        quick=True,
+        window_s=0.01,
+        warmup_s=0,
+    )
     at = predict.windows("llama-1b", "t4", batch=1, prompt=128, output=2).squeeze()
     ttft, step = float(at["ttft_s"]), float(at["tpot_s"])
-    windows = (3 + forecast.WARM) * 2 * (ttft + step) + 3 * ttft  # prefill, decode, both; decode needs its cache first
+    windows = (3 + forecast.WARM) * 2 * (
+        ttft + step
+    ) + 3 * ttft  # prefill, decode, both; decode needs its cache first
     loading = forecast.START_S + spec.model("llama-1b").weight_bytes("fp16") / forecast.LOAD_BPS
     assert found.seconds == pytest.approx(windows + loading + 2 * 0.01)
-    busy = (3 + forecast.WARM) * 2 * (float(at["prefill_energy_J"]) + float(at["decode_energy_J"])) + 3 * float(
-        at["prefill_energy_J"]
+    busy = (3 + forecast.WARM) * 2 * (
+        float(at["prefill_energy_J"]) + float(at["decode_energy_J"])
+    ) + 3 * float(at["prefill_energy_J"])
+    assert found.energy_J == pytest.approx(
+        busy + (loading + 0.02) * spec.gpu("t4").idle_W, rel=1e-6
     )
-    assert found.energy_J == pytest.approx(busy + (loading + 0.02) * spec.gpu("t4").idle_W, rel=1e-6)
     assert found.operational_g == pytest.approx(carbon.operational(found.energy_J, GRID.g_per_kwh))
     assert 0 < found.embodied_g < 1 and found.points == 1 and found.misfits == []
 
 
 def test_what_cannot_fit_is_what_the_model_says():
     found = cost(model="llama-7b", batches=[1, 64], prompt_tokens=[512], output_tokens=[128])
-    assert found.points == 2 and len(found.misfits) == 1 and found.misfits[0].startswith("batch 64, prompt 512, output 128 (")
+    assert (
+        found.points == 2
+        and len(found.misfits) == 1
+        and found.misfits[0].startswith("batch 64, prompt 512, output 128 (")
+    )
     assert found.memory_GiB < 16
 
 
 def test_more_work_costs_more():
     small, repeats, windows = cost(repeats=1), cost(repeats=5), cost(repeats=1, window_s=20)
-    assert small.seconds < repeats.seconds and small.seconds < windows.seconds and small.energy_J < windows.energy_J
+    assert (
+        small.seconds < repeats.seconds
+        and small.seconds < windows.seconds
+        and small.energy_J < windows.energy_J
+    )
 
 
 def test_the_energy_of_a_processor_is_unknown_and_not_zero():
     (found,) = forecast.of([run(model="llama-24m", device="cpu")], GRID)
-    assert math.isnan(found.energy_J) and math.isnan(found.operational_g) and "no instrument" in found.note
+    assert (
+        math.isnan(found.energy_J)
+        and math.isnan(found.operational_g)
+        and "no instrument" in found.note
+    )
     assert 5 < found.seconds < 1000 and 0 < found.memory_GiB < 4
 
 
 def test_a_modelled_run_takes_a_moment():
     (found,) = forecast.of([run("predict", model="llama-7b", gpu="t4")], GRID)
     assert (
-        found.seconds == forecast.MODELLED_S and math.isnan(found.energy_J) and found.points == 14 and len(found.misfits) > 3
+        found.seconds == forecast.MODELLED_S
+        and math.isnan(found.energy_J)
+        and found.points == 14
+        and len(found.misfits) > 3
     )
 
 

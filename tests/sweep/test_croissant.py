@@ -8,9 +8,18 @@ import pytest
 from footprint.sweep import croissant
 
 mlc = pytest.importorskip("mlcroissant")
-pytestmark = pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")  # the reader's own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:ConjunctiveGraph:DeprecationWarning"
+)  # the reader's own
 
-DATA = pd.DataFrame({"model": ["llama-1b", 't, "x"'], "batch": [1, 4], "energy_J": [2.5, 10.0], "fits": [True, False]})
+DATA = pd.DataFrame(
+    {
+        "model": ["llama-1b", 't, "x"'],
+        "batch": [1, 4],
+        "energy_J": [2.5, 10.0],
+        "fits": [True, False],
+    }
+)
 SAID = {"energy_J": {"units": "J", "long_name": "energy of the window"}}
 
 
@@ -29,19 +38,27 @@ def test_a_reader_finds_every_row_and_every_type(described):
     dataset = mlc.Dataset(jsonld=str(described))
     assert not dataset.metadata.ctx.issues.errors
     rows = [
-        {key.removeprefix("windows/"): value.decode() if isinstance(value, bytes) else value for key, value in row.items()}
+        {
+            key.removeprefix("windows/"): value.decode() if isinstance(value, bytes) else value
+            for key, value in row.items()
+        }
         for row in dataset.records("windows")
     ]
     assert pd.DataFrame(rows).equals(DATA)
 
 
 def test_columns_say_what_they_are(described):
-    fields = {field["name"]: field for field in json.loads(described.read_text())["recordSet"][0]["field"]}
+    fields = {
+        field["name"]: field for field in json.loads(described.read_text())["recordSet"][0]["field"]
+    }
     assert fields["energy_J"]["description"] == "energy of the window [J]"
     assert fields["model"]["description"] == "id of the model"
     assert {name: field["dataType"] for name, field in fields.items()} == {
-        "model": "sc:Text", "batch": "sc:Integer", "energy_J": "sc:Float", "fits": "sc:Boolean",
-    }  # fmt: skip
+        "model": "sc:Text",
+        "batch": "sc:Integer",
+        "energy_J": "sc:Float",
+        "fits": "sc:Boolean",
+    }
 
 
 def test_another_table_is_noticed(described):

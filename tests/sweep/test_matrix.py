@@ -23,7 +23,11 @@ batches = [1, 2]
 def test_lists_multiply_in_order(tmp_path):
     found = runs(tmp_path, TWO)
     assert [(run.request["model"], run.request["gpu"]) for run in found] == [
-        ("llama-1b", "t4"), ("llama-1b", "l4"), ("llama-7b", "t4"), ("llama-7b", "l4")]  # fmt: skip
+        ("llama-1b", "t4"),
+        ("llama-1b", "l4"),
+        ("llama-7b", "t4"),
+        ("llama-7b", "l4"),
+    ]
     assert all(run.request["batches"] == [1, 2] and run.request["dtype"] == "fp16" for run in found)
 
 
@@ -37,12 +41,20 @@ def test_blocks_of_a_matrix_follow_each_other(tmp_path):
 def test_excluded_combinations_are_left_out(tmp_path):
     found = runs(tmp_path, TWO + 'exclude = [{ model = "llama-7b", gpu = ["t4", "a10"] }]')
     assert [(run.request["model"], run.request["gpu"]) for run in found] == [
-        ("llama-1b", "t4"), ("llama-1b", "l4"), ("llama-7b", "l4")]  # fmt: skip
+        ("llama-1b", "t4"),
+        ("llama-1b", "l4"),
+        ("llama-7b", "l4"),
+    ]
 
 
 def test_overrides_change_what_they_match_and_nothing_else(tmp_path):
-    found = runs(tmp_path, TWO + 'override = [{ when = { model = "llama-7b" }, batches = [8], dtype = "int8" }]')
-    assert [(run.request["batches"], run.request["dtype"]) for run in found] == [([1, 2], "fp16")] * 2 + [([8], "int8")] * 2
+    found = runs(
+        tmp_path,
+        TWO + 'override = [{ when = { model = "llama-7b" }, batches = [8], dtype = "int8" }]',
+    )
+    assert [(run.request["batches"], run.request["dtype"]) for run in found] == [
+        ([1, 2], "fp16")
+    ] * 2 + [([8], "int8")] * 2
 
 
 def test_a_change_from_outside_holds_for_the_runs_that_know_it(tmp_path):
@@ -51,25 +63,31 @@ def test_a_change_from_outside_holds_for_the_runs_that_know_it(tmp_path):
     assert found[-1].device == "cuda:1" and found[0].device == ""
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("[[other]]\nnotebook = 'predict'", "there are other"),
-    ("m = 3", "no matrix 'm'"),
-    ("m = [1, 2]", "no matrix 'm'"),
-    ("[[m]]", "notebook of matrix 'm' is None"),
-    ("[[m]]\nnotebook = 'train'", "profile or predict"),
-    ("[[m]]\nnotebook = 'predict'\neach = { model = 'llama-1b' }", "lists of values"),
-    ("[[m]]\nnotebook = 'predict'\neach = { model = [] }", "lists of values"),
-    ("[[m]]\nnotebook = 'predict'\nbatch = [1]", "batches"),
-    ("[[m]]\nnotebook = 'predict'\nlimit_s = 0", "limit_s"),
-    ("[[m]]\nnotebook = 'predict'\nlimit_s = true", "limit_s"),
-    ("[[m]]\nnotebook = 'predict'\nexclude = { gpu = 't4' }", "a list of tables"),
-    ("[[m]]\nnotebook = 'predict'\nexclude = [{ gpu = 'l4' }]", "matches none"),
-    ("[[m]]\nnotebook = 'predict'\nexclude = [{ gpu = 't4' }]", "holds no run"),
-    ("[[m]]\nnotebook = 'predict'\noverride = [{ batches = [1] }]", "no `when`"),
-    ("[[m]]\nnotebook = 'predict'\noverride = [{ when = { gpu = 't5' }, batches = [1] }]", "t4"),
-    ("[[m]]\nnotebook = 'predict'\n[[m]]\nnotebook = 'predict'", "the same run twice"),
-    ("[[m", "cannot be read as TOML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[other]]\nnotebook = 'predict'", "there are other"),
+        ("m = 3", "no matrix 'm'"),
+        ("m = [1, 2]", "no matrix 'm'"),
+        ("[[m]]", "notebook of matrix 'm' is None"),
+        ("[[m]]\nnotebook = 'train'", "profile or predict"),
+        ("[[m]]\nnotebook = 'predict'\neach = { model = 'llama-1b' }", "lists of values"),
+        ("[[m]]\nnotebook = 'predict'\neach = { model = [] }", "lists of values"),
+        ("[[m]]\nnotebook = 'predict'\nbatch = [1]", "batches"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = 0", "limit_s"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = true", "limit_s"),
+        ("[[m]]\nnotebook = 'predict'\nexclude = { gpu = 't4' }", "a list of tables"),
+        ("[[m]]\nnotebook = 'predict'\nexclude = [{ gpu = 'l4' }]", "matches none"),
+        ("[[m]]\nnotebook = 'predict'\nexclude = [{ gpu = 't4' }]", "holds no run"),
+        ("[[m]]\nnotebook = 'predict'\noverride = [{ batches = [1] }]", "no `when`"),
+        (
+            "[[m]]\nnotebook = 'predict'\noverride = [{ when = { gpu = 't5' }, batches = [1] }]",
+            "t4",
+        ),
+        ("[[m]]\nnotebook = 'predict'\n[[m]]\nnotebook = 'predict'", "the same run twice"),
+        ("[[m", "cannot be read as TOML"),
+    ],
+)
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, said):
     with pytest.raises(Refused, match=said) as refused:
         runs(tmp_path, text)
@@ -82,11 +100,17 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_the_shipped_matrices_are_sound():
-    sizes = {name: len(plan.matrix("notebooks/sweep.toml", name)) for name in ("quick", "cpu", "modelled", "paper", "full")}
+    sizes = {
+        name: len(plan.matrix("notebooks/sweep.toml", name))
+        for name in ("quick", "cpu", "modelled", "paper", "full")
+    }
     assert min(sizes.values()) >= 2 and sizes["modelled"] == 6 and sizes["paper"] == 3
 
 
 def test_the_key_is_of_what_is_asked_not_of_where(tmp_path):
-    first, second = (runs(tmp_path, '[[m]]\nnotebook = "profile"\n', device=device)[0] for device in ("cuda:0", "cuda:1"))
+    first, second = (
+        runs(tmp_path, '[[m]]\nnotebook = "profile"\n', device=device)[0]
+        for device in ("cuda:0", "cuda:1")
+    )
     other = runs(tmp_path, '[[m]]\nnotebook = "profile"\nseed = 1\n')[0]
     assert first.key == second.key != other.key

@@ -15,10 +15,16 @@ GRID = spec.grid("CA-QC")
 
 
 def runs(count=3):
-    return [Run("profile", workload.request("profile", seed=seed, device="cuda:0")) for seed in range(count)]
+    return [
+        Run("profile", workload.request("profile", seed=seed, device="cuda:0"))
+        for seed in range(count)
+    ]
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(math.nan, "?"), (3, "3 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(math.nan, "?"), (3, "3 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")],
+)
 def test_lengths_for_people(seconds, said):
     assert progress.length(seconds) == said
 
@@ -37,8 +43,14 @@ def test_lines_where_the_output_is_no_terminal():
     lines = out.getvalue().splitlines()
     assert lines[0] == "  ok: x.nc (Already there.)" and lines[1].endswith("(about 30 s left)")
     assert lines[2] == "  1/2: batch 1" and "tried again" in lines[3] and lines[4] == "  ok: y.nc"
-    assert lines[5].startswith("[3/3]") and lines[5].endswith("(about 40 s left)")  # twice as slow as was expected
-    assert lines[6] == "  stopping" and lines[7].startswith("  failed: profile") and lines[7].endswith("(No.)")
+    assert lines[5].startswith("[3/3]") and lines[5].endswith(
+        "(about 40 s left)"
+    )  # twice as slow as was expected
+    assert (
+        lines[6] == "  stopping"
+        and lines[7].startswith("  failed: profile")
+        and lines[7].endswith("(No.)")
+    )
 
 
 def test_a_table_where_it_is_one():
@@ -55,12 +67,18 @@ def test_a_table_where_it_is_one():
             tell("line", line="stopping")
     text = out.getvalue()
     assert "running" in text or "waiting" in text
-    assert "2 of 3 done, 1 timeout; about 7 s left; 3.6e+05 W, 1e+03 Wh, 31 g CO2e so far (CA-QC 2023: 31 g/kWh)" in text
+    assert (
+        "2 of 3 done, 1 timeout; about 7 s left; 3.6e+05 W, 1e+03 Wh, 31 g CO2e so far (CA-QC 2023: 31 g/kWh)"
+        in text
+    )
     assert "timeout. Too long." in text and "stopping" in text
 
 
 def test_what_is_unknown_is_not_added_up():
-    rows = [{"status": "ok", "s": 5.0, "J": math.nan}, {"status": "waiting", "s": math.nan, "J": math.nan}]
+    rows = [
+        {"status": "ok", "s": 5.0, "J": math.nan},
+        {"status": "waiting", "s": math.nan, "J": math.nan},
+    ]
     said = progress.summary(rows, {"expected": [5.0, math.nan], "grid": GRID})
     assert said == "1 of 2 done; about 5 s left"
 
@@ -70,19 +88,29 @@ def test_a_plan_in_words():
     text = progress.plan(asked, forecast.of(asked, GRID, "t4"), GRID)
     lines = text.splitlines()
     assert lines[0].split()[:4] == ["run", "time", "memory", "energy"] and "T4" not in lines[1]
-    assert "All is modelled. 2 runs, about" in lines[-1] and "the energy of 1 runs is unknown" in lines[-1]
+    assert (
+        "All is modelled. 2 runs, about" in lines[-1]
+        and "the energy of 1 runs is unknown" in lines[-1]
+    )
     assert "g CO2e of electricity (CA-QC 2023: 31 g/kWh)" in lines[-1] and "cannot fit" in lines[-2]
 
 
 def test_a_plan_without_any_energy_says_so():
     text = progress.plan(runs(2), [forecast.UNKNOWN._replace(note="No card.")] * 2, GRID)
-    assert text.endswith("2 runs, about 0 s and 2 of unknown time; the energy of 2 runs is unknown.") and "No card." in text
+    assert (
+        text.endswith("2 runs, about 0 s and 2 of unknown time; the energy of 2 runs is unknown.")
+        and "No card." in text
+    )
 
 
 def test_the_verdict_names_what_failed(tmp_path):
     good, bad, _ = runs()
-    outcomes = [{"run": good, "status": "ok", "reason": ""},
-                {"run": bad, "status": "failed", "reason": "No.", "page": tmp_path / "page.ipynb"}]  # fmt: skip
+    outcomes = [
+        {"run": good, "status": "ok", "reason": ""},
+        {"run": bad, "status": "failed", "reason": "No.", "page": tmp_path / "page.ipynb"},
+    ]
     first, second = progress.verdict(outcomes).splitlines()
     assert first == "1 ok, 1 failed of 2 runs"
-    assert second.startswith(f"failed       {bad.label}: No. See ") and second.endswith("page.ipynb.")
+    assert second.startswith(f"failed       {bad.label}: No. See ") and second.endswith(
+        "page.ipynb."
+    )

@@ -25,9 +25,14 @@ def folder(tmp_path):
     scratch = tmp_path / ".run-1"
     scratch.mkdir()
     (scratch / "run.ipynb").write_text(results.scrub(json.dumps(page), "profile", b"notebook"))
-    trace.save(light.seed(model="llama-24m", start_utc="2026-11-22T20:00:00+00:00"), scratch / "run.nc")
+    trace.save(
+        light.seed(model="llama-24m", start_utc="2026-11-22T20:00:00+00:00"), scratch / "run.nc"
+    )
     results.settle(scratch, tmp_path)
-    trace.save(predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])), tmp_path / "t4" / "m-modelled.nc")
+    trace.save(
+        predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])),
+        tmp_path / "t4" / "m-modelled.nc",
+    )
     ledger.note(tmp_path, "sweep", runs=2)
     return tmp_path
 
@@ -36,15 +41,29 @@ def test_the_crate_says_what_made_what(folder):
     from rocrate.rocrate import ROCrate
 
     files = report.write(folder)
-    assert [path.name for path in files] == ["windows.csv", "windows.parquet", "croissant.json", "ro-crate-metadata.json"]
+    assert [path.name for path in files] == [
+        "windows.csv",
+        "windows.parquet",
+        "croissant.json",
+        "ro-crate-metadata.json",
+    ]
     crate = ROCrate(str(folder))
     actions = crate.get_by_type("CreateAction")
-    assert len(actions) == 2 and all(action["actionStatus"].endswith("CompletedActionStatus") for action in actions)
+    assert len(actions) == 2 and all(
+        action["actionStatus"].endswith("CompletedActionStatus") for action in actions
+    )
     (measured,) = [action for action in actions if "llama-24m" in action["name"]]
-    assert {item.id for item in measured["result"]} == {"box/llama-24m-eager-fp32.nc", "box/llama-24m-eager-fp32.ipynb"}
+    assert {item.id for item in measured["result"]} == {
+        "box/llama-24m-eager-fp32.nc",
+        "box/llama-24m-eager-fp32.ipynb",
+    }
     assert measured["instrument"]["sha256"] == hashlib.sha256(b"notebook").hexdigest()
-    assert any(item.startswith("numpy==") for item in measured["instrument"]["softwareRequirements"])
-    assert crate.dereference(".sweep/events.jsonl") and crate.root_dataset["datePublished"].startswith("2026-11-22")
+    assert any(
+        item.startswith("numpy==") for item in measured["instrument"]["softwareRequirements"]
+    )
+    assert crate.dereference(".sweep/events.jsonl") and crate.root_dataset[
+        "datePublished"
+    ].startswith("2026-11-22")
     for entity in crate.get_by_type("File"):
         assert entity["sha256"] == hashlib.sha256((folder / entity.id).read_bytes()).hexdigest()
 
@@ -53,7 +72,12 @@ def test_the_tables_hold_every_window_with_its_energy(folder):
     report.write(folder)
     expected = energy.gather(folder)
     for table in (pd.read_csv(folder / "windows.csv"), pd.read_parquet(folder / "windows.parquet")):
-        assert len(table) == expected.sizes["window"] and {"energy_J", "energy_status", "model", "phase"} <= set(table)
+        assert len(table) == expected.sizes["window"] and {
+            "energy_J",
+            "energy_status",
+            "model",
+            "phase",
+        } <= set(table)
         assert set(table["file"]) == {"box/llama-24m-eager-fp32.nc", "t4/m-modelled.nc"}
         assert table["energy_J"].sum() == pytest.approx(float(expected["energy_J"].sum()))
 
@@ -69,7 +93,9 @@ def test_what_is_missing_is_said_in_one_sentence(folder, tmp_path_factory, monke
     with pytest.raises(Refused, match="no trace"):
         report.write(tmp_path_factory.mktemp("empty"))
     real, said = importlib.util.find_spec, []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else real(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pyarrow" else real(name)
+    )
     assert [path.name for path in report.write(folder, said.append)] == [
         "windows.csv",
         "croissant.json",
@@ -83,7 +109,9 @@ def test_what_is_missing_is_said_in_one_sentence(folder, tmp_path_factory, monke
 
 def test_a_folder_is_checked_before_it_is_sent(folder, monkeypatch):
     assert report.check(folder) == ["t4/m-modelled.nc has no executed notebook beside it."]
-    trace.save(light.seed(status="interrupted", reason="Stopped.", run_id="9"), folder / "box" / "half.nc")
+    trace.save(
+        light.seed(status="interrupted", reason="Stopped.", run_id="9"), folder / "box" / "half.nc"
+    )
     (folder / "box" / "half.ipynb").write_text('{"path": "/home/ada/x"}')
     (folder / "box" / "bad.nc").write_bytes(b"bad")
     monkeypatch.setattr(report, "MOST_MB", 0.01)

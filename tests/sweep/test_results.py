@@ -46,13 +46,21 @@ def test_page_and_trace_go_to_their_place_together(tmp_path):
     page = {**PAGE, "metadata": {"out": f"{results.STEM}.nc"}}
     scratch = filled(tmp_path / ".run-a", page, model="llama-24m")
     tree, place = results.settle(scratch, tmp_path)
-    assert place == tmp_path / "box" / "llama-24m-eager-fp32.nc" and tree.attrs["model"] == "llama-24m"
-    assert json.loads(place.with_suffix(".ipynb").read_text())["metadata"]["out"] == "llama-24m-eager-fp32.nc"
+    assert (
+        place == tmp_path / "box" / "llama-24m-eager-fp32.nc" and tree.attrs["model"] == "llama-24m"
+    )
+    assert (
+        json.loads(place.with_suffix(".ipynb").read_text())["metadata"]["out"]
+        == "llama-24m-eager-fp32.nc"
+    )
     assert set(os.listdir(scratch)) == {"commit"}
 
 
 def test_a_finished_run_of_another_request_is_not_overwritten(tmp_path):
-    places = [results.settle(filled(tmp_path / ".run-a", request=asked(seed=seed)), tmp_path)[1] for seed in (1, 2, 1)]
+    places = [
+        results.settle(filled(tmp_path / ".run-a", request=asked(seed=seed)), tmp_path)[1]
+        for seed in (1, 2, 1)
+    ]
     assert places[0] == places[2] != places[1] and places[1].name.startswith("m-eager-fp32-")
     assert len(light.pairs(tmp_path)) == 2
 
@@ -73,12 +81,16 @@ def test_a_place_that_was_taken_meanwhile_is_not_overwritten(tmp_path):
 
 
 def test_an_unfinished_run_gives_way(tmp_path):
-    first = results.settle(filled(tmp_path / ".run-a", request=asked(seed=1), status="interrupted"), tmp_path)[1]
+    first = results.settle(
+        filled(tmp_path / ".run-a", request=asked(seed=1), status="interrupted"), tmp_path
+    )[1]
     assert results.settle(filled(tmp_path / ".run-a", request=asked(seed=2)), tmp_path)[1] == first
 
 
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
-def test_what_had_finished_when_the_power_went_is_placed_by_who_comes_next(tmp_path, monkeypatch, moment):
+def test_what_had_finished_when_the_power_went_is_placed_by_who_comes_next(
+    tmp_path, monkeypatch, moment
+):
     scratch = filled(tmp_path / ".run-a")
     (scratch / "claim").touch()
     count = {"before": 0, "between": 1, "after": 2}[moment]
@@ -111,7 +123,9 @@ def test_a_half_finished_run_is_swept_away_and_its_processes_end(tmp_path):
     (scratch / "run.nc").write_bytes(b"half")
     (scratch / "claim").touch()
     environ = {**os.environ, results.MARK: str(scratch.resolve())}
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environ, start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env=environ, start_new_session=True
+    )
     with results.claim(tmp_path, "a") as mine:
         assert mine and child.wait(10) == -9
     assert trace.names(tmp_path) == [] and not scratch.exists()
@@ -127,13 +141,17 @@ def test_what_is_no_trace_is_not_placed(tmp_path):
 
 def test_the_finished_ones_are_known_by_request_and_device(tmp_path):
     for index, status in enumerate(("ok", "oom", "interrupted", "gpu_lost")):
-        tree = light.seed(request=asked(seed=index), status=status, device_hash="abc" if index else "")
+        tree = light.seed(
+            request=asked(seed=index), status=status, device_hash="abc" if index else ""
+        )
         trace.save(tree, tmp_path / f"{index}.nc")
     (tmp_path / "bad.nc").write_bytes(b"bad")
     ledger.note(tmp_path, "end", key="k", status="oom", device="abc")
     ledger.note(tmp_path, "end", key="l", status="failed", device="abc")
     done = results.finished(tmp_path)
-    assert done[results.key("profile", asked(seed=0))] == [(provenance.processor(), "ok", tmp_path / "0.nc")]
+    assert done[results.key("profile", asked(seed=0))] == [
+        (provenance.processor(), "ok", tmp_path / "0.nc")
+    ]
     assert done[results.key("profile", asked(seed=1))][0][:2] == ("abc", "oom")
     assert done["k"] == [("abc", "oom", None)] and len(done) == 3
 
@@ -152,9 +170,15 @@ def test_a_page_names_no_one(monkeypatch, tmp_path):
     model = tmp_path / "private" / "model"
     model.mkdir(parents=True)
     told = [
-        f"{provenance.root()}/lib/x.py", f"{sys.prefix}/lib/python", f"{Path.home()}/data", "gpu-box-17", "adalovelace",
-        "GPU-01234567-89ab-cdef-0123-456789abcdef", str(model), f"{tmp_path}/.run-9/run.nc",
-    ]  # fmt: skip
+        f"{provenance.root()}/lib/x.py",
+        f"{sys.prefix}/lib/python",
+        f"{Path.home()}/data",
+        "gpu-box-17",
+        "adalovelace",
+        "GPU-01234567-89ab-cdef-0123-456789abcdef",
+        str(model),
+        f"{tmp_path}/.run-9/run.nc",
+    ]
     page = {**PAGE, "cells": [{"cell_type": "code", "outputs": [], "metadata": {}, "source": told}]}
     text = results.scrub(json.dumps(page), "profile", b"the notebook", str(model))
     for secret in (
@@ -167,12 +191,20 @@ def test_a_page_names_no_one(monkeypatch, tmp_path):
     ):
         assert secret not in text
     record = json.loads(text)["metadata"]
-    assert record["papermill"] == {"input_path": "notebooks/profile.ipynb", "output_path": f"{results.STEM}.ipynb"}
+    assert record["papermill"] == {
+        "input_path": "notebooks/profile.ipynb",
+        "output_path": f"{results.STEM}.ipynb",
+    }
     assert len(record["footprint"]["notebook_sha256"]) == 64
     assert any(item.startswith("xarray==") for item in record["footprint"]["environment"])
 
 
 def test_a_common_name_is_no_secret(monkeypatch):
     monkeypatch.setattr(getpass, "getuser", lambda: "root")
-    page = {**PAGE, "cells": [{"cell_type": "code", "outputs": [], "metadata": {}, "source": ["provenance.root()"]}]}
+    page = {
+        **PAGE,
+        "cells": [
+            {"cell_type": "code", "outputs": [], "metadata": {}, "source": ["provenance.root()"]}
+        ],
+    }
     assert "provenance.root()" in results.scrub(json.dumps(page), "predict", b"")

@@ -17,7 +17,16 @@ from footprint.sweep import runner as launch
 from footprint.sweep import sweeps as sweep
 from footprint.trace import file as trace
 
-MODELS = ["llama-24m", "llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "smollm2-135m"]
+MODELS = [
+    "llama-24m",
+    "llama-1b",
+    "llama-3b",
+    "llama-7b",
+    "llama-3.2-1b",
+    "llama-3.2-3b",
+    "llama-3.1-8b",
+    "smollm2-135m",
+]
 
 
 @pytest.fixture
@@ -30,21 +39,30 @@ def place(tmp_path, monkeypatch):
 
 def matrix(place, each: str, rest: str = ""):
     """Runs of a matrix, written to `sweep.toml`."""
-    light.matrix(place / "sweep.toml", f'[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = {{ {each} }}\n{rest}')
+    light.matrix(
+        place / "sweep.toml",
+        f'[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = {{ {each} }}\n{rest}',
+    )
     return plan.matrix(place / "sweep.toml", "m")
 
 
 def listener():
     """Events as they are told, and the function to tell them to."""
     heard = []
-    return heard, lambda event, run=None, **facts: heard.append((event, run and run.request["model"], facts))
+    return heard, lambda event, run=None, **facts: heard.append(
+        (event, run and run.request["model"], facts)
+    )
 
 
 def test_finished_runs_are_not_repeated_and_their_bytes_stay(place):
     runs = matrix(place, 'model = ["llama-24m", "llama-1b"]')
     heard, tell = listener()
     first = sweep.run(runs[:1], place / "out", tell)
-    assert [outcome["status"] for outcome in first] == ["ok"] and ("line", "llama-24m", {"line": "doing llama-24m"}) in heard
+    assert [outcome["status"] for outcome in first] == ["ok"] and (
+        "line",
+        "llama-24m",
+        {"line": "doing llama-24m"},
+    ) in heard
     kept = light.pairs(place / "out")
     assert list(kept) == ["box/llama-24m-eager-auto.nc"]
     second = sweep.run(runs, place / "out", tell)
@@ -56,12 +74,23 @@ def test_finished_runs_are_not_repeated_and_their_bytes_stay(place):
 
 
 def test_each_fault_has_its_status_and_the_rest_goes_on(place):
-    runs = matrix(place, "seed = [666, 668, 669, 1]", 'override = [{ when = { seed = 668 }, dtype = "bf16" }]')
+    runs = matrix(
+        place, "seed = [666, 668, 669, 1]", 'override = [{ when = { seed = 668 }, dtype = "bf16" }]'
+    )
     runs += matrix(place, "seed = [667]", "limit_s = 3")
     outcomes = sweep.run(runs, place / "out", tries=1)
-    assert [outcome["status"] for outcome in outcomes] == ["dead_kernel", "oom", "failed", "ok", "timeout"]
+    assert [outcome["status"] for outcome in outcomes] == [
+        "dead_kernel",
+        "oom",
+        "failed",
+        "ok",
+        "timeout",
+    ]
     reasons = [outcome["reason"] for outcome in outcomes]
-    assert reasons[1:3] == ["Out of memory before the first point: no room.", "ValueError: nonsense."]
+    assert reasons[1:3] == [
+        "Out of memory before the first point: no room.",
+        "ValueError: nonsense.",
+    ]
     assert reasons[4] == "Ended after its limit of 3 s."
     assert len(light.pairs(place / "out")) == 1
     apart = sorted(path.name for path in (place / "out" / ".sweep" / "failed").iterdir())
@@ -84,12 +113,21 @@ def test_what_may_pass_is_tried_again(place):
 
 def test_larger_models_are_not_tried_where_a_smaller_one_did_not_fit(place):
     runs = matrix(
-        place, 'model = ["llama-1b", "llama-24m", "llama-3b"]', 'override = [{ when = { model = "llama-1b" }, seed = 668 }]'
+        place,
+        'model = ["llama-1b", "llama-24m", "llama-3b"]',
+        'override = [{ when = { model = "llama-1b" }, seed = 668 }]',
     )
     outcomes = sweep.run(runs, place / "out")
     assert [outcome["status"] for outcome in outcomes] == ["oom", "ok", "skipped"]
-    assert outcomes[2]["reason"] == "Not tried: llama-1b ran out of memory there before its first point."
-    assert [outcome["status"] for outcome in sweep.run(runs, place / "out")] == ["oom", "ok", "skipped"]
+    assert (
+        outcomes[2]["reason"]
+        == "Not tried: llama-1b ran out of memory there before its first point."
+    )
+    assert [outcome["status"] for outcome in sweep.run(runs, place / "out")] == [
+        "oom",
+        "ok",
+        "skipped",
+    ]
 
 
 def test_a_run_on_another_device_does_not_count(place, monkeypatch):
@@ -99,12 +137,17 @@ def test_a_run_on_another_device_does_not_count(place, monkeypatch):
     assert sweep.run(runs, place / "out")[0]["reason"] == ""
 
 
-@pytest.mark.parametrize(("name", "value", "status", "again"), [
-    ("Refused", "No.", "failed", False), ("OutOfMemoryError", "CUDA out of memory. Tried", "oom", False),
-    ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "oom", False),
-    ("NVMLError_GpuIsLost", "GPU is lost", "gpu_lost", True), ("KeyboardInterrupt", "", "interrupted", False),
-    ("OSError", "[Errno 28] No space left on device", "failed", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "status", "again"),
+    [
+        ("Refused", "No.", "failed", False),
+        ("OutOfMemoryError", "CUDA out of memory. Tried", "oom", False),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "oom", False),
+        ("NVMLError_GpuIsLost", "GPU is lost", "gpu_lost", True),
+        ("KeyboardInterrupt", "", "interrupted", False),
+        ("OSError", "[Errno 28] No space left on device", "failed", True),
+    ],
+)
 def test_errors_in_the_schema_s_words(name, value, status, again):
     from papermill.exceptions import PapermillExecutionError
 
@@ -114,15 +157,35 @@ def test_errors_in_the_schema_s_words(name, value, status, again):
 
 
 def test_a_kernel_that_does_not_start_is_a_timeout():
-    assert mill.verdict(RuntimeError("Kernel didn't respond in 5 seconds"), 5)["status"] == "timeout"
+    assert (
+        mill.verdict(RuntimeError("Kernel didn't respond in 5 seconds"), 5)["status"] == "timeout"
+    )
 
 
 def started(place, *more, **environ):
     """A sweep in a process group of its own."""
-    command = [sys.executable, "-m", "footprint", "sweep", "sweep.toml", "--matrix", "m", "--to", "out", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "footprint",
+        "sweep",
+        "sweep.toml",
+        "--matrix",
+        "m",
+        "--to",
+        "out",
+        *more,
+    ]
     environ = {**os.environ, "LIGHT_S": "0.3", **environ}
-    return subprocess.Popen(command, cwd=place, env=environ, start_new_session=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=place,
+        env=environ,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def killed(place, kills: int, runs: int, longest: float) -> None:
@@ -165,7 +228,9 @@ def test_two_sweeps_of_the_same_folder_share_the_work(place):
     said = [child.communicate(timeout=120)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     assert len(light.pairs(place / "out")) == len(light.events(place / "out", "sweep")) == 2
-    assert sorted(event["reason"] for event in light.events(place / "out", "end") if event["seconds"]) == ["", ""]
+    assert sorted(
+        event["reason"] for event in light.events(place / "out", "end") if event["seconds"]
+    ) == ["", ""]
     assert len(runs) == 2
 
 
@@ -199,12 +264,23 @@ def test_ctrl_c_keeps_the_windows_of_the_real_notebook(place):
         assert line
     child.send_signal(signal.SIGINT)
     said = child.communicate(timeout=60)[0]
-    assert child.returncode == 1 and "1 interrupted of 1 runs" in said and "stopping after the current window" in said, said
+    assert (
+        child.returncode == 1
+        and "1 interrupted of 1 runs" in said
+        and "stopping after the current window" in said
+    ), said
     (name,) = light.pairs(place / "out")
     tree = trace.load(place / "out" / name)
-    assert tree.attrs["status"] == "interrupted" and "windows measured until then are kept" in tree.attrs["reason"]
-    assert 2 + 9 < tree["windows"].sizes["window"] < 2 + 20 and set(tree["windows"]["status"].values) <= {"ok", "disturbed"}
-    assert float((tree["windows"]["stop_s"] - tree["windows"]["start_s"]).min()) >= 1.0  # the last window was finished
+    assert (
+        tree.attrs["status"] == "interrupted"
+        and "windows measured until then are kept" in tree.attrs["reason"]
+    )
+    assert 2 + 9 < tree["windows"].sizes["window"] < 2 + 20 and set(
+        tree["windows"]["status"].values
+    ) <= {"ok", "disturbed"}
+    assert (
+        float((tree["windows"]["stop_s"] - tree["windows"]["start_s"]).min()) >= 1.0
+    )  # the last window was finished
 
 
 @pytest.mark.slow
@@ -213,8 +289,12 @@ def test_a_full_disk_and_a_read_only_folder_fail_the_run_and_not_the_sweep(place
     disk = place / "out"
     disk.mkdir()
     for options, words in (("size=32k", "No space left"), ("ro", "Read-only file system")):
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, text=True)
-        assert mounted.returncode == 0, f"this test mounts a small disk and needs the right to: {mounted.stderr}"
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, text=True
+        )
+        assert mounted.returncode == 0, (
+            f"this test mounts a small disk and needs the right to: {mounted.stderr}"
+        )
         try:
             child = started(place)
             said = child.communicate(timeout=120)[0]

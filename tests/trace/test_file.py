@@ -11,18 +11,38 @@ from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, SCHEMA, variables
 
 EMPTY = {str: "", int: 0, float: float("nan")}
-RUN = {name: EMPTY[cast] for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
-RUN |= {"status": "ok", "model": "llama-24m", "device": "t4", "engine": "eager", "dtype": "fp16", "seed": 7}
+RUN = {
+    name: EMPTY[cast] for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
+}
+RUN |= {
+    "status": "ok",
+    "model": "llama-24m",
+    "device": "t4",
+    "engine": "eager",
+    "dtype": "fp16",
+    "seed": 7,
+}
 
 
 def measured(**changes) -> xr.DataTree:
-    window = {"phase": "prefill", "batch": 2, "tokens": 128, "status": "ok", "start_s": 0.0, "stop_s": 2.0}
+    window = {
+        "phase": "prefill",
+        "batch": 2,
+        "tokens": 128,
+        "status": "ok",
+        "start_s": 0.0,
+        "stop_s": 2.0,
+    }
     samples = {"time_s": [0.0, 1.0, 2.0], "power_W": [10.0, np.nan, 30.0]}
-    return trace.new("measured", RUN | changes, [window], samples, {"window": [0, 0], "step_s": [0.5, 0.25]})
+    return trace.new(
+        "measured", RUN | changes, [window], samples, {"window": [0, 0], "step_s": [0.5, 0.25]}
+    )
 
 
 def modelled() -> xr.DataTree:
-    return trace.new("modelled", RUN, [{"phase": "decode", "batch": 1, "status": "ok", "duration_s": 0.5}])
+    return trace.new(
+        "modelled", RUN, [{"phase": "decode", "batch": 1, "status": "ok", "duration_s": 0.5}]
+    )
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -33,7 +53,10 @@ def test_what_is_saved_comes_back(tmp_path):
     for group in SCHEMA:
         xr.testing.assert_equal(tree[group].to_dataset(), back[group].to_dataset())
         for name, (_, units, long_name, _) in variables(group, "measured").items():
-            assert (back[group][name].attrs["units"], back[group][name].attrs["long_name"]) == (units, long_name)
+            assert (back[group][name].attrs["units"], back[group][name].attrs["long_name"]) == (
+                units,
+                long_name,
+            )
 
 
 def test_unknown_stays_unknown():
@@ -49,11 +72,30 @@ def test_bounds_carry_their_level():
     ("harm", "named"),
     [
         (lambda tree: tree["windows"].to_dataset().drop_vars("batch"), "windows/batch is missing"),
-        (lambda tree: tree["windows"].to_dataset().assign(joules=("window", [1.0])), "windows/joules is not in"),
-        (lambda tree: tree["windows"].to_dataset().assign(batch=("window", [1.5])), "windows/batch holds float64"),
-        (lambda tree: tree["windows"].to_dataset().assign(phase=("window", ["nap"])), "windows/phase holds 'nap'"),
-        (lambda tree: tree["windows"].to_dataset().assign(start_s=("window", [np.inf], {"units": "s"})), "infinite"),
-        (lambda tree: tree["windows"].to_dataset().assign(start_s=("window", [1.0], {"units": "ms"})), "units 'ms'"),
+        (
+            lambda tree: tree["windows"].to_dataset().assign(joules=("window", [1.0])),
+            "windows/joules is not in",
+        ),
+        (
+            lambda tree: tree["windows"].to_dataset().assign(batch=("window", [1.5])),
+            "windows/batch holds float64",
+        ),
+        (
+            lambda tree: tree["windows"].to_dataset().assign(phase=("window", ["nap"])),
+            "windows/phase holds 'nap'",
+        ),
+        (
+            lambda tree: (
+                tree["windows"].to_dataset().assign(start_s=("window", [np.inf], {"units": "s"}))
+            ),
+            "infinite",
+        ),
+        (
+            lambda tree: (
+                tree["windows"].to_dataset().assign(start_s=("window", [1.0], {"units": "ms"}))
+            ),
+            "units 'ms'",
+        ),
     ],
 )
 def test_a_broken_variable_is_named_with_its_file(harm, named):
@@ -65,7 +107,8 @@ def test_a_broken_variable_is_named_with_its_file(harm, named):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("status", "fine"), ("kind", "guessed"), ("model", 3), ("seed", "x"), ("parameters", True)]
+    ("name", "value"),
+    [("status", "fine"), ("kind", "guessed"), ("model", 3), ("seed", "x"), ("parameters", True)],
 )
 def test_a_broken_attribute_is_named(name, value):
     tree = measured()
@@ -123,8 +166,13 @@ def test_gather_joins_kinds_and_names_what_it_rejects(tmp_path):
         data = trace.gather(tmp_path)
     assert len(data.attrs["rejected"]) == 1
     table = trace.frame(data)
-    assert list(table["kind"]) == ["measured", "modelled"] and list(table["model"]) == ["llama-24m"] * 2
-    assert table["duration_s"].isna().tolist() == [True, False] and table["stop_s"].isna().tolist() == [False, True]
+    assert (
+        list(table["kind"]) == ["measured", "modelled"]
+        and list(table["model"]) == ["llama-24m"] * 2
+    )
+    assert table["duration_s"].isna().tolist() == [True, False] and table[
+        "stop_s"
+    ].isna().tolist() == [False, True]
 
 
 def test_gather_of_nothing_is_empty(tmp_path):

@@ -22,9 +22,14 @@ def made(tmp_path_factory):
     """Three measured runs, the last one with other numbers, and a modelled one."""
     folder = tmp_path_factory.mktemp("made")
     for index, model in enumerate(("a", "b", "c")):
-        tree = light.seed(1 + index, model=model, run_id=f"{index:012d}", request=f'{{"m": {index}}}')
+        tree = light.seed(
+            1 + index, model=model, run_id=f"{index:012d}", request=f'{{"m": {index}}}'
+        )
         trace.save(tree, folder / "box" / f"{model}.nc")
-    trace.save(predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])), folder / "t4" / "x-modelled.nc")
+    trace.save(
+        predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])),
+        folder / "t4" / "x-modelled.nc",
+    )
     return folder
 
 
@@ -49,7 +54,10 @@ def same(folder):
     for name in expected.variables:
         values, wanted = found[name].values, expected[name].values
         assert found[name].dims == expected[name].dims
-        equal = [a == b or (a != a and b != b) for a, b in zip(values.tolist(), wanted.tolist(), strict=True)]
+        equal = [
+            a == b or (a != a and b != b)
+            for a, b in zip(values.tolist(), wanted.tolist(), strict=True)
+        ]
         assert all(equal), name
     return found
 
@@ -67,7 +75,9 @@ def test_only_measured_traces_come_lazily_and_can_be_used_as_any_dataset(folder)
     data = store.gather(folder)
     assert data["phase"].dtype == object
     picked = data.where(data["model"] == "c", drop=True)
-    assert picked.sizes["window"] == 6 and set(picked["file"].values) == {str(folder / "box" / "c.nc")}
+    assert picked.sizes["window"] == 6 and set(picked["file"].values) == {
+        str(folder / "box" / "c.nc")
+    }
     assert data.isel(window=[3, 1])["batch"].values.tolist() == [1, 1]
     assert float(data["stop_s"].max()) == pytest.approx(2.9)
 
@@ -147,7 +157,9 @@ def test_a_copy_counts_once_and_a_repetition_is_named(folder):
         "other/b.nc repeats box/b.nc: same request, same device.",
     ]
     assert str(folder / "other" / "a.nc") not in set(data["file"].values)
-    assert {str(folder / "box" / "b.nc"), str(folder / "other" / "b.nc")} <= set(data["file"].values)
+    assert {str(folder / "box" / "b.nc"), str(folder / "other" / "b.nc")} <= set(
+        data["file"].values
+    )
 
 
 def test_what_is_hidden_is_not_there(folder):
@@ -159,7 +171,9 @@ def test_what_is_hidden_is_not_there(folder):
 
 def test_no_trace_is_an_empty_dataset(tmp_path):
     data = store.gather(tmp_path)
-    assert isinstance(data, xr.Dataset) and data.sizes["window"] == 0 and data.attrs["rejected"] == []
+    assert (
+        isinstance(data, xr.Dataset) and data.sizes["window"] == 0 and data.attrs["rejected"] == []
+    )
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(folder):
@@ -182,10 +196,14 @@ def test_reading_needs_no_xarray(folder):
     import subprocess
     import sys
 
-    code = (
-        f"import sys; from footprint.trace import raw; raw.quick({str(folder / 'box' / 'a.nc')!r}); print('xarray' in sys.modules)"
+    read = f"raw.quick({str(folder / 'box' / 'a.nc')!r})"
+    code = f"import sys; from footprint.trace import raw; {read}; print('xarray' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_head_is_all_that_a_sweep_needs(folder):

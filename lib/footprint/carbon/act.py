@@ -14,14 +14,20 @@ import numpy as np
 from footprint import Refused, spec
 
 FACTORS = {row["id"]: float(row["value"]) for row in spec.table("factors")}
-ACT_YIELD, PACKAGE_G, MURPHY_DEFECTS = FACTORS["act-yield"], FACTORS["act-package"], FACTORS["murphy-defects"]
+ACT_YIELD, PACKAGE_G, MURPHY_DEFECTS = (
+    FACTORS["act-yield"],
+    FACTORS["act-package"],
+    FACTORS["murphy-defects"],
+)
 
 
 def node_nm(name: str) -> float:
     """Nanometres in a node's name: 12nm -> 12, 4N -> 4."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm|n)?", str(name).strip().lower())
     if not found:
-        raise Refused(f"The node {name!r} has no size that can be read; names like 12nm or 4N are allowed.")
+        raise Refused(
+            f"The node {name!r} has no size that can be read; names like 12nm or 4N are allowed."
+        )
     return float(found.group(1))
 
 
@@ -44,7 +50,9 @@ def fab_row(node: str, rule: str = "nearest") -> dict[str, float]:
     table = fab_table()
     nodes, wanted = table["node_nm"], node_nm(node)
     if not nodes[0] <= wanted <= nodes[-1]:
-        raise Refused(f"The node {node!r} lies outside ACT's table; {nodes[0]:g} to {nodes[-1]:g} nm are allowed.")
+        raise Refused(
+            f"The node {node!r} lies outside ACT's table; {nodes[0]:g} to {nodes[-1]:g} nm are allowed."
+        )
     if rule not in ("nearest", "interpolated"):
         raise Refused(f"The rule {rule!r} is unknown; allowed are nearest and interpolated.")
     at = nearest_node(node) if rule == "nearest" else wanted
@@ -63,7 +71,12 @@ def fab_grid(fab: str | float) -> float:
 
 def positive(name: str, value: float) -> float:
     """`value` as a float, or `Refused` unless it is finite and at least 0 (NaN passes: it is a known unknown)."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value < 0 or math.isinf(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or value < 0
+        or math.isinf(value)
+    ):
         raise Refused(f"{name} is {value!r}; a finite number of 0 or more is allowed.")
     return float(value)
 
@@ -107,10 +120,17 @@ def memory_kg_per_gb(name: str | float) -> float:
 
 
 def act(
-    card: spec.GPU, *, node: str = "nearest", fab: str | float = "taiwan", abatement: int = 97,
-    yield_model: str = "fixed", fixed_yield: float = ACT_YIELD, defects_per_cm2: float = MURPHY_DEFECTS,
-    memory: str | float = "ddr4_10nm", packages: bool | int = False,
-) -> tuple[dict, dict]:  # fmt: skip
+    card: spec.GPU,
+    *,
+    node: str = "nearest",
+    fab: str | float = "taiwan",
+    abatement: int = 97,
+    yield_model: str = "fixed",
+    fixed_yield: float = ACT_YIELD,
+    defects_per_cm2: float = MURPHY_DEFECTS,
+    memory: str | float = "ddr4_10nm",
+    packages: bool | int = False,
+) -> tuple[dict, dict]:
     """ACT v2: die and memory (and packages on request), its own defaults unless a setting says otherwise.
 
     node: `nearest` row of ACT's table, `interpolated` (ours), or a node such as `3nm`. fab: a place, a fuel or g/kWh.
@@ -122,16 +142,26 @@ def act(
         raise Refused(f"fixed_yield is {fixed_yield!r}; a share above 0 and up to 1 is allowed.")
     by_rule = node in ("nearest", "interpolated")
     row = fab_row(card.node if by_rule else node, node if by_rule else "nearest")
-    gas = np.mean([row[f"gpa{level}_g_per_cm2"] for level in ((95, 99) if abatement == 97 else (abatement,))])
-    good = die_yield(card.die_mm2, yield_model, fixed_yield, positive("defects_per_cm2", defects_per_cm2))
+    gas = np.mean(
+        [row[f"gpa{level}_g_per_cm2"] for level in ((95, 99) if abatement == 97 else (abatement,))]
+    )
+    good = die_yield(
+        card.die_mm2, yield_model, fixed_yield, positive("defects_per_cm2", defects_per_cm2)
+    )
     if isinstance(packages, bool):
         packages = 1 + measure(card.id, "memory_packages") if packages else 0
     count = positive("packages", packages)
     memory_kg = card.memory_GiB * memory_kg_per_gb(memory)
     epa, mpa = row["epa_kwh_per_cm2"], row["mpa_g_per_cm2"]
     kg = act_kg(card.die_mm2, good, epa, gas, mpa, fab_grid(fab), memory_kg, count)
-    boundary = "die, memory and packages" if packages else "die and memory, no packages, board or cooling"
-    return kg, {"boundary": boundary, "status": "modelled", "source": "ACT v2 facebookresearch/ACT abc9fbb"}
+    boundary = (
+        "die, memory and packages" if packages else "die and memory, no packages, board or cooling"
+    )
+    return kg, {
+        "boundary": boundary,
+        "status": "modelled",
+        "source": "ACT v2 facebookresearch/ACT abc9fbb",
+    }
 
 
 @cache

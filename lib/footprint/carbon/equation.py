@@ -45,15 +45,29 @@ def checked(name: str, value, units: str, above: bool = False, most: float = np.
     if wrong.any():
         least = "above 0" if above else "of 0 or more"
         limit = f" and at most {most:g}" if np.isfinite(most) else ""
-        raise Refused(f"{name} holds {numbers[wrong].flat[0]:g}; finite numbers {least}{limit} are allowed.")
-    return value if isinstance(value, xr.DataArray) else float(numbers) if numbers.ndim == 0 else numbers
+        raise Refused(
+            f"{name} holds {numbers[wrong].flat[0]:g}; finite numbers {least}{limit} are allowed."
+        )
+    return (
+        value
+        if isinstance(value, xr.DataArray)
+        else float(numbers)
+        if numbers.ndim == 0
+        else numbers
+    )
 
 
 def _labelled(result, units: str, long_name: str, *inputs):
     """`result` with units, and with the reasons that its inputs give for their gaps, where it can carry attributes."""
     if isinstance(result, xr.DataArray):
-        reasons = {item.attrs["reason"]: 0 for item in inputs if isinstance(item, xr.DataArray) and "reason" in item.attrs}
-        result.attrs = {"units": units, "long_name": long_name} | ({"reason": "; ".join(reasons)} if reasons else {})
+        reasons = {
+            item.attrs["reason"]: 0
+            for item in inputs
+            if isinstance(item, xr.DataArray) and "reason" in item.attrs
+        }
+        result.attrs = {"units": units, "long_name": long_name} | (
+            {"reason": "; ".join(reasons)} if reasons else {}
+        )
     return result
 
 
@@ -85,10 +99,19 @@ def _time_share(busy, lifetime_years, utilisation):
 
 
 def score(
-    energy_J, g_per_kwh, embodied_kg, busy_s, tokens, *,
-    pue=1.0, lifetime_years=5, utilisation=1.0, resource_share=1.0, unit: str = "generated token",
+    energy_J,
+    g_per_kwh,
+    embodied_kg,
+    busy_s,
+    tokens,
+    *,
+    pue=1.0,
+    lifetime_years=5,
+    utilisation=1.0,
+    resource_share=1.0,
+    unit: str = "generated token",
     boundary: str = "GPU only, SCI-style",
-) -> xr.Dataset:  # fmt: skip
+) -> xr.Dataset:
     """Software Carbon Intensity, (O + M) / R with O = E x I and M = TE x TS x RS, in the standard's own names.
 
     E kWh with PUE, I g/kWh, O g, TE g (all embodied emissions of the card), TS = TiR / EL (time reserved over
@@ -102,7 +125,11 @@ def score(
     share = checked("resource_share", resource_share, "1", most=1)
     embodied_g = kg * 1000 * time_share * share
     terms = {
-        "E": (energy / J_PER_KWH * pue, "kWh", "energy of the reserved hardware, times the PUE that is set"),
+        "E": (
+            energy / J_PER_KWH * pue,
+            "kWh",
+            "energy of the reserved hardware, times the PUE that is set",
+        ),
         "I": (g_per_kwh, "g/kWh", "location-based carbon intensity of electricity"),
         "O": (grams, "g", "operational emissions, E x I"),
         "TE": (kg * 1000, "g", "total embodied emissions of the card"),

@@ -16,9 +16,22 @@ from footprint.carbon.teardown import paper, teardown, vendor
 
 METHODS = {"act": act, "teardown": teardown, "vendor": vendor, "paper": paper}
 COMPONENTS = (
-    "die energy", "die gas", "die materials", "die", "memory", "packaging", "board", "cooling", "casing",
-    "assembly", "transport", "end of life", "other", "unsplit", "host",
-)  # fmt: skip
+    "die energy",
+    "die gas",
+    "die materials",
+    "die",
+    "memory",
+    "packaging",
+    "board",
+    "cooling",
+    "casing",
+    "assembly",
+    "transport",
+    "end of life",
+    "other",
+    "unsplit",
+    "host",
+)
 JOINED = {"data_vars": "all", "coords": ["embodied_reason"], "compat": "equals", "join": "outer"}
 
 
@@ -28,19 +41,34 @@ def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:
     if not rows:
         known = sorted({row["scenario"] for row in spec.table("hosts")})
         raise Refused(spec.nearest("host scenario", scenario, known).args[0])
-    share = positive("gpus_per_host", int(rows[0]["gpus_per_host"]) if gpus_per_host is None else gpus_per_host)
+    share = positive(
+        "gpus_per_host", int(rows[0]["gpus_per_host"]) if gpus_per_host is None else gpus_per_host
+    )
     if share < 1:
         raise Refused(f"gpus_per_host is {gpus_per_host}; 1 or more is allowed.")
     kg = np.array([float(row["kgco2e_per_host"]) for row in rows]) / share
-    attrs = {"units": "kg", "long_name": "embodied emissions of the host per GPU", "scenario": scenario}
-    attrs |= {"gpus_per_host": share, "source": "; ".join(dict.fromkeys(row["source"] for row in rows))}
-    return xr.DataArray(kg, {"component": [row["component"] for row in rows]}, "component", "host_kg", attrs)
+    attrs = {
+        "units": "kg",
+        "long_name": "embodied emissions of the host per GPU",
+        "scenario": scenario,
+    }
+    attrs |= {
+        "gpus_per_host": share,
+        "source": "; ".join(dict.fromkeys(row["source"] for row in rows)),
+    }
+    return xr.DataArray(
+        kg, {"component": [row["component"] for row in rows]}, "component", "host_kg", attrs
+    )
 
 
 def embodied(
-    gpu: str | spec.GPU | Sequence, method: str = "act", *, host_scenario: str | None = None,
-    gpus_per_host: int | None = None, **settings,
-) -> xr.Dataset:  # fmt: skip
+    gpu: str | spec.GPU | Sequence,
+    method: str = "act",
+    *,
+    host_scenario: str | None = None,
+    gpus_per_host: int | None = None,
+    **settings,
+) -> xr.Dataset:
     """Cradle-to-gate emissions of a card (or several: dimension gpu) by component, in kg CO2e.
 
     method: `act`, `teardown`, `vendor` or `paper`; its settings are those of `act.act` and `teardown.teardown`.
@@ -63,7 +91,9 @@ def embodied(
     order = [name for name in COMPONENTS if name in kg]
     values = xr.DataArray([float(kg[name]) for name in order], {"component": order}, "component")
     values.attrs = {"units": "kg", "long_name": "embodied emissions by component"}
-    total = values.sum("component", skipna=False).assign_attrs(units="kg", long_name="embodied emissions of the card")
+    total = values.sum("component", skipna=False).assign_attrs(
+        units="kg", long_name="embodied emissions of the card"
+    )
     about |= {"method": method, "settings": json.dumps(settings, sort_keys=True, default=str)}
     whole = xr.Dataset({"embodied_kg": values, "total_kg": total}, attrs=about)
     return whole.assign_coords(gpu=card.id, embodied_reason=reason)
@@ -75,13 +105,18 @@ def _check(method: str, settings: dict):
         raise Refused(f"The method {method!r} is unknown; allowed are {', '.join(METHODS)}.")
     names = [name for name in inspect.signature(METHODS[method]).parameters if name != "card"]
     if unknown := set(settings) - set(names):
-        raise Refused(f"The method {method!r} has no setting {min(unknown)!r}; allowed: {', '.join(names) or 'none'}.")
+        raise Refused(
+            f"The method {method!r} has no setting {min(unknown)!r}; allowed: {', '.join(names) or 'none'}."
+        )
 
 
 def _join(all_attrs: list[dict], context=None) -> dict:
     """Attributes of several cards: equal ones once, others side by side."""
     names = dict.fromkeys(name for attrs in all_attrs for name in attrs)
-    return {name: "; ".join(dict.fromkeys(attrs[name] for attrs in all_attrs if name in attrs)) for name in names}
+    return {
+        name: "; ".join(dict.fromkeys(attrs[name] for attrs in all_attrs if name in attrs))
+        for name in names
+    }
 
 
 ALL_METHODS = {
@@ -94,7 +129,9 @@ ALL_METHODS = {
 }
 
 
-def compare(gpus: Sequence[str] | None = None, methods: Mapping[str, dict] | None = None) -> xr.Dataset:
+def compare(
+    gpus: Sequence[str] | None = None, methods: Mapping[str, dict] | None = None
+) -> xr.Dataset:
     """`embodied` of many cards by many methods (label -> method and settings): dimensions approach, gpu, component.
 
     Where a method has no value for a card there is NaN, and `embodied_reason` (approach, gpu) says why; a component
@@ -109,10 +146,17 @@ def compare(gpus: Sequence[str] | None = None, methods: Mapping[str, dict] | Non
                 found = embodied(card, **settings)
             except Refused as refusal:
                 empty = {"embodied_kg": ("component", [np.nan]), "total_kg": np.nan}
-                found = xr.Dataset(empty, {"component": ["other"], "gpu": card, "embodied_reason": str(refusal)})
+                found = xr.Dataset(
+                    empty, {"component": ["other"], "gpu": card, "embodied_reason": str(refusal)}
+                )
             row.append(found.reindex(component=list(COMPONENTS)))
         columns.append(xr.concat(row, "gpu", **JOINED, combine_attrs="drop"))
-    whole = xr.concat(columns, xr.Variable("approach", list(chosen)), **JOINED, combine_attrs="drop")
-    for name, meaning in (("embodied_kg", "embodied emissions by component"), ("total_kg", "embodied emissions")):
+    whole = xr.concat(
+        columns, xr.Variable("approach", list(chosen)), **JOINED, combine_attrs="drop"
+    )
+    for name, meaning in (
+        ("embodied_kg", "embodied emissions by component"),
+        ("total_kg", "embodied emissions"),
+    ):
         whole[name].attrs = {"units": "kg", "long_name": meaning}
     return whole.assign_attrs(settings=json.dumps(chosen, sort_keys=True))

@@ -19,7 +19,9 @@ def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
     cards = [row for row in spec.table("teardown") if row["card"] not in without]
 
     def mean(emission: str, size: str, family: str = "") -> float:
-        chosen = [row for row in cards if row["memory_family"].startswith(family) and float(row[size])]
+        chosen = [
+            row for row in cards if row["memory_family"].startswith(family) and float(row[size])
+        ]
         return float(np.mean([float(row[emission]) / float(row[size]) for row in chosen]))
 
     return {
@@ -48,9 +50,12 @@ def teardown_kg(area_mm2, good, factors: dict, family: str, inputs: dict) -> dic
 
 
 def teardown(
-    card: spec.GPU, *, defects_per_cm2: float = MURPHY_DEFECTS, without: tuple[str, ...] = (),
+    card: spec.GPU,
+    *,
+    defects_per_cm2: float = MURPHY_DEFECTS,
+    without: tuple[str, ...] = (),
     sizes: dict[str, float] | None = None,
-) -> tuple[dict, dict]:  # fmt: skip
+) -> tuple[dict, dict]:
     """Factors of published teardowns scaled to a card; `without` leaves torn-down cards out of the mean (a back-test).
 
     Sizes come from `cards.csv` unless given: memory_packages, board_cm2, heatsink_kg, casing_kg, mass_kg.
@@ -58,12 +63,22 @@ def teardown(
     """
     given = sizes or {}
     if unknown := set(given) - set(INPUTS):
-        raise Refused(f"There is no size {min(unknown)!r} of a card; allowed are {', '.join(INPUTS)}.")
+        raise Refused(
+            f"There is no size {min(unknown)!r} of a card; allowed are {', '.join(INPUTS)}."
+        )
     inputs = {name: positive(name, given.get(name, measure(card.id, name))) for name in INPUTS}
-    good = die_yield(card.die_mm2, "murphy", defects_per_cm2=positive("defects_per_cm2", defects_per_cm2))
-    kg = teardown_kg(card.die_mm2, good, teardown_factors(tuple(without)), memory_family(card), inputs)
+    good = die_yield(
+        card.die_mm2, "murphy", defects_per_cm2=positive("defects_per_cm2", defects_per_cm2)
+    )
+    kg = teardown_kg(
+        card.die_mm2, good, teardown_factors(tuple(without)), memory_family(card), inputs
+    )
     source = "mean factors of the cards in teardown.csv x areas, packages and masses in cards.csv"
-    return kg, {"boundary": "card without distribution and use", "status": "modelled", "source": source}
+    return kg, {
+        "boundary": "card without distribution and use",
+        "status": "modelled",
+        "source": source,
+    }
 
 
 def published(card: spec.GPU, name: str) -> tuple[dict, dict]:
@@ -72,12 +87,18 @@ def published(card: spec.GPU, name: str) -> tuple[dict, dict]:
     found = [row for row in rows if row["gpu"] == card.id]
     if not found:
         have = ", ".join(sorted({row["gpu"] for row in rows} - {"-"}))
-        raise Refused(f"No published footprint ({name}) of {card.id} is known; there is one for {have}.")
-    parts = [row for row in found if row["component"] != "total"] or [{**found[0], "component": "unsplit"}]
+        raise Refused(
+            f"No published footprint ({name}) of {card.id} is known; there is one for {have}."
+        )
+    parts = [row for row in found if row["component"] != "total"] or [
+        {**found[0], "component": "unsplit"}
+    ]
     kg: dict[str, float] = {}
     for row in parts:
         kg[row["component"]] = kg.get(row["component"], 0.0) + float(row["kgco2e"])
-    weakest = "unverified" if any(row["status"] == "unverified" for row in parts) else found[0]["status"]
+    weakest = (
+        "unverified" if any(row["status"] == "unverified" for row in parts) else found[0]["status"]
+    )
     return kg, {"boundary": found[0]["boundary"], "status": weakest, "source": found[0]["source"]}
 
 
@@ -88,9 +109,15 @@ def vendor(card: spec.GPU) -> tuple[dict, dict]:
 
 def paper(card: spec.GPU) -> tuple[dict, dict]:
     """The total that the paper is recalled to state (`paper_values.csv`); nobody here has read it."""
-    found = {row["subject"]: row for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"}
+    found = {
+        row["subject"]: row
+        for row in spec.table("paper_values")
+        if row["quantity"] == "embodied carbon"
+    }
     if card.id not in found:
-        raise Refused(f"The paper gives no embodied carbon of {card.id}; it has {', '.join(found)}.")
+        raise Refused(
+            f"The paper gives no embodied carbon of {card.id}; it has {', '.join(found)}."
+        )
     row = found[card.id]
     about = {"boundary": "die and memory", "status": row["status"], "source": row["source"]}
     return {"unsplit": float(row["value"])}, about

@@ -32,31 +32,55 @@ def embodied_bars(table: xr.Dataset, intervals: pd.DataFrame | None = None) -> a
     """
     part = {component: name for name, (_, members) in PARTS.items() for component in members}
     stack = table["embodied_kg"].where(table["total_kg"].notnull())
-    bars = stack.assign_coords(part=("component", [part[str(name)] for name in stack.component.values]))
-    bars = bars.groupby("part").sum("component", skipna=True).where(table["total_kg"].notnull()).rename("kg")
+    bars = stack.assign_coords(
+        part=("component", [part[str(name)] for name in stack.component.values])
+    )
+    bars = (
+        bars.groupby("part")
+        .sum("component", skipna=True)
+        .where(table["total_kg"].notnull())
+        .rename("kg")
+    )
     frame = bars.to_dataframe().reset_index()[["approach", "gpu", "part", "kg"]]
     frame = frame[frame["kg"] > 0].assign(layer="bar")
     gaps = table[["total_kg"]].to_dataframe().reset_index()
     gaps = gaps[gaps["total_kg"].isna()].assign(layer="gap", kg=0.0, reason=gaps["embodied_reason"])
     lines = (intervals if intervals is not None else pd.DataFrame()).assign(layer="interval")
-    rows = pd.concat([frame, gaps.drop(columns=["total_kg", "embodied_reason"]), lines], ignore_index=True)
+    rows = pd.concat(
+        [frame, gaps.drop(columns=["total_kg", "embodied_reason"]), lines], ignore_index=True
+    )
     names = [name for name in PARTS if name in set(frame["part"])]
     cards = [_name(str(card)) for card in table.gpu.values]
-    base = alt.Chart(rows.assign(gpu=rows["gpu"].map(_name))).encode(y=alt.Y("gpu:N", sort=cards, title=None))
-    colour = alt.Color("part:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=4),
-                       scale=alt.Scale(domain=names, range=[PARTS[name][0] for name in names]))  # fmt: skip
+    base = alt.Chart(rows.assign(gpu=rows["gpu"].map(_name))).encode(
+        y=alt.Y("gpu:N", sort=cards, title=None)
+    )
+    colour = alt.Color(
+        "part:N",
+        sort=names,
+        title=None,
+        legend=alt.Legend(orient="top", columns=4),
+        scale=alt.Scale(domain=names, range=[PARTS[name][0] for name in names]),
+    )
     order = alt.Order("rank:Q")
-    bar = base.transform_filter("datum.layer == 'bar'").transform_calculate(rank=f"indexof({names}, datum.part)")
+    bar = base.transform_filter("datum.layer == 'bar'").transform_calculate(
+        rank=f"indexof({names}, datum.part)"
+    )
     bar = bar.mark_bar(stroke="white", strokeWidth=0.5).encode(
-        x=alt.X("kg:Q", title="kg CO2e"), color=colour, order=order,
+        x=alt.X("kg:Q", title="kg CO2e"),
+        color=colour,
+        order=order,
         tooltip=["gpu", "approach", "part", alt.Tooltip("kg:Q", format=".2f")],
-    )  # fmt: skip
+    )
     gap = base.transform_filter("datum.layer == 'gap'").mark_text(align="left", dx=3, opacity=0.7)
-    gap = gap.encode(x=alt.datum(0), text=alt.value("none"), tooltip=["gpu", "approach", "reason:N"])
+    gap = gap.encode(
+        x=alt.datum(0), text=alt.value("none"), tooltip=["gpu", "approach", "reason:N"]
+    )
     layers = [bar, gap]
     if intervals is not None:
         rule = base.transform_filter("datum.layer == 'interval'").mark_rule(strokeWidth=2)
-        layers.append(rule.encode(x="low:Q", x2="high:Q", tooltip=["gpu", "approach", "low:Q", "high:Q"]))
+        layers.append(
+            rule.encode(x="low:Q", x2="high:Q", tooltip=["gpu", "approach", "low:Q", "high:Q"])
+        )
     approaches = [str(name) for name in table.approach.values]
     width = (WIDTH - 20 * len(approaches)) // len(approaches)
     panel = alt.layer(*layers).properties(width=width, height=HEIGHT)
@@ -74,8 +98,17 @@ def tornado(found: xr.Dataset) -> alt.HConcatChart:
     )
     middle = alt.Chart(rows.head(1)).mark_rule(strokeDash=[4, 3]).encode(x="median:Q")
     total = base.mark_bar(color=COLOURS["embodied"], opacity=0.35).encode(
-        x=alt.X("total_order:Q", title="Sobol index: total (bar), first order (dot)", axis=alt.Axis(format="%")),
-        y=alt.Y("label:N", sort=rows["label"].tolist(), title=None, axis=alt.Axis(labels=False, ticks=False)),
+        x=alt.X(
+            "total_order:Q",
+            title="Sobol index: total (bar), first order (dot)",
+            axis=alt.Axis(format="%"),
+        ),
+        y=alt.Y(
+            "label:N",
+            sort=rows["label"].tolist(),
+            title=None,
+            axis=alt.Axis(labels=False, ticks=False),
+        ),
         tooltip=["label", "first_order", "total_order"],
     )
     dot = base.mark_point(filled=True, color=COLOURS["embodied"]).encode(x="first_order:Q")
@@ -96,8 +129,12 @@ def hour_map(table: xr.DataArray) -> alt.LayerChart:
         color=alt.Color("g_per_kwh:Q", title="g/kWh", scale=alt.Scale(scheme="yelloworangebrown")),
         tooltip=["name", "hour", alt.Tooltip("g_per_kwh:Q", format=".0f"), "missing"],
     )
-    cross = base.transform_filter("datum.missing > 0").mark_point(shape="cross", angle=45, size=40, filled=True)
-    return alt.layer(cells, cross.encode(color=alt.value("black"))).properties(width=WIDTH, height=HEIGHT)
+    cross = base.transform_filter("datum.missing > 0").mark_point(
+        shape="cross", angle=45, size=40, filled=True
+    )
+    return alt.layer(cells, cross.encode(color=alt.value("black"))).properties(
+        width=WIDTH, height=HEIGHT
+    )
 
 
 def operational_regions(rows: pd.DataFrame) -> alt.LayerChart:
@@ -107,15 +144,24 @@ def operational_regions(rows: pd.DataFrame) -> alt.LayerChart:
     """
     rows = _readable(rows)
     kinds = {"lifecycle": "square", "direct": "triangle"}
-    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=list(kinds), range=list(kinds.values())))
+    shape = alt.Shape(
+        "kind:N", title=None, scale=alt.Scale(domain=list(kinds), range=list(kinds.values()))
+    )
     base = alt.Chart(rows).encode(
         y=alt.Y("zone:N", title=None, sort=list(dict.fromkeys(rows["zone"]))),
         yOffset=alt.YOffset("gpu:N", sort=list(dict.fromkeys(rows["gpu"]))),
         color=_by_card(rows),
     )
-    x = alt.X("mg:Q", title="mg CO2e per generated token", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g"))
+    x = alt.X(
+        "mg:Q",
+        title="mg CO2e per generated token",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~g"),
+    )
     span = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=shape, tooltip=list(rows.columns))
+    dot = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x=x, shape=shape, tooltip=list(rows.columns)
+    )
     layers = [span, dot]
     for kind, offset in zip(kinds, (-10, 14), strict=True):
         text = base.transform_filter(f"datum.kind == '{kind}'").mark_text(dy=offset, fontSize=10)
@@ -135,12 +181,18 @@ def total_per_token(rows: pd.DataFrame) -> alt.FacetChart:
     carbon = ["operational", "embodied"]
     bar = base.mark_bar().encode(
         x=alt.X("mg:Q", title="mg CO2e per generated token"),
-        color=alt.Color("carbon:N", title=None, sort=carbon,
-                        scale=alt.Scale(domain=carbon, range=[COLOURS[name] for name in carbon])),
-        opacity=alt.Opacity("kind:O", title=None, scale=alt.Scale(domain=["measured", "modelled"], range=[1, 0.7])),
+        color=alt.Color(
+            "carbon:N",
+            title=None,
+            sort=carbon,
+            scale=alt.Scale(domain=carbon, range=[COLOURS[name] for name in carbon]),
+        ),
+        opacity=alt.Opacity(
+            "kind:O", title=None, scale=alt.Scale(domain=["measured", "modelled"], range=[1, 0.7])
+        ),
         order=alt.Order("carbon:N", sort="descending"),
         tooltip=["gpu", "zone", "carbon", "mg", "kind", alt.Tooltip("share:Q", format=".1%")],
-    )  # fmt: skip
+    )
     whole = base.transform_filter("datum.carbon == 'embodied'")
     span = whole.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
     label = whole.transform_calculate(text="format(datum.share, '.1%') + ' embodied'")
@@ -156,15 +208,26 @@ def embodied_share(rows: pd.DataFrame) -> alt.FacetChart:
     """
     rows = _readable(rows)
     zones = list(dict.fromkeys(rows["zone"]))
-    base = alt.Chart(rows).encode(x=alt.X("batch:Q", title="batch", scale=alt.Scale(type="log", base=2)), color=_by_card(rows))
-    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", axis=alt.Axis(format="%")), y2="high:Q")
+    base = alt.Chart(rows).encode(
+        x=alt.X("batch:Q", title="batch", scale=alt.Scale(type="log", base=2)), color=_by_card(rows)
+    )
+    band = base.mark_area(opacity=0.2).encode(
+        y=alt.Y("low:Q", axis=alt.Axis(format="%")), y2="high:Q"
+    )
     line = base.mark_line().encode(
-        y=alt.Y("share:Q", title="embodied share of the total"), strokeDash=alt.StrokeDash("gpu:N", legend=None)
+        y=alt.Y("share:Q", title="embodied share of the total"),
+        strokeDash=alt.StrokeDash("gpu:N", legend=None),
     )
     known = ["measured", "modelled"]
-    kinds = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=known, range=[SHAPES[kind] for kind in known]))
-    dot = base.mark_point(filled=True, size=40).encode(y="share:Q", shape=kinds, tooltip=list(rows.columns))
-    panel = alt.layer(band, line, dot).properties(width=(WIDTH - 60) // max(len(zones), 1), height=HEIGHT - 60)
+    kinds = alt.Shape(
+        "kind:N", title=None, scale=alt.Scale(domain=known, range=[SHAPES[kind] for kind in known])
+    )
+    dot = base.mark_point(filled=True, size=40).encode(
+        y="share:Q", shape=kinds, tooltip=list(rows.columns)
+    )
+    panel = alt.layer(band, line, dot).properties(
+        width=(WIDTH - 60) // max(len(zones), 1), height=HEIGHT - 60
+    )
     return panel.facet(column=alt.Column("zone:N", title=None, sort=zones))
 
 
@@ -175,12 +238,16 @@ def _name(card: str) -> str:
 
 def _readable(rows: pd.DataFrame) -> pd.DataFrame:
     """Cards (and their kind of evidence, where it is given) and regions by name, the card's id kept; grams as milligrams."""
-    named = rows.assign(card=rows["gpu"], gpu=rows["gpu"].map(_name), zone=rows["zone"].replace(REGIONS))
+    named = rows.assign(
+        card=rows["gpu"], gpu=rows["gpu"].map(_name), zone=rows["zone"].replace(REGIONS)
+    )
     if "evidence" in rows:
         named["gpu"] = named["gpu"] + ", " + rows["evidence"]
     if "g" not in rows:
         return named
-    return named.assign(mg=rows["g"] * 1e3, low=rows["low"] * 1e3, high=rows["high"] * 1e3).drop(columns="g")
+    return named.assign(mg=rows["g"] * 1e3, low=rows["low"] * 1e3, high=rows["high"] * 1e3).drop(
+        columns="g"
+    )
 
 
 def _by_card(rows: pd.DataFrame) -> alt.Color:

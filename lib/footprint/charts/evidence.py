@@ -17,11 +17,16 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
     rows = table.assign(name=table["model"].map(findings.label) + ", " + table["dtype"])
     base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")))
     scale = alt.Scale(type="log", nice=False)
-    limit = base.mark_tick(thickness=2, size=22).encode(x=alt.X("bound_tokens_per_s:Q", scale=scale, title="tokens a second"))
+    limit = base.mark_tick(thickness=2, size=22).encode(
+        x=alt.X("bound_tokens_per_s:Q", scale=scale, title="tokens a second")
+    )
     reach = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("least:Q", scale=scale), x2="most:Q")
     tips = [
         "name:N",
-        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("tokens_per_s", "bound_tokens_per_s", "share")),
+        *(
+            alt.Tooltip(f"{name}:Q", format=".3g")
+            for name in ("tokens_per_s", "bound_tokens_per_s", "share")
+        ),
     ]
     dots = base.mark_point(filled=True, size=70).encode(
         x=alt.X("tokens_per_s:Q", scale=scale),
@@ -35,17 +40,30 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
 def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
     """The probability of each claim (filled) and what it is `again` with another engine (hollow), with the band in which
     nothing can be told."""
-    rows = table[["id", "probability", "verdict", "because"]].assign(kind=table["status"], again=again["probability"])
+    rows = table[["id", "probability", "verdict", "because"]].assign(
+        kind=table["status"], again=again["probability"]
+    )
     axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
-    x = alt.X("probability:Q", title="probability that the claim holds", scale=alt.Scale(domain=[0, 1]), axis=axis)
+    x = alt.X(
+        "probability:Q",
+        title="probability that the claim holds",
+        scale=alt.Scale(domain=[0, 1]),
+        axis=axis,
+    )
     band = (
-        alt.Chart(pd.DataFrame({"low": [0.25], "high": [0.75]})).mark_rect(opacity=0.1).encode(x=alt.X("low:Q"), x2="high:Q")
+        alt.Chart(pd.DataFrame({"low": [0.25], "high": [0.75]}))
+        .mark_rect(opacity=0.1)
+        .encode(x=alt.X("low:Q"), x2="high:Q")
     )
     base = alt.Chart(rows).encode(y=alt.Y("id:N", title=None, sort=None))
     line = base.mark_rule(opacity=0.4).encode(x=x, x2="again:Q")
     told = ["id:N", "verdict:N", "probability:Q", "again:Q", "because:N"]
-    dots = base.mark_point(filled=True, size=80).encode(x=x, shape=theme.shape("kind", legend=None), tooltip=told)
-    other = base.mark_point(filled=False, size=80, shape="diamond").encode(x="again:Q", tooltip=told)
+    dots = base.mark_point(filled=True, size=80).encode(
+        x=x, shape=theme.shape("kind", legend=None), tooltip=told
+    )
+    other = base.mark_point(filled=False, size=80, shape="diamond").encode(
+        x="again:Q", tooltip=told
+    )
     words = base.mark_text(align="left", dx=12).encode(x=alt.datum(1), text="verdict:N")
     return (band + line + other + dots + words).properties(width=WIDE, height=alt.Step(24))
 
@@ -58,7 +76,7 @@ def closure(rows: pd.DataFrame) -> alt.LayerChart:
         x=alt.X("closure:Q", title="(prefill + decode) / generate", scale=alt.Scale(zero=False)),
         y=alt.Y("run:N", title=None, axis=alt.Axis(labelLimit=240)),
         tooltip=["run:N", "batch:Q", "prompt_tokens:Q", "repeat:Q", "closure:Q"],
-    )  # fmt: skip
+    )
     even = base.mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(1))
     return (even + dots).properties(width=480, height=alt.Step(26))
 
@@ -79,22 +97,41 @@ def budget(table: pd.DataFrame) -> alt.Chart:
     )
 
 
-CAUSES = {"reading": ("reading weights", "#3f7fb5"), "traffic": ("KV cache and activations", "#7a6fb0"),
-          "multiplying": ("arithmetic", "#c2693d"), "waiting": ("latency of kernels", "#94836a"),
-          "host": ("host launches kernels", "#b58a2e"), "cap": ("power cap", "#b3589a")}  # fmt: skip
+CAUSES = {
+    "reading": ("reading weights", "#3f7fb5"),
+    "traffic": ("KV cache and activations", "#7a6fb0"),
+    "multiplying": ("arithmetic", "#c2693d"),
+    "waiting": ("latency of kernels", "#94836a"),
+    "host": ("host launches kernels", "#b58a2e"),
+    "cap": ("power cap", "#b3589a"),
+}
 
 
 def causes(table: pd.DataFrame) -> alt.FacetChart:
     """What a decode step waits for: a row a card and batch, a panel a model (columns card, batch, model, cause, ms)."""
     names = [name for name, _ in CAUSES.values()]
-    rows = table.assign(rank=table["cause"].map(list(CAUSES).index), cause=table["cause"].map(lambda name: CAUSES[name][0]))
+    rows = table.assign(
+        rank=table["cause"].map(list(CAUSES).index),
+        cause=table["cause"].map(lambda name: CAUSES[name][0]),
+    )
     rows = rows.assign(at=rows["card"] + ", batch " + rows["batch"].astype(str))
-    bars = alt.Chart(rows.drop(columns=["card", "batch"])).mark_bar().encode(
-        x=alt.X("ms:Q", title="milliseconds of a decode step"), y=alt.Y("at:N", title=None, sort=None),
-        color=alt.Color("cause:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3),
-                        scale=alt.Scale(domain=names, range=[shade for _, shade in CAUSES.values()])),
-        order="rank:Q", tooltip=["model:N", "at:N", "cause:N", alt.Tooltip("ms:Q", format=".3g")],
-    )  # fmt: skip
+    bars = (
+        alt.Chart(rows.drop(columns=["card", "batch"]))
+        .mark_bar()
+        .encode(
+            x=alt.X("ms:Q", title="milliseconds of a decode step"),
+            y=alt.Y("at:N", title=None, sort=None),
+            color=alt.Color(
+                "cause:N",
+                sort=names,
+                title=None,
+                legend=alt.Legend(orient="top", columns=3),
+                scale=alt.Scale(domain=names, range=[shade for _, shade in CAUSES.values()]),
+            ),
+            order="rank:Q",
+            tooltip=["model:N", "at:N", "cause:N", alt.Tooltip("ms:Q", format=".3g")],
+        )
+    )
     return bars.properties(width=170, height=alt.Step(22)).facet(
         column=alt.Column("model:N", title=None, sort=list(dict.fromkeys(table["model"])))
     )
@@ -107,11 +144,21 @@ def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def edges(steps: pd.DataFrame, most: int = 600) -> alt.FacetChart:
     """What a sensor shows around each switch of a square-wave load (columns card, edge, since_s, power_W), thinned evenly."""
-    rows = pd.concat([thinned(panel.sort_values("since_s"), most) for _, panel in steps.groupby(["card", "edge"])])
-    dots = alt.Chart(rows.round({"since_s": 4, "power_W": 2})).mark_circle(size=12, opacity=0.4).encode(
-        x=alt.X("since_s:Q", title="seconds since the switch"), y=alt.Y("power_W:Q", title="power shown (W)"),
-        tooltip=["card:N", "since_s:Q", "power_W:Q"],
-    )  # fmt: skip
+    rows = pd.concat(
+        [
+            thinned(panel.sort_values("since_s"), most)
+            for _, panel in steps.groupby(["card", "edge"])
+        ]
+    )
+    dots = (
+        alt.Chart(rows.round({"since_s": 4, "power_W": 2}))
+        .mark_circle(size=12, opacity=0.4)
+        .encode(
+            x=alt.X("since_s:Q", title="seconds since the switch"),
+            y=alt.Y("power_W:Q", title="power shown (W)"),
+            tooltip=["card:N", "since_s:Q", "power_W:Q"],
+        )
+    )
     order = ["load on", "load off"]
     return dots.properties(width=250, height=180).facet(
         row=alt.Row("card:N", title=None), column=alt.Column("edge:N", title=None, sort=order)
@@ -121,7 +168,9 @@ def edges(steps: pd.DataFrame, most: int = 600) -> alt.FacetChart:
 def coverage(table: pd.DataFrame) -> alt.Chart:
     """Points at hand by device and model, measured and modelled told apart."""
     rows = table.groupby(["device", "model", "kind"]).size().rename("points").reset_index()
-    rows = rows.assign(card=rows["device"].map(findings.label), name=rows["model"].map(findings.label))
+    rows = rows.assign(
+        card=rows["device"].map(findings.label), name=rows["model"].map(findings.label)
+    )
     return (
         alt.Chart(rows)
         .mark_point(filled=True)
@@ -139,13 +188,27 @@ def coverage(table: pd.DataFrame) -> alt.Chart:
 
 def predicted(rows: pd.DataFrame, most: int = 1800) -> alt.FacetChart:
     """Expected over measured for left-out measurements (`validation.residuals`), a panel a quantity, thinned evenly."""
-    rows = rows.assign(ratio=rows["expected"] / rows["value"], what=rows["quantity"].map(validation.QUANTITIES))
+    rows = rows.assign(
+        ratio=rows["expected"] / rows["value"], what=rows["quantity"].map(validation.QUANTITIES)
+    )
     rows = thinned(rows.dropna(subset=["what"]), most)
-    base = alt.Chart(rows[["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]])
+    base = alt.Chart(
+        rows[["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]]
+    )
     scale = alt.Scale(type="log", domain=[0.33, 3], clamp=True)
     dots = base.mark_circle(size=14, opacity=0.45).encode(
-        x=alt.X("value:Q", title="measured", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s", tickCount=4)),
-        y=alt.Y("ratio:Q", title="expected / measured", scale=scale, axis=alt.Axis(values=[0.5, 0.8, 1, 1.25, 2])),
+        x=alt.X(
+            "value:Q",
+            title="measured",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(format="~s", tickCount=4),
+        ),
+        y=alt.Y(
+            "ratio:Q",
+            title="expected / measured",
+            scale=scale,
+            axis=alt.Axis(values=[0.5, 0.8, 1, 1.25, 2]),
+        ),
         color=theme.colour("engine"),
         tooltip=["gpu:N", "model:N", "software:N", "batch:Q", "value:Q", "expected:Q"],
     )
@@ -158,14 +221,23 @@ def predicted(rows: pd.DataFrame, most: int = 1800) -> alt.FacetChart:
 def errors(table: pd.DataFrame, by: str) -> alt.LayerChart:
     """Median and 90th percentile of the size of the error by a column of `validation.summary`, most rows first."""
     y = alt.Y(f"{by}:N", title=None, sort=alt.SortField("rows", order="descending"))
-    x = alt.X("median error:Q", title="size of the error: median (dot) to 90th percentile", axis=alt.Axis(format="%"))
+    x = alt.X(
+        "median error:Q",
+        title="size of the error: median (dot) to 90th percentile",
+        axis=alt.Axis(format="%"),
+    )
     base = alt.Chart(table).encode(y=y)
     line = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x=x, x2="90th percentile:Q")
     tips = [
         f"{by}:N",
         "rows:Q",
-        *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("median error", "90th percentile", "coverage")),
+        *(
+            alt.Tooltip(f"{name}:Q", format=".1%")
+            for name in ("median error", "90th percentile", "coverage")
+        ),
     ]
     dots = base.mark_circle(size=70).encode(x=x, tooltip=tips)
-    count = base.mark_text(align="left", dx=6, fontSize=10).encode(x="90th percentile:Q", text="rows:Q")
+    count = base.mark_text(align="left", dx=6, fontSize=10).encode(
+        x="90th percentile:Q", text="rows:Q"
+    )
     return (line + dots + count).properties(width=480, height=alt.Step(20))

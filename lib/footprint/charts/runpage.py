@@ -68,12 +68,18 @@ def _modelled(data: pd.DataFrame) -> pd.DataFrame:
         step = 1e3 / (decode["output_tokens"] - 1)
         rows.append(
             {
-                "batch": keys[0], "prompt": keys[1], "output": keys[2], "TTFT (ms)": cell(prefill, "duration_s", 1e3),
-                "TPOT (ms)": cell(decode, "duration_s", step), "prefill (W)": cell(prefill, "power_W", 1),
-                "decode (W)": cell(decode, "power_W", 1), "decode (J a token)": cell(decode, "energy_J", 1 / decode["tokens"]),
-                "memory (GiB)": f"{decode['memory_B'] / 2**30:.1f}", "status": decode["status"],
+                "batch": keys[0],
+                "prompt": keys[1],
+                "output": keys[2],
+                "TTFT (ms)": cell(prefill, "duration_s", 1e3),
+                "TPOT (ms)": cell(decode, "duration_s", step),
+                "prefill (W)": cell(prefill, "power_W", 1),
+                "decode (W)": cell(decode, "power_W", 1),
+                "decode (J a token)": cell(decode, "energy_J", 1 / decode["tokens"]),
+                "memory (GiB)": f"{decode['memory_B'] / 2**30:.1f}",
+                "status": decode["status"],
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
@@ -84,14 +90,18 @@ def steps(tree: xr.DataTree) -> alt.Chart:
     rows = rows.join(data[[*POINT, "lengths"]], on="window")
     rows = rows[rows["phase"].isin(["prefill", "decode"]) & (rows["lengths"] == "grid")]
     rows = rows.iloc[:: max(1, len(rows) // MOST_STEPS)].assign(ms=rows["step_s"] * 1e3)
-    rows["shape"] = "batch " + rows["batch"].astype(str) + ", prompt " + rows["prompt_tokens"].astype(str)
+    rows["shape"] = (
+        "batch " + rows["batch"].astype(str) + ", prompt " + rows["prompt_tokens"].astype(str)
+    )
     order = list(rows.sort_values(["batch", "prompt_tokens"])["shape"].unique())
     return (
         alt.Chart(rows[["phase", "shape", "ms"]])
         .transform_calculate(jitter="random() - 0.5")
         .mark_circle(size=14, opacity=0.5)
         .encode(
-            x=alt.X("ms:Q", title="step time (ms, logarithmic)", scale=alt.Scale(type="log", nice=False)),
+            x=alt.X(
+                "ms:Q", title="step time (ms, logarithmic)", scale=alt.Scale(type="log", nice=False)
+            ),
             y=alt.Y("shape:N", title=None, sort=order),
             yOffset="jitter:Q",
             color=theme.colour("phase"),
@@ -105,18 +115,31 @@ def power(tree: xr.DataTree):
     """The power samples with the windows shaded, or one sentence that says why there are none."""
     samples = trace.frame(tree["samples"].to_dataset())
     if not len(samples):
-        return theme.note(f"No power was sampled: the energy source of this run is {tree.attrs['energy_source']!r}.")
+        return theme.note(
+            f"No power was sampled: the energy source of this run is {tree.attrs['energy_source']!r}."
+        )
     origin = samples["time_s"].iloc[0]
-    samples = samples.iloc[:: max(1, len(samples) // MOST_STEPS)].assign(s=lambda rows: rows["time_s"] - origin)
+    samples = samples.iloc[:: max(1, len(samples) // MOST_STEPS)].assign(
+        s=lambda rows: rows["time_s"] - origin
+    )
     bands = trace.frame(tree["windows"].to_dataset())
     bands = bands.assign(start=bands["start_s"] - origin, stop=bands["stop_s"] - origin)
     bands = bands[["phase", "batch", "start", "stop"]].dropna()
-    shade = alt.Chart(bands).mark_rect(opacity=0.18).encode(
-        x=alt.X("start:Q", title="time (s)"), x2="stop:Q", color=theme.colour("phase"), tooltip=["phase:N", "batch:Q"]
-    )  # fmt: skip
-    line = alt.Chart(samples[["s", "power_W"]]).mark_line(strokeWidth=1).encode(
-        x="s:Q", y=alt.Y("power_W:Q", title="power (W)")
-    )  # fmt: skip
+    shade = (
+        alt.Chart(bands)
+        .mark_rect(opacity=0.18)
+        .encode(
+            x=alt.X("start:Q", title="time (s)"),
+            x2="stop:Q",
+            color=theme.colour("phase"),
+            tooltip=["phase:N", "batch:Q"],
+        )
+    )
+    line = (
+        alt.Chart(samples[["s", "power_W"]])
+        .mark_line(strokeWidth=1)
+        .encode(x="s:Q", y=alt.Y("power_W:Q", title="power (W)"))
+    )
     return (shade + line).properties(width=600, height=260)
 
 
@@ -125,7 +148,9 @@ def modelled(tree: xr.DataTree) -> alt.Chart:
     data = trace.frame(tree["windows"].to_dataset())
     data = data[data["phase"].isin(["prefill", "decode"]) & (data["status"] == "ok")]
     data = data.assign(prompt=data["prompt_tokens"].astype(str) + " tokens")
-    base = alt.Chart(data[["phase", "batch", "prompt", "duration_s", "duration_s_low", "duration_s_high"]]).encode(
+    base = alt.Chart(
+        data[["phase", "batch", "prompt", "duration_s", "duration_s_low", "duration_s_high"]]
+    ).encode(
         x=alt.X(
             "batch:Q",
             scale=alt.Scale(type="log", base=2),
@@ -141,13 +166,21 @@ def modelled(tree: xr.DataTree) -> alt.Chart:
     )
     dash = alt.StrokeDash("prompt:N", title="prompt")
     line = base.mark_line(point=True).encode(
-        y="duration_s:Q", strokeDash=dash, tooltip=["phase:N", "batch:Q", "prompt:N", "duration_s:Q"]
+        y="duration_s:Q",
+        strokeDash=dash,
+        tooltip=["phase:N", "batch:Q", "prompt:N", "duration_s:Q"],
     )
-    return (band + line).properties(width=270, height=240).facet(column=alt.Column("phase:N", title=None))
+    return (
+        (band + line)
+        .properties(width=270, height=240)
+        .facet(column=alt.Column("phase:N", title=None))
+    )
 
 
 def answers(rows: list[dict]):
     """The prompts and what the model said, or one sentence when nothing was asked or nothing can be said."""
     if not rows:
-        return theme.note("Nothing was asked of this model, or its weights are random and say nothing.")
+        return theme.note(
+            "Nothing was asked of this model, or its weights are random and say nothing."
+        )
     return theme.table(pd.DataFrame(rows))

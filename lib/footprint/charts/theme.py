@@ -14,23 +14,52 @@ import altair as alt
 import pandas as pd
 
 COLOURS = {
-    "prefill": "#c2693d", "decode": "#3f7fb5", "generate": "#7a6fb0", "idle_bare": "#8a8a8a", "idle_loaded": "#94836a",
-    "t4": "#2f9079", "T4": "#2f9079", "rtx-6000-ada": "#b3589a", "RTX 6000 Ada": "#b3589a",
-    "cpu": "#8d8255", "other": "#8a8f98",
-    "CA-QC": "#3a9bb8", "US-CAL-CISO": "#b58a2e", "US-NW-PACE": "#8c6a5d",
-    "eager": "#c2693d", "graphs": "#2f9079", "serving": "#7465b3",
-    "operational": "#b87a10", "embodied": "#7465b3",
-    "measured": "#2f9079", "modelled": "#8a8f98", "trained": "#3f7fb5", "random": "#8a8f98",
-}  # fmt: skip
+    "prefill": "#c2693d",
+    "decode": "#3f7fb5",
+    "generate": "#7a6fb0",
+    "idle_bare": "#8a8a8a",
+    "idle_loaded": "#94836a",
+    "t4": "#2f9079",
+    "T4": "#2f9079",
+    "rtx-6000-ada": "#b3589a",
+    "RTX 6000 Ada": "#b3589a",
+    "cpu": "#8d8255",
+    "other": "#8a8f98",
+    "CA-QC": "#3a9bb8",
+    "US-CAL-CISO": "#b58a2e",
+    "US-NW-PACE": "#8c6a5d",
+    "eager": "#c2693d",
+    "graphs": "#2f9079",
+    "serving": "#7465b3",
+    "operational": "#b87a10",
+    "embodied": "#7465b3",
+    "measured": "#2f9079",
+    "modelled": "#8a8f98",
+    "trained": "#3f7fb5",
+    "random": "#8a8f98",
+}
 DOMAINS = {
     "engine": ["eager", "graphs", "serving"],
-    "card": ["T4", "RTX 6000 Ada"], "phase": ["prefill", "decode", "generate"], "weights": ["trained", "random"],
-    "pair": ["t4", "rtx-6000-ada", "other"], "kind": ["measured", "modelled"], "part": ["operational", "embodied"],
+    "card": ["T4", "RTX 6000 Ada"],
+    "phase": ["prefill", "decode", "generate"],
+    "weights": ["trained", "random"],
+    "pair": ["t4", "rtx-6000-ada", "other"],
+    "kind": ["measured", "modelled"],
+    "part": ["operational", "embodied"],
     "zone": ["CA-QC", "US-CAL-CISO", "US-NW-PACE"],
-}  # fmt: skip
-SHAPES = {"measured": "circle", "modelled": "diamond", "mixed": "triangle", "prefill": "square", "decode": "circle",
-          "generate": "triangle", "trained": "circle", "random": "diamond", "operational": "circle",
-          "embodied": "square"}  # fmt: skip
+}
+SHAPES = {
+    "measured": "circle",
+    "modelled": "diamond",
+    "mixed": "triangle",
+    "prefill": "square",
+    "decode": "circle",
+    "generate": "triangle",
+    "trained": "circle",
+    "random": "diamond",
+    "operational": "circle",
+    "embodied": "square",
+}
 STATUSES = ("measured", "modelled", "published", "derived", "unverified")
 VEGA_LITE = "6.4"
 PERCENT = re.compile(r"[-−]?[\d.,]+ ?%|–")
@@ -52,19 +81,44 @@ def shape(field: str, **options) -> alt.Shape:
 
 
 def _look() -> alt.theme.ThemeConfig:
-    quiet = {"labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
-             "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "domainOpacity": 0.5,
-             "tickOpacity": 0.5, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12,
-             "labelSeparation": 3}  # fmt: skip
-    words = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal",
-             "labelFontSize": 11, "titleFontSize": 12}  # fmt: skip
-    symbols = {"symbolOpacity": 1, "symbolBaseFillColor": "currentColor", "symbolBaseStrokeColor": "currentColor"}
+    quiet = {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "tickColor": "currentColor",
+        "domainColor": "currentColor",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.12,
+        "domainOpacity": 0.5,
+        "tickOpacity": 0.5,
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "labelSeparation": 3,
+    }
+    words = {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+    }
+    symbols = {
+        "symbolOpacity": 1,
+        "symbolBaseFillColor": "currentColor",
+        "symbolBaseStrokeColor": "currentColor",
+    }
     config = {
-        "background": "transparent", "view": {"stroke": None, "continuousWidth": 620},
-        "axis": quiet, "legend": {**words, **symbols, "orient": "top"}, "header": {**words, "labelPadding": 6},
-        "mark": {"color": "currentColor"}, "text": {"color": "currentColor"}, "rule": {"color": "currentColor"},
-        "point": {"strokeWidth": 1.6}, "line": {"strokeWidth": 1.8},
-    }  # fmt: skip
+        "background": "transparent",
+        "view": {"stroke": None, "continuousWidth": 620},
+        "axis": quiet,
+        "legend": {**words, **symbols, "orient": "top"},
+        "header": {**words, "labelPadding": 6},
+        "mark": {"color": "currentColor"},
+        "text": {"color": "currentColor"},
+        "rule": {"color": "currentColor"},
+        "point": {"strokeWidth": 1.6},
+        "line": {"strokeWidth": 1.8},
+    }
     return alt.theme.ThemeConfig({"config": config})
 
 
@@ -72,8 +126,14 @@ def _render(spec: dict) -> dict:
     """A chart as page source: an empty host and the specification beside it; `charts.js` draws it when it is seen."""
     text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
     script = f'<script type="application/json">{text}</script>'
-    controls = '<form class="controls"></form>' if any("bind" in each for each in spec.get("params", [])) else ""
-    return {"text/html": f'<div class="vl-chart">{controls}<div class="vl-host"></div>{script}</div>'}
+    controls = (
+        '<form class="controls"></form>'
+        if any("bind" in each for each in spec.get("params", []))
+        else ""
+    )
+    return {
+        "text/html": f'<div class="vl-chart">{controls}<div class="vl-host"></div>{script}</div>'
+    }
 
 
 def enable() -> None:
@@ -135,7 +195,9 @@ def _cell(value, digits: int) -> tuple[str, str]:
         return kind, badge(value) if value in STATUSES else html.escape(value)
     if pd.isna(value):
         return "number", "–"
-    if isinstance(value, int) or abs(value) >= 10**digits - 0.5:  # what rounds to a further digit needs no exponent
+    if (
+        isinstance(value, int) or abs(value) >= 10**digits - 0.5
+    ):  # what rounds to a further digit needs no exponent
         return "number", f"{value:,.0f}"
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
@@ -143,14 +205,19 @@ def _cell(value, digits: int) -> tuple[str, str]:
 def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False) -> Page:
     """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
     scrolls sideways by itself. `sorts`: readers may sort and filter its rows."""
-    columns = [[_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
+    columns = [
+        [_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])
+    ]
     numbers = [bool(cells) and all(kind == "number" for kind, _ in cells) for cells in columns]
     head = "".join(
         f'<th scope="col" class="{"number" if right else ""}">{html.escape(str(name))}</th>'
         for name, right in zip(frame.columns, numbers, strict=True)
     )
     shown = [
-        [f'<td class="{kind if right or kind != "number" else ""}">{text}</td>' for kind, text in cells]
+        [
+            f'<td class="{kind if right or kind != "number" else ""}">{text}</td>'
+            for kind, text in cells
+        ]
         for cells, right in zip(columns, numbers, strict=True)
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))

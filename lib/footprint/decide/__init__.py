@@ -4,8 +4,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "breakeven": ["break_even", "payback"],
-        "compare": ["optimum", "pareto"],
-    },
+    submod_attrs={"breakeven": ["break_even", "payback"], "compare": ["optimum", "pareto"]},
 )

@@ -19,7 +19,9 @@ NEVER = 1e30  # stands for infinity where quantiles are interpolated
 TABLE = tuple(totals.APPROACHES)
 
 
-def side(points: xr.Dataset, gpu: str, approaches=TABLE, n: int = 2000, seed: int = 0) -> xr.Dataset:
+def side(
+    points: xr.Dataset, gpu: str, approaches=TABLE, n: int = 2000, seed: int = 0
+) -> xr.Dataset:
     """One card's side of a comparison, from `served.requests` or `served.predicted`, with draws."""
     one = points.sel(gpu=[gpu])
     tokens = totals.per_token(one, approaches=approaches, n=n, seed=seed)[["energy_J", "busy_s"]]
@@ -31,7 +33,9 @@ def side(points: xr.Dataset, gpu: str, approaches=TABLE, n: int = 2000, seed: in
 def beside(card, host_W: float, host_kg: float):
     """The same side with a share of its host: watts that it draws while the card is busy, and kg that it took to make."""
     energy, kg = card["energy_J"] + host_W * card["busy_s"], card["embodied_kg"] + host_kg
-    return card.assign(energy_J=energy.assign_attrs(units="J"), embodied_kg=kg.assign_attrs(units="kg"))
+    return card.assign(
+        energy_J=energy.assign_attrs(units="J"), embodied_kg=kg.assign_attrs(units="kg")
+    )
 
 
 def host_tie(old, new):
@@ -55,7 +59,9 @@ def _making(card):
     return card["embodied_kg"] * 1000 * card["busy_s"] / YEAR_S
 
 
-def break_even(old, new, by: str = "g_per_kwh", *, g_per_kwh=0.0, lifetime_years=5.0, utilisation=1.0, pue=1.0) -> xr.Dataset:
+def break_even(
+    old, new, by: str = "g_per_kwh", *, g_per_kwh=0.0, lifetime_years=5.0, utilisation=1.0, pue=1.0
+) -> xr.Dataset:
     """Where two cards emit the same for a token: the intensity (`by="g_per_kwh"`), lifetime or utilisation of the tie.
 
     The difference of two sides is linear in the intensity, in 1 / lifetime and in 1 / utilisation, so each tie is one
@@ -66,14 +72,33 @@ def break_even(old, new, by: str = "g_per_kwh", *, g_per_kwh=0.0, lifetime_years
     life = checked("lifetime_years", lifetime_years, "years", above=True)
     used = checked("utilisation", utilisation, "1", above=True, most=1)
     if by == "g_per_kwh":
-        return _tie(*(_difference(old, new, at, years, used, pue) for at, years in ((0.0, life), (1.0, np.inf))))
+        return _tie(
+            *(
+                _difference(old, new, at, years, used, pue)
+                for at, years in ((0.0, life), (1.0, np.inf))
+            )
+        )
     if by == "lifetime_years":
-        return _inverse(_tie(*(_difference(old, new, at, years, used, pue) for at, years in ((grid, np.inf), (0.0, 1.0)))))
+        return _inverse(
+            _tie(
+                *(
+                    _difference(old, new, at, years, used, pue)
+                    for at, years in ((grid, np.inf), (0.0, 1.0))
+                )
+            )
+        )
     if by == "utilisation":
-        waiting = [card["idle_W"] * card["busy_s"] / J_PER_KWH * pue * grid + _making(card) / life for card in (old, new)]
-        tie = _tie(_difference(old, new, grid, life, 1.0, pue), waiting[0] - waiting[1])  # in 1 / utilisation - 1
+        waiting = [
+            card["idle_W"] * card["busy_s"] / J_PER_KWH * pue * grid + _making(card) / life
+            for card in (old, new)
+        ]
+        tie = _tie(
+            _difference(old, new, grid, life, 1.0, pue), waiting[0] - waiting[1]
+        )  # in 1 / utilisation - 1
         return _inverse(tie.assign(value=tie["value"] + 1))
-    raise Refused(f"A break-even by {by!r} is unknown; allowed are g_per_kwh, lifetime_years and utilisation.")
+    raise Refused(
+        f"A break-even by {by!r} is unknown; allowed are g_per_kwh, lifetime_years and utilisation."
+    )
 
 
 def _difference(old, new, *use):
@@ -88,12 +113,16 @@ def _tie(base, slope) -> xr.Dataset:
     value = -base / slope.where(base * slope < 0)
     below = xr.where(base != 0, base, slope) < 0
     above = xr.where(slope != 0, slope, base) < 0
-    return xr.Dataset({"value": value, "old_below": below & known, "old_above": above & known, "known": known})
+    return xr.Dataset(
+        {"value": value, "old_below": below & known, "old_above": above & known, "known": known}
+    )
 
 
 def _inverse(tie: xr.Dataset) -> xr.Dataset:
     """The same tie in the inverse of its variable: below and above change places."""
-    return tie.rename({"old_below": "old_above", "old_above": "old_below"}).assign(value=1 / tie["value"])
+    return tie.rename({"old_below": "old_above", "old_above": "old_below"}).assign(
+        value=1 / tie["value"]
+    )
 
 
 def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
@@ -104,7 +133,16 @@ def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
 
 
 def payback(
-    old, new, g_per_kwh, *, load=1.0, replaced=1, age_years=0.0, lifetime_years=5.0, pue=1.0, accounting: str = "sunk"
+    old,
+    new,
+    g_per_kwh,
+    *,
+    load=1.0,
+    replaced=1,
+    age_years=0.0,
+    lifetime_years=5.0,
+    pue=1.0,
+    accounting: str = "sunk",
 ) -> xr.DataArray:
     """Days after which replacing `replaced` running old cards by one new card has emitted less than keeping them.
 
@@ -127,7 +165,9 @@ def payback(
         return days
     if accounting != "amortised":
         raise Refused(f"The accounting {accounting!r} is unknown; allowed are sunk and amortised.")
-    early = saved > cost / life  # the new card's daily share is earned each day, so only the write-off is a debt
+    early = (
+        saved > cost / life
+    )  # the new card's daily share is earned each day, so only the write-off is a debt
     pace = saved + (past - cost) / life
     return xr.where(early, past * left / life / pace.where(early), days)
 
@@ -142,7 +182,9 @@ def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
     if rate == 0:
         return days
     ever = rate * days < 1
-    return (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
+    return (
+        (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
+    )
 
 
 def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:

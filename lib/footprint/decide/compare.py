@@ -11,23 +11,54 @@ from footprint import Refused, spec
 from footprint.carbon import equation as carbon
 from footprint.carbon import served, totals
 from footprint.carbon.equation import checked
-from footprint.decide.breakeven import beside, break_even, drifting, grams, host_tie, old_wins, payback, side, spread
+from footprint.decide.breakeven import (
+    beside,
+    break_even,
+    drifting,
+    grams,
+    host_tie,
+    old_wins,
+    payback,
+    side,
+    spread,
+)
 from footprint.predict import model as predict
 
 __all__ = [
-    "beside", "break_even", "drifting", "engines", "host_tie", "odds", "old_wins", "optimum", "pareto", "payback", "setups",
-    "side", "spread", "who_wins",
-]  # fmt: skip
+    "beside",
+    "break_even",
+    "drifting",
+    "engines",
+    "host_tie",
+    "odds",
+    "old_wins",
+    "optimum",
+    "pareto",
+    "payback",
+    "setups",
+    "side",
+    "spread",
+    "who_wins",
+]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AXES = ["model", "gpu", "engine", "batch"]
-HOST, HOST_W = "two-socket", 100.0  # a scenario of `hosts.csv` and of what it draws for each card while the card works
+HOST, HOST_W = (
+    "two-socket",
+    100.0,
+)  # a scenario of `hosts.csv` and of what it draws for each card while the card works
 
 
 def who_wins(
-    points: xr.Dataset, lifetimes=range(3, 9), utilisation=(totals.BUSY,), old: str = "t4", new: str = "rtx-6000-ada",
-    approaches=tuple(totals.APPROACHES), n: int = 1000, seed: int = 0,
-) -> xr.Dataset:  # fmt: skip
+    points: xr.Dataset,
+    lifetimes=range(3, 9),
+    utilisation=(totals.BUSY,),
+    old: str = "t4",
+    new: str = "rtx-6000-ada",
+    approaches=tuple(totals.APPROACHES),
+    n: int = 1000,
+    seed: int = 0,
+) -> xr.Dataset:
     """The table of who wins, world by world: what the old card takes over what the new one takes, at the same point.
 
     carbon_ratio (model, batch, ..., zone, approach, lifetime_years, utilisation, draw) of a token's whole carbon;
@@ -41,14 +72,19 @@ def who_wins(
         for name, (values, units) in axes.items()
     }
     both = points.drop_vars(["kind", "status"]).sel(gpu=[old, new])
-    tokens = totals.per_token(both, totals.drawn_grids(n=n, seed=seed), list(approaches), n=n, seed=seed, **used)
+    tokens = totals.per_token(
+        both, totals.drawn_grids(n=n, seed=seed), list(approaches), n=n, seed=seed, **used
+    )
     whole = totals.total(tokens)
 
     def ratio(values: xr.DataArray) -> xr.DataArray:
         return values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True)
 
     found = {"carbon_ratio": ratio(whole), "time_ratio": ratio(tokens["busy_s"])}
-    found |= {"energy_ratio": ratio(tokens["energy_J"]), "embodied_share": tokens["embodied_g"] / whole}
+    found |= {
+        "energy_ratio": ratio(tokens["energy_J"]),
+        "embodied_share": tokens["embodied_g"] / whole,
+    }
     found = {name: values.assign_attrs(units="1") for name, values in found.items()}
     return xr.Dataset(found, attrs={"old": old, "new": new})
 
@@ -56,15 +92,24 @@ def who_wins(
 def engines(points: xr.Dataset) -> dict[str, xr.Dataset]:
     """The points of `served.requests` (the eager loop), and what the model expects of a serving engine in its place."""
     names = [points[name].values.tolist() for name in ("model", "gpu")]
-    asked = {name: np.atleast_1d(points[name].values).astype(int).tolist() for name in ("batch", "prompt", "output")}
+    asked = {
+        name: np.atleast_1d(points[name].values).astype(int).tolist()
+        for name in ("batch", "prompt", "output")
+    }
     other = predict.windows(*names, engine="serving", **asked).isel(engine=0, prompt=0, output=0)
     return {"eager loop": points, "serving engine": served.predicted(other)}
 
 
 def setups(
-    points: xr.Dataset, host_W: float = HOST_W, host: str = HOST, old: str = "t4", new: str = "rtx-6000-ada",
-    approach: str = totals.MAIN, n: int = 2000, seed: int = 0,
-) -> xr.DataArray:  # fmt: skip
+    points: xr.Dataset,
+    host_W: float = HOST_W,
+    host: str = HOST,
+    old: str = "t4",
+    new: str = "rtx-6000-ada",
+    approach: str = totals.MAIN,
+    n: int = 2000,
+    seed: int = 0,
+) -> xr.DataArray:
     """Probability that a token emits less on the old card, by what the answer hangs on besides the cards.
 
     Dimensions (engine, counted, served, model, zone): the eager loop of `points` or the serving engine that the model
@@ -75,13 +120,19 @@ def setups(
     found = []
     for name, cube in engines(points).items():
         for counted, share in (("card alone", (0.0, 0.0)), ("beside a host", (host_W, kg))):
-            cards = (beside(side(cube, gpu, [approach], n, seed).squeeze("approach", drop=True), *share) for gpu in (old, new))
+            cards = (
+                beside(side(cube, gpu, [approach], n, seed).squeeze("approach", drop=True), *share)
+                for gpu in (old, new)
+            )
             first, second = (grams(card, grid) for card in cards)
             for way in ("one at a time", "own best batch"):
                 pair = [_served(values, way) for values in (first, second)]
                 at = {"engine": [name], "counted": [counted], "served": [way]}
                 found.append(odds(pair[0] / pair[1]).expand_dims(at))
-    order = {name: list(dict.fromkeys(part[name].item() for part in found)) for name in ("engine", "counted", "served")}
+    order = {
+        name: list(dict.fromkeys(part[name].item() for part in found))
+        for name in ("engine", "counted", "served")
+    }
     return xr.combine_by_coords(found)["probability"].reindex(order)
 
 
@@ -89,13 +140,17 @@ def _served(grams_: xr.DataArray, way: str) -> xr.DataArray:
     """Grams of a token one at a time, or at the batch of the least mean grams of those that fit."""
     if way == "one at a time":
         return grams_.sel(batch=1, drop=True)
-    return grams_.isel(batch=grams_.mean("draw", skipna=False).fillna(np.inf).argmin("batch")).drop_vars("batch")
+    return grams_.isel(
+        batch=grams_.mean("draw", skipna=False).fillna(np.inf).argmin("batch")
+    ).drop_vars("batch")
 
 
 def odds(ratio: xr.DataArray) -> xr.DataArray:
     """Probability that the old card takes less: the share of the draws below 1; NaN where one of the two cannot serve."""
     share = (ratio < 1).where(ratio.notnull()).mean("draw", skipna=False)
-    return share.rename("probability").assign_attrs(units="1", long_name="probability that the old card takes less")
+    return share.rename("probability").assign_attrs(
+        units="1", long_name="probability that the old card takes less"
+    )
 
 
 def pareto(*objectives) -> np.ndarray:
@@ -109,10 +164,25 @@ def pareto(*objectives) -> np.ndarray:
 
 
 def optimum(
-    model, zone, gpu=None, *, tokens_per_s: float | None = None, ttft_s: float = np.inf, tpot_s: float = np.inf,
-    batch=BATCHES, prompt: int = 128, output: int = 128, engine="eager", dtype: str = "fp16", approach: str = totals.MAIN,
-    lifetime_years=totals.YEARS, utilisation=totals.BUSY, pue=1.0, n: int = 500, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    model,
+    zone,
+    gpu=None,
+    *,
+    tokens_per_s: float | None = None,
+    ttft_s: float = np.inf,
+    tpot_s: float = np.inf,
+    batch=BATCHES,
+    prompt: int = 128,
+    output: int = 128,
+    engine="eager",
+    dtype: str = "fp16",
+    approach: str = totals.MAIN,
+    lifetime_years=totals.YEARS,
+    utilisation=totals.BUSY,
+    pue=1.0,
+    n: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:
     """All configurations that meet the limits, for each zone the one of least carbon first: exhaustive, not a search.
 
     Limits: ttft_s on the prefill of a batch and, with a demand of tokens_per_s, the mean wait until a batch is full;
@@ -123,7 +193,13 @@ def optimum(
     """
     cards = spec.gpus() if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
     zones = [zone] if isinstance(zone, str) else list(zone)
-    asked = {"batch": list(batch), "prompt": [prompt], "output": [output], "engine": engine, "dtype": dtype}
+    asked = {
+        "batch": list(batch),
+        "prompt": [prompt],
+        "output": [output],
+        "engine": engine,
+        "dtype": dtype,
+    }
     windows = predict.windows(model, cards, **asked).isel(prompt=0, output=0)
     points = served.predicted(windows)
     plan = _plan(windows, points, tokens_per_s)
@@ -135,9 +211,18 @@ def optimum(
         load = tokens_per_s * (first + later) / points["generated"] / plan["count"]
         used, serves = np.minimum(load, 1.0).assign_attrs(units="1"), load <= 1
     meets = serves & (plan["wait_s"] + first <= ttft_s) & (later / max(output - 1, 1) <= tpot_s)
-    settings = {"lifetime_years": lifetime_years, "utilisation": used, "pue": pue, "n": n, "seed": seed, "took": took}
+    settings = {
+        "lifetime_years": lifetime_years,
+        "utilisation": used,
+        "pue": pue,
+        "n": n,
+        "seed": seed,
+        "took": took,
+    }
     grids = totals.drawn_grids(zones, n, seed)
-    tokens = totals.per_token(points, grids, [approach], **settings).sel(approach=approach, drop=True)
+    tokens = totals.per_token(points, grids, [approach], **settings).sel(
+        approach=approach, drop=True
+    )
     return _ranked(tokens, plan.assign(meets=meets.mean("draw")), zones)
 
 
@@ -149,7 +234,14 @@ def _plan(windows: xr.Dataset, points: xr.Dataset, tokens_per_s: float | None) -
         rate = checked("tokens_per_s", tokens_per_s, "1/s", above=True)
         count = np.ceil(rate * whole / points["generated"])
         wait = (points.batch - 1) / 2 * points.output * count / rate
-    return xr.Dataset({"count": count, "wait_s": wait, "ttft_s": windows["ttft_s"] + wait, "tpot_s": windows["tpot_s"]})
+    return xr.Dataset(
+        {
+            "count": count,
+            "wait_s": wait,
+            "ttft_s": windows["ttft_s"] + wait,
+            "tpot_s": windows["tpot_s"],
+        }
+    )
 
 
 def _feasible(windows: xr.Dataset, plan: xr.Dataset, ttft_s: float, tpot_s: float) -> xr.DataArray:
@@ -157,11 +249,18 @@ def _feasible(windows: xr.Dataset, plan: xr.Dataset, ttft_s: float, tpot_s: floa
     fits = windows["fits"]
     if not fits.any():
         need = float(windows["memory_B"].min()) / 2**30
-        raise Refused(f"Nothing fits: memory binds, the smallest configuration takes {need:.1f} GiB.")
-    for name, limit, what in (("ttft_s", ttft_s, "time to first token"), ("tpot_s", tpot_s, "time per output token")):
+        raise Refused(
+            f"Nothing fits: memory binds, the smallest configuration takes {need:.1f} GiB."
+        )
+    for name, limit, what in (
+        ("ttft_s", ttft_s, "time to first token"),
+        ("tpot_s", tpot_s, "time per output token"),
+    ):
         least = float(plan[name].where(fits).min())
         if least > limit:
-            raise Refused(f"No configuration keeps the {what}: the limit is {limit:g} s and the least is {least:.3g} s.")
+            raise Refused(
+                f"No configuration keeps the {what}: the limit is {limit:g} s and the least is {least:.3g} s."
+            )
     fine = fits & (plan["ttft_s"] <= ttft_s) & (plan["tpot_s"] <= tpot_s)
     if not fine.any():
         least = float(plan["tpot_s"].where(fits & (plan["ttft_s"] <= ttft_s)).min())
@@ -174,17 +273,23 @@ def _feasible(windows: xr.Dataset, plan: xr.Dataset, ttft_s: float, tpot_s: floa
 
 def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFrame:
     """Feasible configurations as rows, sorted by zone and mean grams of a token."""
-    flat = totals.total(tokens).stack(config=AXES).dropna("config").transpose("zone", "config", "draw")
+    flat = (
+        totals.total(tokens).stack(config=AXES).dropna("config").transpose("zone", "config", "draw")
+    )
     index = flat.indexes["config"]
     middle = tokens[["energy_J", "busy_s", "embodied_g"]].median("draw")
-    columns = [part.stack(config=AXES).sel(config=index).data_vars.items() for part in (plan, middle)]
+    columns = [
+        part.stack(config=AXES).sel(config=index).data_vars.items() for part in (plan, middle)
+    ]
     extra = {name: values.values for part in columns for name, values in part}
     found = []
     for zone in zones:
         here = flat.sel(zone=zone).values
         least = np.bincount(here.argmin(axis=0), minlength=len(index)) / here.shape[1]
         low, high = np.quantile(here, [0.05, 0.95], axis=1)
-        table = index.to_frame(index=False).assign(zone=zone, mean_g=here.mean(axis=1), low_g=low, high_g=high, least=least)
+        table = index.to_frame(index=False).assign(
+            zone=zone, mean_g=here.mean(axis=1), low_g=low, high_g=high, least=least
+        )
         table["card"] = table.groupby("gpu")["least"].transform("sum")
         found.append(table.assign(**extra).sort_values("mean_g"))
     return pd.concat(found, ignore_index=True).astype({"batch": int, "count": int})

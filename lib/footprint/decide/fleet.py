@@ -18,7 +18,10 @@ from footprint.carbon import uncertainty as draws
 from footprint.predict import model as predict
 
 HOURS, DAY_S = 24, 86400.0
-TRACED = {"code": 8819, "conv": 19366}  # requests to each service in the Azure trace of 2023 (data/README.md)
+TRACED = {
+    "code": 8819,
+    "conv": 19366,
+}  # requests to each service in the Azure trace of 2023 (data/README.md)
 UTC = {"CA-QC": -5, "US-CAL-CISO": -8, "US-NW-PACE": -7}  # standard time
 PEAK = 15  # scenario: the local hour at which a region asks most
 TIE_KG = 1e-6  # for a million requests moved, or kept waiting an hour: of plans that emit the same, the one that bothers least
@@ -35,7 +38,9 @@ def lengths() -> tuple[int, int]:
     return round(prompt), round(output)
 
 
-def demand(per_day: float, models: Sequence[str], zones: Sequence[str] = totals.ZONES, swing: float = 0.5) -> xr.DataArray:
+def demand(
+    per_day: float, models: Sequence[str], zones: Sequence[str] = totals.ZONES, swing: float = 0.5
+) -> xr.DataArray:
     """Requests by hour of the day in UTC, zone and model: alike for zones and models, each as its clock goes.
 
     The trace covers less than an hour, so its course over the day is a scenario: 1 + swing x cos, the most at PEAK o'clock.
@@ -43,23 +48,43 @@ def demand(per_day: float, models: Sequence[str], zones: Sequence[str] = totals.
     whole = carbon.checked("per_day", per_day, "1", above=True)
     swing = carbon.checked("swing", swing, "1", most=1)
     if lost := set(zones) - set(UTC):
-        raise Refused(f"The local time of {min(lost)!r} is unknown; known zones are {', '.join(UTC)}.")
+        raise Refused(
+            f"The local time of {min(lost)!r} is unknown; known zones are {', '.join(UTC)}."
+        )
     hour = xr.DataArray(np.arange(HOURS), {"hour": np.arange(HOURS)}, ["hour"])
     offset = xr.DataArray([UTC[zone] for zone in zones], {"zone": list(zones)}, ["zone"])
     shape = 1 + swing * np.cos(2 * np.pi * (hour + offset - PEAK) / HOURS)
     each = shape / HOURS * whole / len(zones) / len(models)
-    return each.expand_dims(model=list(models)).transpose("hour", "zone", "model").assign_attrs(units="1/h")
+    return (
+        each.expand_dims(model=list(models))
+        .transpose("hour", "zone", "model")
+        .assign_attrs(units="1/h")
+    )
 
 
 def service(
-    models: Sequence[str], gpus: Sequence[str] | None = None, *, batch: Sequence[int], prompt: int, output: int,
-    ttft_s: float = np.inf, tpot_s: float = np.inf, engine: str = "serving", dtype: str = "fp16",
-) -> xr.Dataset:  # fmt: skip
+    models: Sequence[str],
+    gpus: Sequence[str] | None = None,
+    *,
+    batch: Sequence[int],
+    prompt: int,
+    output: int,
+    ttft_s: float = np.inf,
+    tpot_s: float = np.inf,
+    engine: str = "serving",
+    dtype: str = "fp16",
+) -> xr.Dataset:
     """What each configuration (model, gpu, batch) takes, as of `served.predicted`; NaN where it does not fit or is too slow.
 
     A model that no card can serve is `Refused` in a sentence that names the limit that binds.
     """
-    asked = {"batch": list(batch), "prompt": [prompt], "output": [output], "engine": [engine], "dtype": dtype}
+    asked = {
+        "batch": list(batch),
+        "prompt": [prompt],
+        "output": [output],
+        "engine": [engine],
+        "dtype": dtype,
+    }
     cards = spec.gpus() if gpus is None else list(gpus)
     windows = predict.windows(list(models), cards, **asked).isel(prompt=0, output=0, engine=0)
     fine = windows["fits"]
@@ -76,10 +101,19 @@ def service(
 
 
 def plan(
-    asked: xr.DataArray, points: xr.Dataset, intensity: xr.DataArray, *, moves: float = 0.0, waits: float = 0.0,
-    wait_h: int = 0, most: xr.DataArray | None = None, approach: str = totals.MAIN, lifetime_years: float = totals.YEARS,
-    pue: float = 1.0, idle: float = 1.0,
-) -> xr.Dataset:  # fmt: skip
+    asked: xr.DataArray,
+    points: xr.Dataset,
+    intensity: xr.DataArray,
+    *,
+    moves: float = 0.0,
+    waits: float = 0.0,
+    wait_h: int = 0,
+    most: xr.DataArray | None = None,
+    approach: str = totals.MAIN,
+    lifetime_years: float = totals.YEARS,
+    pue: float = 1.0,
+    idle: float = 1.0,
+) -> xr.Dataset:
     """The plan of least carbon that serves all that is asked, on a day that repeats itself.
 
     asked: from `demand`, (hour, zone, model); points: from `service`; intensity: g/kWh (hour, zone). moves: the share of a
@@ -93,29 +127,57 @@ def plan(
     given = {"moves": moves, "waits": waits, "idle": idle}
     *shares, kept = (carbon.checked(name, value, "1", most=1) for name, value in given.items())
     if wait_h != int(wait_h) or not 0 <= wait_h < HOURS:
-        raise Refused(f"wait_h = {wait_h} is refused; whole hours from 0 to {HOURS - 1} are allowed.")
+        raise Refused(
+            f"wait_h = {wait_h} is refused; whole hours from 0 to {HOURS - 1} are allowed."
+        )
     asked, points = asked.transpose("hour", "zone", "model"), points.sel(model=asked.model)
     options, sizes = _options(points), (*asked.shape, int(wait_h) + 1)
-    made = totals.card_kg(points.gpu.values, [approach])[0].mean("draw").values * DAY_S / draws.YEAR_S / lifetime_years
-    grams = carbon.operational(3600.0, intensity.sel(zone=asked.zone).transpose("hour", "zone").values, pue)  # of a watt-hour
+    made = (
+        totals.card_kg(points.gpu.values, [approach])[0].mean("draw").values
+        * DAY_S
+        / draws.YEAR_S
+        / lifetime_years
+    )
+    grams = carbon.operational(
+        3600.0, intensity.sel(zone=asked.zone).transpose("hour", "zone").values, pue
+    )  # of a watt-hour
     rests = points["idle_W"].values * kept
-    extra = options["watts"].values - rests[options["gpu"]]  # what being busy adds to a card that is there
-    costs = [np.multiply.outer(grams / 1000, extra), np.multiply.outer(grams.sum(axis=0) / 1000, rests) + made,
-             np.broadcast_to(_bother(sizes[1], sizes[3]), (*sizes, sizes[1]))]  # fmt: skip
+    extra = (
+        options["watts"].values - rests[options["gpu"]]
+    )  # what being busy adds to a card that is there
+    costs = [
+        np.multiply.outer(grams / 1000, extra),
+        np.multiply.outer(grams.sum(axis=0) / 1000, rests) + made,
+        np.broadcast_to(_bother(sizes[1], sizes[3]), (*sizes, sizes[1])),
+    ]
     if not all(np.isfinite(cost).all() for cost in costs):
-        raise Refused("The intensity of every hour and the idle power of every card must be known for a plan.")
+        raise Refused(
+            "The intensity of every hour and the idle power of every card must be known for a plan."
+        )
     tops = [np.full(cost.shape, np.inf) for cost in costs]
     if most is not None:
         tops[1] = most.sel(zone=asked.zone, gpu=points.gpu).transpose("zone", "gpu").values
     matrices = _matrices(options, len(rests), sizes, asked.values.ravel() / MILLION, shares)
-    flat = _solved(*(np.concatenate([part.ravel() for part in parts]) for parts in (costs, tops)), *matrices)
+    flat = _solved(
+        *(np.concatenate([part.ravel() for part in parts]) for parts in (costs, tops)), *matrices
+    )
     parts = np.split(flat, np.cumsum([cost.size for cost in costs])[:-1])
     busy, cards, sent = (part.reshape(cost.shape) for part, cost in zip(parts, costs, strict=True))
     equal, below = matrices[::2]
-    about = {"approach": approach, "lifetime_years": lifetime_years, "pue": pue, "idle": kept, "columns": len(flat),
-             "rows": equal.shape[0] + below.shape[0], "nonzeros": equal.nnz + below.nnz}  # fmt: skip
+    about = {
+        "approach": approach,
+        "lifetime_years": lifetime_years,
+        "pue": pue,
+        "idle": kept,
+        "columns": len(flat),
+        "rows": equal.shape[0] + below.shape[0],
+        "nonzeros": equal.nnz + below.nnz,
+    }
     found = _labelled(options, asked, points, busy, cards, sent).assign_attrs(about)
-    kg = {"operational_kg": (grams / 1000 * (busy @ extra + cards @ rests)).sum(axis=0), "embodied_kg": cards @ made}
+    kg = {
+        "operational_kg": (grams / 1000 * (busy @ extra + cards @ rests)).sum(axis=0),
+        "embodied_kg": cards @ made,
+    }
     return found.assign({name: ("zone", values, {"units": "kg"}) for name, values in kg.items()})
 
 
@@ -134,19 +196,28 @@ def _labelled(options: pd.DataFrame, asked, points, busy, cards, sent) -> xr.Dat
         "cards": (("zone", "gpu"), cards, {"units": "cards"}),
         "sent": (("hour", "zone", "model", "wait_h", "to"), sent * MILLION, {"units": "1/h"}),
     }
-    coords = {name: points[name].values for name in AXES} | {name: asked[name].values for name in ("hour", "zone")}
+    coords = {name: points[name].values for name in AXES} | {
+        name: asked[name].values for name in ("hour", "zone")
+    }
     return xr.Dataset(data, coords | {"wait_h": np.arange(sent.shape[3]), "to": asked.zone.values})
 
 
 def _options(points: xr.Dataset) -> pd.DataFrame:
     """Configurations that serve: positions of gpu, model and batch, millions of requests an hour, watts when busy."""
-    time, joules = (points[name].sum("phase", skipna=False).transpose(*AXES).values for name in served.QUANTITIES)
+    time, joules = (
+        points[name].sum("phase", skipna=False).transpose(*AXES).values
+        for name in served.QUANTITIES
+    )
     at = np.nonzero(np.isfinite(time))
     rate = points.batch.values[at[2]] * 3600 / time[at] / MILLION
-    return pd.DataFrame(dict(zip(AXES, at, strict=True)) | {"rate": rate, "watts": joules[at] / time[at]})
+    return pd.DataFrame(
+        dict(zip(AXES, at, strict=True)) | {"rate": rate, "watts": joules[at] / time[at]}
+    )
 
 
-def _matrices(options: pd.DataFrame, cards: int, sizes: tuple, asked: np.ndarray, shares: list[float]) -> tuple:
+def _matrices(
+    options: pd.DataFrame, cards: int, sizes: tuple, asked: np.ndarray, shares: list[float]
+) -> tuple:
     """Equalities and inequalities over busy cards, cards and requests sent, as (A_eq, b_eq, A_ub, b_ub)."""
     hours, zones, models, _ = sizes
     count, places = len(options), hours * zones
@@ -160,19 +231,28 @@ def _matrices(options: pd.DataFrame, cards: int, sizes: tuple, asked: np.ndarray
         at = rows[chosen], columns[chosen]
         return csr_array((np.ones(len(at[0])), at), shape=(cells, len(columns)))
 
-    served_by = coo_array((options["rate"], (options["model"], np.arange(count))), shape=(models, count))
+    served_by = coo_array(
+        (options["rate"], (options["model"], np.arange(count))), shape=(models, count)
+    )
     on = coo_array((np.ones(count), (options["gpu"], np.arange(count))), shape=(cards, count))
     each, none = eye_array(places), csr_array
     rest = none((cells, places * count + zones * cards))
-    equal = vstack([
-        hstack([kron(each, served_by), none((cells, zones * cards)), -of_sent(goal)]),
-        hstack([rest, of_sent(cell)]),
-    ])  # fmt: skip
+    equal = vstack(
+        [
+            hstack([kron(each, served_by), none((cells, zones * cards)), -of_sent(goal)]),
+            hstack([rest, of_sent(cell)]),
+        ]
+    )
     owned = kron(np.ones((hours, 1)), eye_array(zones * cards))
     limits = [hstack([kron(each, on), -owned, none((places * cards, len(columns)))])]
     limits += [hstack([rest, of_sent(cell, chosen)]) for chosen in (zone != to, wait > 0)]
     bounds = np.concatenate([np.zeros(places * cards), *(share * asked for share in shares)])
-    return csr_array(equal), np.concatenate([np.zeros(cells), asked]), csr_array(vstack(limits)), bounds
+    return (
+        csr_array(equal),
+        np.concatenate([np.zeros(cells), asked]),
+        csr_array(vstack(limits)),
+        bounds,
+    )
 
 
 def _solved(cost, tops, equal, values, below, bounds) -> np.ndarray:
@@ -182,13 +262,20 @@ def _solved(cost, tops, equal, values, below, bounds) -> np.ndarray:
     if found.status == 0:
         return np.maximum(found.x, 0)  # HiGHS keeps its bounds to within a tolerance
     # The same programme with the demand as a variable: every right-hand side is proportional to it.
-    below, equal = (hstack([side, csr_array(-right[:, None])]) for side, right in ((below, bounds), (equal, values)))
+    below, equal = (
+        hstack([side, csr_array(-right[:, None])])
+        for side, right in ((below, bounds), (equal, values))
+    )
     goal, limits = np.append(np.zeros_like(cost), -1.0), np.vstack([limits, [0, 1]])
-    most = linprog(goal, below, np.zeros_like(bounds), equal, np.zeros_like(values), limits, method="highs")
+    most = linprog(
+        goal, below, np.zeros_like(bounds), equal, np.zeros_like(values), limits, method="highs"
+    )
     raise Refused(f"The cards at hand bind: they carry at most {-most.fun:.1%} of the demand.")
 
 
-def replay(found: xr.Dataset, points: xr.Dataset, intensity: xr.DataArray, n: int = 500, seed: int = 0) -> xr.Dataset:
+def replay(
+    found: xr.Dataset, points: xr.Dataset, intensity: xr.DataArray, n: int = 500, seed: int = 0
+) -> xr.Dataset:
     """A plan in other states of the world: operational_kg and embodied_kg (draw) of the same requests on the same cards.
 
     Each draw is off in the times and the power of each card and in its making, as in `totals`; the requests of each card,
@@ -196,14 +283,26 @@ def replay(found: xr.Dataset, points: xr.Dataset, intensity: xr.DataArray, n: in
     """
     use, medians = found.attrs, points["time_s"].sum("phase", skipna=False)
     took = served.drawn(points, n, seed).sum("phase", skipna=False).drop_attrs()
-    slower, watts = (took["time_s"] / medians).fillna(0), (took["energy_J"] / took["time_s"]).fillna(0)
-    busy, works = (xr.dot(found["busy"].drop_attrs(), rate, dim=["model", "batch"]) for rate in (slower, slower * watts))
+    slower, watts = (
+        (took["time_s"] / medians).fillna(0),
+        (took["energy_J"] / took["time_s"]).fillna(0),
+    )
+    busy, works = (
+        xr.dot(found["busy"].drop_attrs(), rate, dim=["model", "batch"])
+        for rate in (slower, slower * watts)
+    )
     cards = busy.max("hour")
     joules = 3600 * (works + (cards - busy) * use["idle"] * points["idle_W"].drop_attrs())
     made = totals.card_kg(points.gpu.values, [use["approach"]], n, seed)[0]
     grams = {
-        "operational_kg": carbon.operational(joules, intensity, use["pue"]).sum(["hour", "zone", "gpu"]),
-        "embodied_kg": carbon.amortised(made, cards * DAY_S, use["lifetime_years"]).sum(["zone", "gpu"]),
+        "operational_kg": carbon.operational(joules, intensity, use["pue"]).sum(
+            ["hour", "zone", "gpu"]
+        ),
+        "embodied_kg": carbon.amortised(made, cards * DAY_S, use["lifetime_years"]).sum(
+            ["zone", "gpu"]
+        ),
     }
-    kg = {name: (value / 1000).drop_attrs().assign_attrs(units="kg") for name, value in grams.items()}
+    kg = {
+        name: (value / 1000).drop_attrs().assign_attrs(units="kg") for name, value in grams.items()
+    }
     return xr.Dataset(kg).reset_coords(drop=True)

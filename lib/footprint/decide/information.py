@@ -23,7 +23,10 @@ from footprint.decide import scoreboard
 from footprint.energy import findings
 
 ERRORS = ("time", "power")
-NODES = {8: 3, 89: 55}  # sizes of a Fibonacci lattice and their steps: quick (good to 0.03), and to check it by
+NODES = {
+    8: 3,
+    89: 55,
+}  # sizes of a Fibonacci lattice and their steps: quick (good to 0.03), and to check it by
 ENDS = {"_low": -1, "_high": 1}
 
 
@@ -45,7 +48,9 @@ def known(pairs: pd.DataFrame, card: str, **errors: float) -> pd.DataFrame:
         time, energy = (np.abs(np.log(rows[f"{name}{end}"] / rows[name])) / half for name in moved)
         shared = np.minimum(time, energy)
         own = np.sqrt(energy**2 - shared**2)
-        side = {name: max(sign * errors.get(name, 0.0), 0.0) * sign for name in ERRORS}  # this end's part of the error
+        side = {
+            name: max(sign * errors.get(name, 0.0), 0.0) * sign for name in ERRORS
+        }  # this end's part of the error
         moved["time_s"] += side["time"] * time
         moved["energy_J"] += side["time"] * shared + side["power"] * own
         still = {name: float(name not in errors) for name in ERRORS}
@@ -67,15 +72,26 @@ def lattice(nodes: int) -> np.ndarray:
 
 
 def settled(
-    judge: Callable[[pd.DataFrame], dict], pairs: pd.DataFrame, card: str, what: Sequence[str] = ERRORS, nodes: int = 8
+    judge: Callable[[pd.DataFrame], dict],
+    pairs: pd.DataFrame,
+    card: str,
+    what: Sequence[str] = ERRORS,
+    nodes: int = 8,
 ) -> float:
     """E[max(p, 1 - p)] of a claim if these errors of a card were known (judge: as in `scoreboard.JUDGES`)."""
-    found = [judge(known(pairs, card, **dict(zip(what, at, strict=False))))["probability"] for at in lattice(nodes)]
+    found = [
+        judge(known(pairs, card, **dict(zip(what, at, strict=False))))["probability"]
+        for at in lattice(nodes)
+    ]
     return float(np.maximum(found, 1 - np.array(found)).mean())
 
 
 def table(
-    pairs: pd.DataFrame, cards: Sequence[str], judges=None, what: Sequence[str] = ERRORS, nodes: int = 8
+    pairs: pd.DataFrame,
+    cards: Sequence[str],
+    judges=None,
+    what: Sequence[str] = ERRORS,
+    nodes: int = 8,
 ) -> pd.DataFrame:
     """One row a claim that is neither plain nor plainly false: id, verdict, probability, `now`, and `then` by card.
 
@@ -87,7 +103,15 @@ def table(
         now = max(odds, 1 - odds)
         if now < scoreboard.SURE:
             then = {card: settled(judge, pairs, card, what, nodes) for card in cards}
-            rows.append({"id": name, "verdict": scoreboard.verdict(odds), "probability": odds, "now": now, **then})
+            rows.append(
+                {
+                    "id": name,
+                    "verdict": scoreboard.verdict(odds),
+                    "probability": odds,
+                    "now": now,
+                    **then,
+                }
+            )
     return pd.DataFrame(rows, columns=["id", "verdict", "probability", "now", *cards])
 
 

@@ -16,14 +16,24 @@ def verdict(probability: float) -> str:
     """Words for a probability that a claim holds: holds, likely, open, unlikely, fails."""
     if pd.isna(probability):
         return "open"
-    words = ((SURE, "holds"), (LIKELY, "likely holds"), (1 - LIKELY, "open"), (1 - SURE, "likely fails"))
+    words = (
+        (SURE, "holds"),
+        (LIKELY, "likely holds"),
+        (1 - LIKELY, "open"),
+        (1 - SURE, "likely fails"),
+    )
     return next((word for least, word in words if probability >= least), "fails")
 
 
 def _row(probability: float, because: str, kinds) -> dict:
     kinds = sorted(set(kinds))
     status = kinds[0] if len(kinds) == 1 else "derived"
-    return {"verdict": verdict(probability), "probability": probability, "because": because, "status": status}
+    return {
+        "verdict": verdict(probability),
+        "probability": probability,
+        "because": because,
+        "status": status,
+    }
 
 
 def hardware_matters(pairs: pd.DataFrame, quantity: str, unit: str) -> dict:
@@ -79,6 +89,10 @@ def table(pairs: pd.DataFrame, judges=None) -> pd.DataFrame:
     judges = JUDGES if judges is None else judges
     rows = []
     for claim in spec.table("published"):
-        judged = judges[claim["id"]](pairs) if claim["id"] in judges else _row(float("nan"), "Not judged yet.", ["unverified"])
+        judged = (
+            judges[claim["id"]](pairs)
+            if claim["id"] in judges
+            else _row(float("nan"), "Not judged yet.", ["unverified"])
+        )
         rows.append({"id": claim["id"], "claim": claim["claim"], **judged})
     return pd.DataFrame(rows)

@@ -17,7 +17,9 @@ from footprint.energy import findings
 
 MATTERS = 0.05  # share of the total from which a part counts as visible
 WORTH = 0.01  # share of the total from which a saving counts
-SATURATED = 1.1  # a doubling of the batch that gains less throughput than this finds the card saturated
+SATURATED = (
+    1.1  # a doubling of the batch that gains less throughput than this finds the card saturated
+)
 OLD, NEW = "t4", "rtx-6000-ada"
 N = 1000
 
@@ -43,7 +45,9 @@ def agreed(odds: xr.DataArray) -> float:
 
 def _by_approach(odds: xr.DataArray) -> str:
     """Probabilities by approach in words."""
-    return "; ".join(f"{name} {float(odds.sel(approach=name)):.0%}" for name in odds.approach.values)
+    return "; ".join(
+        f"{name} {float(odds.sel(approach=name)):.0%}" for name in odds.approach.values
+    )
 
 
 def regions_differ(pairs: pd.DataFrame) -> tuple:
@@ -65,7 +69,9 @@ def making_differs(pairs: pd.DataFrame) -> tuple:
     ratio = kg.sel(gpu=NEW, drop=True) / kg.sel(gpu=OLD, drop=True)
     odds, middle = (ratio > 1).mean("draw"), ratio.median("draw")
     parts = carbon.embodied([OLD, NEW], "teardown")
-    share = parts["embodied_kg"].sel(component=["die", "memory"]).sum("component") / parts["total_kg"]
+    share = (
+        parts["embodied_kg"].sel(component=["die", "memory"]).sum("component") / parts["total_kg"]
+    )
     old, new = spec.gpu(OLD), spec.gpu(NEW)
     because = (
         f"{new.die_mm2 / old.die_mm2:.2f} times the die area and {new.memory_GiB / old.memory_GiB:.0f} times the memory take "
@@ -80,8 +86,14 @@ def newer_is_faster(pairs: pd.DataFrame) -> tuple:
     points = served.requests(pairs)
     times = served.drawn(points, N)["time_s"]
     lead = times.sel(gpu=OLD, drop=True) / times.sel(gpu=NEW, drop=True)
-    faster = (lead > 1).where(lead.notnull(), True).all([name for name in lead.dims if name != "draw"])
-    decode = lead.sel(phase="decode", drop=True).stack(curve=("model", "prompt", "output")).transpose("curve", "batch", "draw")
+    faster = (
+        (lead > 1).where(lead.notnull(), True).all([name for name in lead.dims if name != "draw"])
+    )
+    decode = (
+        lead.sel(phase="decode", drop=True)
+        .stack(curve=("model", "prompt", "output"))
+        .transpose("curve", "batch", "draw")
+    )
     curves = [curve[curve.notnull().all("draw")].values for curve in decode]
     grows = np.array([curve[-1] > curve[0] for curve in curves if len(curve) > 1])
     one = lead.sel(phase="decode", batch=1).median(["prompt", "output"]).transpose("model", "draw")
@@ -100,7 +112,9 @@ def older_wins_small(pairs: pd.DataFrame) -> tuple:
     """H2: a token of the smallest model takes less energy on the older card at batch 1, and more at the largest batch."""
     points = _points(pairs)
     small = min(points.model.values, key=lambda name: spec.model(name).parameters)
-    table = decide.who_wins(points.sel(model=[small]), [totals.YEARS], approaches=[totals.MAIN], n=N)
+    table = decide.who_wins(
+        points.sel(model=[small]), [totals.YEARS], approaches=[totals.MAIN], n=N
+    )
     ratios = table["energy_ratio"].squeeze(drop=True).dropna("batch")
     first, last = ratios.isel(batch=0), ratios.isel(batch=-1)
     because = (
@@ -126,7 +140,9 @@ def both_matter(pairs: pd.DataFrame) -> tuple:
     """A5: each part is visible somewhere: embodied on the cleanest of the three grids, operational on the dirtiest."""
     points = _points(pairs)
     share = _embodied_share(points)
-    odds = ((share.sel(zone="CA-QC") >= MATTERS) & (1 - share.sel(zone="US-NW-PACE") >= MATTERS)).mean("draw")
+    odds = (
+        (share.sel(zone="CA-QC") >= MATTERS) & (1 - share.sel(zone="US-NW-PACE") >= MATTERS)
+    ).mean("draw")
     because = (
         f"Embodied is {_range(share, 'CA-QC')} of the total in Quebec by approach, the grid's year drawn; the rest is "
         f"operational (at least {MATTERS:.0%} counts as visible): {_by_approach(odds)}."
@@ -139,7 +155,9 @@ def visible_where_clean(pairs: pd.DataFrame) -> tuple:
     points = _points(pairs)
     share = decide.who_wins(points, n=N)["embodied_share"]
     share = share.median(["model", "gpu", "batch", "lifetime_years", "utilisation"])
-    odds = ((share.sel(zone="CA-QC") >= MATTERS) & (share.sel(zone="US-NW-PACE") < MATTERS)).mean("draw")
+    odds = ((share.sel(zone="CA-QC") >= MATTERS) & (share.sel(zone="US-NW-PACE") < MATTERS)).mean(
+        "draw"
+    )
     because = (
         f"Embodied share by approach, median over batches and lifetimes: {_range(share, 'CA-QC')} in Quebec, "
         f"{_range(share, 'US-NW-PACE')} in PacifiCorp East ({MATTERS:.0%} is the line): {_by_approach(odds)}."
@@ -153,7 +171,10 @@ def batching_helps(pairs: pd.DataFrame) -> tuple:
     tokens = totals.per_token(points, totals.drawn_grids(n=N), n=N)
 
     def step(values: xr.DataArray) -> xr.DataArray:
-        first, second = (values.isel(batch=part).drop_vars(["batch", "status"]) for part in (slice(-1), slice(1, None)))
+        first, second = (
+            values.isel(batch=part).drop_vars(["batch", "status"])
+            for part in (slice(-1), slice(1, None))
+        )
         return second / first
 
     over = step(tokens["busy_s"]) > 1 / SATURATED
@@ -190,7 +211,9 @@ def joint_choice_saves(pairs: pd.DataFrame) -> tuple:
     """A6: for some model and region the choice by one of the two carbons alone is not the best."""
     points = _points(pairs)
     found = choices(points) > WORTH
-    odds = (found["saving_operational"] | found["saving_embodied"]).any(["model", "zone"]).mean("draw")
+    odds = (
+        (found["saving_operational"] | found["saving_embodied"]).any(["model", "zone"]).mean("draw")
+    )
     changed = found.mean()
     because = (
         f"Weighing both saves at least {WORTH:.0%} somewhere by approach: {_by_approach(odds)}. It betters the choice by "
@@ -213,8 +236,16 @@ def each_alone_misleads(pairs: pd.DataFrame) -> tuple:
     return agreed(odds), because, _kinds(points)
 
 
-AXES = {"region": "zone", "batch": "batch", "lifetime": "lifetime_years", "utilisation": "utilisation"}
-ENDS_OF_USE = (0.1, 1.0)  # the difference of two cards is linear in 1/utilisation, so a flip shows at the ends
+AXES = {
+    "region": "zone",
+    "batch": "batch",
+    "lifetime": "lifetime_years",
+    "utilisation": "utilisation",
+}
+ENDS_OF_USE = (
+    0.1,
+    1.0,
+)  # the difference of two cards is linear in 1/utilisation, so a flip shows at the ends
 
 
 def flips(ratio: xr.DataArray) -> xr.DataArray:
@@ -223,7 +254,9 @@ def flips(ratio: xr.DataArray) -> xr.DataArray:
     found = []
     for dim in AXES.values():
         changed = less.max(dim) > less.min(dim)
-        found.append(changed.any([name for name in changed.dims if name not in ("approach", "draw")]))
+        found.append(
+            changed.any([name for name in changed.dims if name not in ("approach", "draw")])
+        )
     return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
 
 
@@ -232,7 +265,9 @@ def least_is_not_fastest(pairs: pd.DataFrame) -> tuple:
     points = _points(pairs)
     table = decide.who_wins(points, utilisation=ENDS_OF_USE, n=N)
     carbon_, slower = table["carbon_ratio"], table["time_ratio"] > 1
-    less = (slower & (carbon_ < 1)).any([name for name in carbon_.dims if name not in ("approach", "draw")])
+    less = (slower & (carbon_ < 1)).any(
+        [name for name in carbon_.dims if name not in ("approach", "draw")]
+    )
     changed = flips(carbon_)
     odds = (less & changed.all("axis")).mean("draw")
     axes = ", ".join(f"{name} in {float(changed.sel(axis=name).mean()):.0%}" for name in AXES)

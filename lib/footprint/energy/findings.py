@@ -12,7 +12,9 @@ from footprint.predict import model as predict
 from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, variables
 
-PAIRS = [(model, gpu) for model in ("llama-1b", "llama-3b", "llama-7b") for gpu in ("t4", "rtx-6000-ada")]
+PAIRS = [
+    (model, gpu) for model in ("llama-1b", "llama-3b", "llama-7b") for gpu in ("t4", "rtx-6000-ada")
+]
 PAIR = ["model", "device", "engine"]
 POINT = ["phase", "batch", "prompt_tokens", "output_tokens"]
 QUANTITIES = {"time_s": "time_per_iteration_s", "energy_J": "energy_J", "power_W": "power_W"}
@@ -27,7 +29,11 @@ def runs(folder=None) -> xr.Dataset:
         data = energy.gather(notebooks / name)
         if data.sizes["window"]:
             found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
-    return xr.concat(found, "window", join="outer", combine_attrs="drop") if found else xr.Dataset(coords={"window": []})
+    return (
+        xr.concat(found, "window", join="outer", combine_attrs="drop")
+        if found
+        else xr.Dataset(coords={"window": []})
+    )
 
 
 def points(data: xr.Dataset) -> pd.DataFrame:
@@ -38,15 +44,25 @@ def points(data: xr.Dataset) -> pd.DataFrame:
     `energy_per_token_J` with its bounds. Points that ran out of memory stay as rows with NaN.
     """
     rows = trace.frame(data)
-    known = [*variables("windows", "measured"), *variables("windows", "modelled"), *ATTRS, "place", "time_per_iteration_s"]
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *known])))  # one kind alone lacks the other's
+    known = [
+        *variables("windows", "measured"),
+        *variables("windows", "modelled"),
+        *ATTRS,
+        "place",
+        "time_per_iteration_s",
+    ]
+    rows = rows.reindex(
+        columns=list(dict.fromkeys([*rows.columns, *known]))
+    )  # one kind alone lacks the other's
     rows = rows[rows["batch"] > 0]
     for name, source in QUANTITIES.items():
         per = rows["iterations"].where(rows["kind"] == "measured", 1) if name == "energy_J" else 1
         rows[name] = rows[source] / per
         bounds = {"time_s": "duration_s"}.get(name, name)
         for end in ("_low", "_high"):
-            rows[name + end] = np.where(rows["kind"] == "modelled", rows[f"{bounds}{end}"], rows[name])
+            rows[name + end] = np.where(
+                rows["kind"] == "modelled", rows[f"{bounds}{end}"], rows[name]
+            )
     rows = rows.rename(columns={"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"})
     rows["tokens"] = rows["tokens"] / rows["iterations"].where(rows["iterations"] > 0)
     keys = [*PAIR, *POINT, "kind", "weights", "dtype", "place", "lengths"]
@@ -62,7 +78,9 @@ def points(data: xr.Dataset) -> pd.DataFrame:
         "memory_GiB",
     ]
     rules = {name: "median" for name in middle}
-    rules |= {f"{name}_low": "min" for name in QUANTITIES} | {f"{name}_high": "max" for name in QUANTITIES}
+    rules |= {f"{name}_low": "min" for name in QUANTITIES} | {
+        f"{name}_high": "max" for name in QUANTITIES
+    }
     rules |= {"status": lambda column: ", ".join(sorted(set(column)))}
     table = rows.groupby(keys, sort=False).agg(rules).reset_index()
     for end in ("", "_low", "_high"):
@@ -81,13 +99,20 @@ def six_pairs(table: pd.DataFrame, engine: str = "eager") -> pd.DataFrame:
     """The points of the paper's six pairs with one engine, models and cards in the order of their size and age."""
     table = at(table, engine=engine)
     order = pd.DataFrame(PAIRS, columns=["model", "device"]).assign(rank=range(len(PAIRS)))
-    return preferred(table).merge(order, on=["model", "device"]).sort_values(["rank", *POINT], ignore_index=True)
+    return (
+        preferred(table)
+        .merge(order, on=["model", "device"])
+        .sort_values(["rank", *POINT], ignore_index=True)
+    )
 
 
 def instead(pairs: pd.DataFrame, engine: str) -> pd.DataFrame:
     """The points of `six_pairs` as the model expects them with another engine."""
     names = {"batches": "batch", "prompts": "prompt_tokens", "outputs": "output_tokens"}
-    asked = {name: sorted(set(pairs.loc[pairs["lengths"] == "grid", column])) for name, column in names.items()}
+    asked = {
+        name: sorted(set(pairs.loc[pairs["lengths"] == "grid", column]))
+        for name, column in names.items()
+    }
     trees = [predict.tree(model, gpu, engine=engine, **asked) for model, gpu in PAIRS]
     windows = [trace.labelled(energy.windows(tree), tree.attrs, "predicted") for tree in trees]
     return six_pairs(points(xr.concat(windows, "window").assign_coords(place="predicted")), engine)
@@ -99,7 +124,9 @@ def at(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table[keep]
 
 
-def versus(table: pd.DataFrame, quantity: str, over: str = "t4", under: str = "rtx-6000-ada") -> pd.DataFrame:
+def versus(
+    table: pd.DataFrame, quantity: str, over: str = "t4", under: str = "rtx-6000-ada"
+) -> pd.DataFrame:
     """The ratio of one card to another at every point that both have: ratio, its interval, and P(ratio > 1).
 
     The errors of two cards are taken as independent and log-normal, their intervals as stated for each; both are
@@ -107,9 +134,15 @@ def versus(table: pd.DataFrame, quantity: str, over: str = "t4", under: str = "r
     """
     keys = ["model", *POINT]
     columns = [quantity, f"{quantity}_low", f"{quantity}_high", "kind"]
-    sides = [at(table, device=name).set_index(keys)[columns].add_suffix(side)
-             for name, side in ((over, "_over"), (under, "_under"))]  # fmt: skip
-    both = sides[0].join(sides[1], how="inner").dropna(subset=[f"{quantity}_over", f"{quantity}_under"])
+    sides = [
+        at(table, device=name).set_index(keys)[columns].add_suffix(side)
+        for name, side in ((over, "_over"), (under, "_under"))
+    ]
+    both = (
+        sides[0]
+        .join(sides[1], how="inner")
+        .dropna(subset=[f"{quantity}_over", f"{quantity}_under"])
+    )
     log_ratio = np.log(both[f"{quantity}_over"] / both[f"{quantity}_under"])
     spread = np.hypot(*(_spread(both, quantity, side) for side in ("over", "under")))
     z = ndtri(0.95)
@@ -133,7 +166,9 @@ def _spread(both: pd.DataFrame, quantity: str, side: str) -> pd.Series:
 
 def label(name: str) -> str:
     """The printed name of a model or a card by its id; the id itself for what no table knows."""
-    known = {item: spec.model(item).name for item in spec.models()} | {item: spec.gpu(item).name for item in spec.gpus()}
+    known = {item: spec.model(item).name for item in spec.models()} | {
+        item: spec.gpu(item).name for item in spec.gpus()
+    }
     return known.get(name, name)
 
 
@@ -142,11 +177,18 @@ def processors(table: pd.DataFrame) -> pd.DataFrame:
 
     The longest grid prompt of each run; `share` is the reached part of the bound, `least` and `most` the range over repeats.
     """
-    rows = table[(table["kind"] == "measured") & (table["bandwidth"] > 0) & ~table["device"].isin(spec.gpus())]
+    rows = table[
+        (table["kind"] == "measured")
+        & (table["bandwidth"] > 0)
+        & ~table["device"].isin(spec.gpus())
+    ]
     rows = rows[(rows["phase"] == "decode") & (rows["batch"] == 1) & (rows["lengths"] == "grid")]
     rows = rows.sort_values("prompt_tokens").groupby(["model", "device", "dtype", "place"]).head(1)
     rows = rows[rows["model"].isin(spec.models())]
-    weights = [spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype) for row in rows.itertuples()]
+    weights = [
+        spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
+        for row in rows.itertuples()
+    ]
     rows = rows.assign(bound_tokens_per_s=rows["bandwidth"] * 1e9 / np.array(weights))
     steps = rows["output_tokens"] - 1
     rates = {"tokens_per_s": "time_s", "least": "time_s_high", "most": "time_s_low"}

@@ -8,7 +8,10 @@ from footprint.trace.schema import WINDOW_STATUS
 
 LONGEST_GAP_S = 1.0  # between two samples; power in a longer one is unknown
 SHORTEST_S = 2.0  # a shorter window has no energy: counters are known to read low there
-JUMP_S, JUMP_SHARE = 0.05, 1e-3  # two clocks may differ by this much, and by this share, over a window
+JUMP_S, JUMP_SHARE = (
+    0.05,
+    1e-3,
+)  # two clocks may differ by this much, and by this share, over a window
 STUCK_S, STUCK_TICKS = 0.5, 10  # a counter that rests longer than both is stuck
 USABLE = ("ok", "disturbed", "throttled")
 
@@ -19,10 +22,15 @@ def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:
     NaN for a window that the samples do not span, that holds a sample that is NaN, or a gap longer than a second:
     power there is unknown, not zero.
     """
-    from scipy.integrate import cumulative_trapezoid  # here: slow to load, and most pages of the book integrate nothing
+    from scipy.integrate import (
+        cumulative_trapezoid,
+    )  # here: slow to load, and most pages of the book integrate nothing
 
     time_s, power_W = np.asarray(time_s, float), np.asarray(power_W, float)
-    start_s, stop_s = np.atleast_1d(np.asarray(start_s, float)), np.atleast_1d(np.asarray(stop_s, float))
+    start_s, stop_s = (
+        np.atleast_1d(np.asarray(start_s, float)),
+        np.atleast_1d(np.asarray(stop_s, float)),
+    )
     if time_s.size < 2:
         return np.full(start_s.shape, np.nan)
     order = np.argsort(time_s, kind="stable")
@@ -58,13 +66,20 @@ def slope(time_s, counter_J, start_s, stop_s) -> tuple[np.ndarray, np.ndarray, n
     before = np.flatnonzero(np.diff(counter_J) != 0)
     if before.size < 3:
         return (np.full(np.shape(start_s), np.nan),) * 3
-    tick, width, joules = (time_s[before] + time_s[before + 1]) / 2, np.diff(time_s)[before], counter_J[before + 1]
+    tick, width, joules = (
+        (time_s[before] + time_s[before + 1]) / 2,
+        np.diff(time_s)[before],
+        counter_J[before + 1],
+    )
     first = np.searchsorted(tick, start_s)
     last = np.searchsorted(tick, stop_s, side="right") - 1
     enough = last - first >= 2
     first, last = np.where(enough, first, 0), np.where(enough, last, 1)
     watts = (joules[last] - joules[first]) / (tick[last] - tick[first])
-    return tuple(np.where(enough, x, np.nan) for x in (watts, np.hypot(width[first], width[last]), stop_s - tick[last]))
+    return tuple(
+        np.where(enough, x, np.nan)
+        for x in (watts, np.hypot(width[first], width[last]), stop_s - tick[last])
+    )
 
 
 def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) -> np.ndarray:
@@ -87,7 +102,11 @@ def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) ->
         (counted & _backwards(w, s), "counter_backwards"),
         (stuck, "counter_stuck"),
     )
-    return np.select([when for when, _ in reasons], [np.broadcast_to(why, start.shape) for _, why in reasons], w["status"])
+    return np.select(
+        [when for when, _ in reasons],
+        [np.broadcast_to(why, start.shape) for _, why in reasons],
+        w["status"],
+    )
 
 
 def _jumped(w: Mapping, s: Mapping) -> np.ndarray:
@@ -106,8 +125,14 @@ def _broken(s: Mapping, start_s, stop_s) -> np.ndarray:
     bad = np.flatnonzero(code)
     if not bad.size:
         return np.full(len(start_s), "")
-    first = bad[np.minimum(np.searchsorted(bad, np.searchsorted(time_s, start_s, side="right") - 1), bad.size - 1)]
-    inside = (first >= np.searchsorted(time_s, start_s, side="right") - 1) & (first <= np.searchsorted(time_s, stop_s))
+    first = bad[
+        np.minimum(
+            np.searchsorted(bad, np.searchsorted(time_s, start_s, side="right") - 1), bad.size - 1
+        )
+    ]
+    inside = (first >= np.searchsorted(time_s, start_s, side="right") - 1) & (
+        first <= np.searchsorted(time_s, stop_s)
+    )
     return np.where(inside, np.array(WINDOW_STATUS)[code[first]], "")
 
 
@@ -117,5 +142,8 @@ def _backwards(w: Mapping, s: Mapping) -> np.ndarray:
     order = order[np.isfinite(s["counter_J"][order])]
     time_s, fell = s["time_s"][order], np.diff(s["counter_J"][order], prepend=-np.inf) < 0
     count = np.concatenate([[0], np.cumsum(fell)])
-    inside = count[np.searchsorted(time_s, w["stop_s"])] > count[np.searchsorted(time_s, w["start_s"], side="right")]
+    inside = (
+        count[np.searchsorted(time_s, w["stop_s"])]
+        > count[np.searchsorted(time_s, w["start_s"], side="right")]
+    )
     return inside | (w["counter_stop_J"] < w["counter_start_J"])

@@ -12,7 +12,13 @@ from scipy.special import stdtrit
 
 COVERAGE = 2.0  # expanded over standard uncertainty: 95 %, metrology's habit
 SWING, FREE = 1 / (2 * np.sqrt(3)), 2 * np.sqrt(2)  # see `edges`
-TICK_S, UPDATE_S, AVERAGE_S, BLIND_DUTY, GAIN_BOUND = 0.1, 0.1, 1.0, 0.25, 0.05  # assumed of a board without a sensor card
+TICK_S, UPDATE_S, AVERAGE_S, BLIND_DUTY, GAIN_BOUND = (
+    0.1,
+    0.1,
+    1.0,
+    0.25,
+    0.05,
+)  # assumed of a board without a sensor card
 
 
 def assumed(w: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
@@ -24,13 +30,19 @@ def assumed(w: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
     update = np.where(np.isnan(w["power_update_s"]), UPDATE_S, w["power_update_s"])
     averaging = source == "nvml_average"
     duty = np.where(np.isnan(w["power_duty"]), 1.0 if averaging else BLIND_DUTY, w["power_duty"])
-    average = np.where(np.isnan(w["power_average_s"]), AVERAGE_S if averaging else duty * update, w["power_average_s"])
+    average = np.where(
+        np.isnan(w["power_average_s"]),
+        AVERAGE_S if averaging else duty * update,
+        w["power_average_s"],
+    )
     return {
         "counter_tick_s": np.where(np.isnan(w["counter_tick_s"]), TICK_S, w["counter_tick_s"]),
-        "power_update_s": update, "power_average_s": average, "power_duty": duty,
+        "power_update_s": update,
+        "power_average_s": average,
+        "power_duty": duty,
         "gain": np.where(np.isnan(w["gain"]), 1.0, w["gain"]),
         "gain_bound": np.where(np.isnan(w["gain_bound"]), GAIN_BOUND, w["gain_bound"]),
-    }  # fmt: skip
+    }
 
 
 def within(time_s, values, start_s, stop_s) -> np.ndarray:
@@ -45,17 +57,28 @@ def restlessness(time_s, power_W, start_s, stop_s) -> dict[str, np.ndarray]:
     A reading that is held for several samples adds its difference once, so no update has to be told from its repetitions.
     """
     order = np.argsort(time_s, kind="stable")
-    time_s, off = time_s[order], power_W[order] - (np.nanmean(power_W) if np.isfinite(power_W).any() else 0.0)
+    time_s, off = (
+        time_s[order],
+        power_W[order] - (np.nanmean(power_W) if np.isfinite(power_W).any() else 0.0),
+    )
     jumps = np.concatenate([[0.0], np.diff(off) ** 2])[: len(off)]
-    count, first, second, jump = (within(time_s, x, start_s, stop_s) for x in (np.ones(len(off)), off, off**2, jumps))
+    count, first, second, jump = (
+        within(time_s, x, start_s, stop_s) for x in (np.ones(len(off)), off, off**2, jumps)
+    )
     many = np.maximum(count, 1)
-    return {"count": count, "seen_W": np.sqrt(np.maximum(second / many - (first / many) ** 2, 0)), "jumps_W2": jump}
+    return {
+        "count": count,
+        "seen_W": np.sqrt(np.maximum(second / many - (first / many) ** 2, 0)),
+        "jumps_W2": jump,
+    }
 
 
 def noise(phase, jumps_W2, updates) -> float:
     """W by which a reading strays from the next while nothing runs: noise of the sensor; 0 when nobody looked."""
     resting = np.char.startswith(phase.astype(str), "idle") & (updates > 1)
-    return float(np.sqrt(np.min(jumps_W2[resting] / (2 * updates[resting])))) if resting.any() else 0.0
+    return (
+        float(np.sqrt(np.min(jumps_W2[resting] / (2 * updates[resting])))) if resting.any() else 0.0
+    )
 
 
 def edges(sensor: Mapping, load: Mapping, blur_s) -> np.ndarray:
@@ -84,7 +107,9 @@ def sampled(sensor: Mapping, load: Mapping) -> dict[str, np.ndarray]:
     grain = load["noise_W"] * np.sqrt(period * load["length_s"])
     return {
         "u_quantisation": load["spacing_s"] * np.sqrt(load["jumps_W2"] / 12),
-        "u_sampling": np.sqrt(unseen(sensor, load, period) ** 2 + edges(sensor, load, blur) ** 2 + late**2 + grain**2),
+        "u_sampling": np.sqrt(
+            unseen(sensor, load, period) ** 2 + edges(sensor, load, blur) ** 2 + late**2 + grain**2
+        ),
     }
 
 
@@ -96,7 +121,9 @@ def counted(sensor: Mapping, load: Mapping, width_s) -> dict[str, np.ndarray]:
     reading, from which it may be made, but it looks at each update, however seldom it is read.
     """
     tick = sensor["counter_tick_s"]
-    open_J = np.where(np.isnan(width_s), tick / np.sqrt(6), width_s / np.sqrt(12)) * np.abs(load["power_W"])
+    open_J = np.where(np.isnan(width_s), tick / np.sqrt(6), width_s / np.sqrt(12)) * np.abs(
+        load["power_W"]
+    )
     late = np.abs(load["change_W"]) * tick / (2 * np.sqrt(6))
     return {
         "u_quantisation": np.sqrt(open_J**2 + edges(sensor, load, tick) ** 2),
@@ -110,8 +137,12 @@ def unseen(sensor: Mapping, load: Mapping, period_s) -> np.ndarray:
     The readings tell how much the power differs from one to the next; so it may do in between. Readings that lie further
     apart than u are fewer than its looks, and count for all of them.
     """
-    blind = 1 - np.clip(np.minimum(sensor["power_average_s"] / period_s, sensor["power_duty"]), 0, 1)
-    return np.sqrt(blind * period_s * np.maximum(period_s, load["spacing_s"]) * load["jumps_W2"] / 2)
+    blind = 1 - np.clip(
+        np.minimum(sensor["power_average_s"] / period_s, sensor["power_duty"]), 0, 1
+    )
+    return np.sqrt(
+        blind * period_s * np.maximum(period_s, load["spacing_s"]) * load["jumps_W2"] / 2
+    )
 
 
 def spread(energy_J, iterations, point) -> np.ndarray:
@@ -121,11 +152,16 @@ def spread(energy_J, iterations, point) -> np.ndarray:
     """
     each = energy_J / np.where(iterations > 0, iterations, 1)
     known = np.isfinite(each)
-    count, total = (np.bincount(point, x * known, point.max(initial=0) + 1) for x in (np.ones(len(each)), np.nan_to_num(each)))
+    count, total = (
+        np.bincount(point, x * known, point.max(initial=0) + 1)
+        for x in (np.ones(len(each)), np.nan_to_num(each))
+    )
     mean = total / np.maximum(count, 1)
     squares = np.bincount(point, known * (np.nan_to_num(each) - mean[point]) ** 2, len(count))
     variance = np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)
-    return np.where(known, np.sqrt(variance[point]), np.nan) * np.where(iterations > 0, iterations, 1)
+    return np.where(known, np.sqrt(variance[point]), np.nan) * np.where(
+        iterations > 0, iterations, 1
+    )
 
 
 def expanded(data: Mapping) -> np.ndarray:
@@ -145,7 +181,9 @@ def bounds(energy_J, half_J, gain_bound) -> tuple[np.ndarray, np.ndarray]:
 def terms(data: xr.Dataset, by: str = "phase") -> pd.DataFrame:
     """For the chart of the budget: median standard uncertainty of each term in percent of the energy; by, term, pct."""
     names = ["u_repeat", "u_quantisation", "u_sampling", "u_gain"]
-    share = (100 * data[names] / data["energy_J"]).assign({by: data[by]}).to_dataframe()[[by, *names]]
+    share = (
+        (100 * data[names] / data["energy_J"]).assign({by: data[by]}).to_dataframe()[[by, *names]]
+    )
     table = share.groupby(by).median().reset_index().melt(by, var_name="term", value_name="pct")
     return table.dropna().reset_index(drop=True)
 
@@ -154,12 +192,20 @@ def ratio(a: Mapping, b: Mapping, same_board: bool) -> tuple[np.ndarray, np.ndar
     """Energy of `a` over that of `b`, low and high at 95 %: on one board the gain cancels, between boards it does not."""
     over = np.asarray(a["energy_J"]) / np.asarray(b["energy_J"])
     half = np.hypot(*(expanded(x) / np.asarray(x["energy_J"]) for x in (a, b)))
-    up, down = (0.0 if same_board else np.sqrt(3) * np.asarray(x["u_gain"]) / np.asarray(x["energy_J"]) for x in (a, b))
-    return over, over * (1 - half) * (1 - down) / (1 + up), over * (1 + half) * (1 + down) / (1 - up)
+    up, down = (
+        0.0 if same_board else np.sqrt(3) * np.asarray(x["u_gain"]) / np.asarray(x["energy_J"])
+        for x in (a, b)
+    )
+    return (
+        over,
+        over * (1 - half) * (1 - down) / (1 + up),
+        over * (1 + half) * (1 + down) / (1 - up),
+    )
 
 
 def points(
-    data: xr.Dataset, by: tuple[str, ...] = ("phase", "batch", "prompt_tokens", "output_tokens", "lengths")
+    data: xr.Dataset,
+    by: tuple[str, ...] = ("phase", "batch", "prompt_tokens", "output_tokens", "lengths"),
 ) -> xr.Dataset:
     """Energy of an iteration at each point: median over repeats with its 95 % interval (dim `point`).
 
@@ -173,10 +219,13 @@ def points(
     groups = frame.groupby(list(by), sort=True)
     table = groups["energy_J"].agg(["median", "std", "size"])
     half = stdtrit(np.maximum(table["size"] - 1, 1), 0.975) * table["std"] / np.sqrt(table["size"])
-    low, high = bounds(table["median"], half, np.sqrt(3) * groups["u_gain"].median() / table["median"])
+    low, high = bounds(
+        table["median"], half, np.sqrt(3) * groups["u_gain"].median() / table["median"]
+    )
     one, single = groups[["energy_J_low", "energy_J_high"]].first(), table["size"] == 1
     table = table.assign(
-        energy_J_low=low.where(~single, one["energy_J_low"]), energy_J_high=high.where(~single, one["energy_J_high"])
+        energy_J_low=low.where(~single, one["energy_J_low"]),
+        energy_J_high=high.where(~single, one["energy_J_high"]),
     )
     table = table.rename(columns={"median": "energy_J", "size": "repeats"}).drop(columns="std")
     found = table.reset_index().to_xarray().rename(index="point")

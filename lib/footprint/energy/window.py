@@ -22,9 +22,15 @@ DERIVED = {
     "energy_J": ("J", "energy of the window by the run's energy source"),
     "u_repeat": ("J", "standard uncertainty: spread between repeats of the point"),
     "u_quantisation": ("J", "standard uncertainty: ticks of the counter, spacing of the samples"),
-    "u_sampling": ("J", "standard uncertainty: what the sensor does not see, averages away, or tells late"),
+    "u_sampling": (
+        "J",
+        "standard uncertainty: what the sensor does not see, averages away, or tells late",
+    ),
     "u_gain": ("J", "standard uncertainty: gain of the board; the same in all its windows"),
-    "u_tokens": ("1", "standard uncertainty of the token count: none, lengths are forced and counted"),
+    "u_tokens": (
+        "1",
+        "standard uncertainty of the token count: none, lengths are forced and counted",
+    ),
     "power_W": ("W", "mean power of the window"),
     "energy_per_token_J": ("J", "energy of the window for each of its tokens"),
     "time_per_iteration_s": ("s", "time of one iteration of the phase"),
@@ -52,7 +58,9 @@ def windows(tree: xr.DataTree) -> xr.Dataset:
         data["energy_status"] = xr.full_like(data["status"], "modelled", dtype=object)
         per = xr.ones_like(data["duration_s"])
     else:
-        data = data.assign({name: ("window", values) for name, values in _measured(tree, data).items()})
+        data = data.assign(
+            {name: ("window", values) for name, values in _measured(tree, data).items()}
+        )
         per = data["iterations"].where(data["iterations"] > 0)
     tokens = data["tokens"].where(data["tokens"] > 0)
     for bound in ("", "_low", "_high"):
@@ -78,23 +86,38 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
     integrated = integral(s["time_s"], s["power_W"], start, stop)
     counter, width, rest = _counted(w, s, length, sensor["counter_tick_s"])
     told = counter if source == "nvml_counter" else integrated
-    energy = (told - _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])) / sensor["gain"]
+    energy = (
+        told - _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])
+    ) / sensor["gain"]
     why = status(w, s, source, integrated, rest, sensor["counter_tick_s"])
     energy = np.where(np.isin(why, USABLE), energy, np.nan)
     parts = _budget(w, s, sensor, energy, width, source)
     low, high = budget.bounds(energy, budget.expanded(parts), sensor["gain_bound"])
-    residual = np.divide(counter, integrated, out=np.full(len(start), np.nan), where=integrated > 0) - 1
-    limit = np.where(np.isin(w["phase"], ["idle_bare", "idle_loaded"]), DISAGREE["idle"], DISAGREE["busy"])
+    residual = (
+        np.divide(counter, integrated, out=np.full(len(start), np.nan), where=integrated > 0) - 1
+    )
+    limit = np.where(
+        np.isin(w["phase"], ["idle_bare", "idle_loaded"]), DISAGREE["idle"], DISAGREE["busy"]
+    )
     count = budget.within(s["time_s"], np.ones(len(s["time_s"])), start, stop)
     used = budget.within(s["time_s"], np.diff(s["cpu_s"], prepend=s["cpu_s"][:1]), start, stop)
     return {
-        "duration_s": length, "counter_J": counter, "integrated_J": integrated, "residual": residual,
-        "instruments_disagree": np.abs(residual) > limit, "energy_J": energy, "energy_J_low": low,
-        "energy_J_high": high, "power_W": energy / length, "energy_status": why.astype(object),
+        "duration_s": length,
+        "counter_J": counter,
+        "integrated_J": integrated,
+        "residual": residual,
+        "instruments_disagree": np.abs(residual) > limit,
+        "energy_J": energy,
+        "energy_J_low": low,
+        "energy_J_high": high,
+        "power_W": energy / length,
+        "energy_status": why.astype(object),
         "sampling_rate_hz": np.where(count > 0, count / length, np.nan),
         "sampler_share": np.where(count > 0, used / length, np.nan),
-        "host_J": w["package_stop_J"] - w["package_start_J"], "dram_J": w["dram_stop_J"] - w["dram_start_J"], **parts,
-    }  # fmt: skip
+        "host_J": w["package_stop_J"] - w["package_start_J"],
+        "dram_J": w["dram_stop_J"] - w["dram_start_J"],
+        **parts,
+    }
 
 
 def _counted(w: dict, s: dict, length, tick_s) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,21 +134,30 @@ def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[
     """The standard uncertainties of the energies, in J; NaN where there is no energy."""
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
     middle, busy, power = start + length / 2, w["iterations"] > 0, energy / length
-    halves = [integral(s["time_s"], s["power_W"], *ends) for ends in ((start, middle), (middle, stop))]
+    halves = [
+        integral(s["time_s"], s["power_W"], *ends) for ends in ((start, middle), (middle, stop))
+    ]
     load = budget.restlessness(s["time_s"], s["power_W"], start, stop) | {
-        "length_s": length, "power_W": power, "change_W": 4 * np.nan_to_num(halves[1] - halves[0]) / length,
+        "length_s": length,
+        "power_W": power,
+        "change_W": 4 * np.nan_to_num(halves[1] - halves[0]) / length,
         "active_W": np.where(busy, np.maximum(power - _idle_power(w["phase"], power), 0), 0),
         "iteration_s": np.where(busy, length / np.maximum(w["iterations"], 1), np.inf),
-    }  # fmt: skip
+    }
     load["spacing_s"] = length / np.maximum(load["count"], 1)
     load["noise_W"] = budget.noise(w["phase"], load["jumps_W2"], length / sensor["power_update_s"])
-    parts = budget.counted(sensor, load, width) if source == "nvml_counter" else budget.sampled(sensor, load)
+    parts = (
+        budget.counted(sensor, load, width)
+        if source == "nvml_counter"
+        else budget.sampled(sensor, load)
+    )
     known = np.where(np.isnan(energy), np.nan, 1.0)
     parts = {name: value * known for name, value in parts.items()}
     return parts | {
-        "u_repeat": budget.spread(energy, w["iterations"], _points(w)), "u_tokens": np.zeros(len(energy)),
+        "u_repeat": budget.spread(energy, w["iterations"], _points(w)),
+        "u_tokens": np.zeros(len(energy)),
         "u_gain": np.abs(energy) * sensor["gain_bound"] / np.sqrt(3),
-    }  # fmt: skip
+    }
 
 
 def _idle_power(phase: np.ndarray, power_W: np.ndarray) -> float:
@@ -140,7 +172,11 @@ def _idle_power(phase: np.ndarray, power_W: np.ndarray) -> float:
 def _points(w: dict) -> np.ndarray:
     """The number of the point that each window belongs to."""
     keys = np.array([w[name].astype(str) for name in POINT]).T
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1) if len(keys) else np.zeros(0, int)
+    return (
+        np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        if len(keys)
+        else np.zeros(0, int)
+    )
 
 
 # -- comparisons ------------------------------------------------------------------------------------------------------
@@ -152,17 +188,30 @@ def closure_error(data: xr.Dataset, of: str = "time_per_iteration_s") -> xr.Data
     What two phases cost on their own against what the whole costs: never used as a correction, always shown. Disturbed
     windows are left out: neighbours do not disturb all three alike.
     """
-    data = data.assign(energy_per_iteration_J=data["energy_J"] / data["iterations"].where(data["iterations"] > 0))
+    data = data.assign(
+        energy_per_iteration_J=data["energy_J"] / data["iterations"].where(data["iterations"] > 0)
+    )
     table = data[[*POINT, "repeat", "status", of]].to_dataframe().reset_index(drop=True)
-    table = table[table["status"].isin(["ok", "throttled"]) & table["phase"].isin(["prefill", "decode", "generate"])]
+    table = table[
+        table["status"].isin(["ok", "throttled"])
+        & table["phase"].isin(["prefill", "decode", "generate"])
+    ]
     keys = [name for name in (*POINT, "repeat") if name != "phase"]
     wide = (
-        table.pivot_table(index=keys, columns="phase", values=of).reindex(columns=["prefill", "decode", "generate"]).dropna()
+        table.pivot_table(index=keys, columns="phase", values=of)
+        .reindex(columns=["prefill", "decode", "generate"])
+        .dropna()
     )
     error = (wide["prefill"] + wide["decode"]) / wide["generate"] - 1
     coords = {name: ("closure", error.index.get_level_values(name)) for name in keys}
-    attrs = {"units": "1", "long_name": "closure error: (prefill + decode) / generate - 1", "status": "derived"}
-    return xr.DataArray(error.to_numpy(), dims="closure", coords=coords, attrs=attrs, name="closure_error")
+    attrs = {
+        "units": "1",
+        "long_name": "closure error: (prefill + decode) / generate - 1",
+        "status": "derived",
+    }
+    return xr.DataArray(
+        error.to_numpy(), dims="closure", coords=coords, attrs=attrs, name="closure_error"
+    )
 
 
 def gather(folder: str | Path) -> xr.Dataset:
@@ -181,6 +230,9 @@ def _opened(path: Path) -> xr.DataTree:
     for group, columns in groups.items():
         known = variables(group, attrs["kind"])
         data[f"/{group}"] = xr.Dataset(
-            {name: (DIMS[group], values, trace.described(group, known[name])) for name, values in columns.items()}
+            {
+                name: (DIMS[group], values, trace.described(group, known[name]))
+                for name, values in columns.items()
+            }
         )
     return xr.DataTree.from_dict(data)

@@ -53,7 +53,9 @@ def name(device: str) -> str:
 
 
 @contextmanager
-def alone(device: str, stopped: Callable[[], bool] = lambda: False, say: Callable = print) -> Iterator[str]:
+def alone(
+    device: str, stopped: Callable[[], bool] = lambda: False, say: Callable = print
+) -> Iterator[str]:
     """Hold `device` for as long as the block runs; yields the UUID of the GPU, or an empty text for a CPU.
 
     Waits for runs of other processes to end, and says so once. Raises InterruptedError when `stopped()` turns true.
@@ -63,7 +65,9 @@ def alone(device: str, stopped: Callable[[], bool] = lambda: False, say: Callabl
         while True:
             for uuid in uuids or [""]:
                 with _opened(uuid or "cpu") as card:
-                    if _taken(host, fcntl.LOCK_SH if uuid else fcntl.LOCK_EX) and _taken(card, fcntl.LOCK_EX):
+                    if _taken(host, fcntl.LOCK_SH if uuid else fcntl.LOCK_EX) and _taken(
+                        card, fcntl.LOCK_EX
+                    ):
                         yield uuid
                         return
                     fcntl.flock(host, fcntl.LOCK_UN)
@@ -86,13 +90,17 @@ def _taken(handle: int, how: int) -> bool:
 @contextmanager
 def _opened(what: str) -> Iterator[int]:
     """The lock file of a device, for all users of this host."""
-    folder = Path(os.environ.get("FOOTPRINT_LOCKS", Path(tempfile.gettempdir()) / "footprint-locks"))
+    folder = Path(
+        os.environ.get("FOOTPRINT_LOCKS", Path(tempfile.gettempdir()) / "footprint-locks")
+    )
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
     path = folder / digest(what)
     try:
-        handle = os.open(path, os.O_RDONLY)  # the file of another user may be opened, but not created again
+        handle = os.open(
+            path, os.O_RDONLY
+        )  # the file of another user may be opened, but not created again
     except FileNotFoundError:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:

@@ -10,15 +10,28 @@ from footprint import Refused
 
 POWER_INSTANT, ENERGY = 186, 83  # NVML field ids: power now, energy since the driver loaded
 FAULTS = {
-    "NotSupported": "not_supported", "FunctionNotFound": "not_supported", "NoPermission": "no_permission",
-    "GpuIsLost": "gpu_lost", "GpuNotFound": "gpu_lost", "ResetRequired": "gpu_lost", "DriverNotLoaded": "gpu_lost",
-    "Uninitialized": "gpu_lost", "LibRmVersionMismatch": "driver_mismatch",
-}  # fmt: skip
+    "NotSupported": "not_supported",
+    "FunctionNotFound": "not_supported",
+    "NoPermission": "no_permission",
+    "GpuIsLost": "gpu_lost",
+    "GpuNotFound": "gpu_lost",
+    "ResetRequired": "gpu_lost",
+    "DriverNotLoaded": "gpu_lost",
+    "Uninitialized": "gpu_lost",
+    "LibRmVersionMismatch": "driver_mismatch",
+}
 FATAL = ("gpu_lost", "driver_mismatch")  # nothing can be read after these
 TRANSIENT = ("Unknown", "Timeout", "NotReady", "InsufficientResources")
 TRIES = 3
-STATE = {"temperature_C": math.nan, "sm_clock_MHz": math.nan, "memory_clock_MHz": math.nan, "power_limit_W": math.nan,
-         "throttle": -1, "processes": None, "status": "not_supported"}  # fmt: skip
+STATE = {
+    "temperature_C": math.nan,
+    "sm_clock_MHz": math.nan,
+    "memory_clock_MHz": math.nan,
+    "power_limit_W": math.nan,
+    "throttle": -1,
+    "processes": None,
+    "status": "not_supported",
+}
 
 
 class Clock(NamedTuple):
@@ -26,7 +39,9 @@ class Clock(NamedTuple):
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    boot: Callable[[], float] = lambda: time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    boot: Callable[[], float] = lambda: time.clock_gettime(
+        getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    )
 
 
 REAL = Clock()
@@ -45,7 +60,9 @@ def nvml():
     import pynvml
 
     if not hasattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons"):
-        raise Refused("The module pynvml here is not NVIDIA's; run pip uninstall pynvml, then pip install nvidia-ml-py.")
+        raise Refused(
+            "The module pynvml here is not NVIDIA's; run pip uninstall pynvml, then pip install nvidia-ml-py."
+        )
     return pynvml
 
 
@@ -79,7 +96,9 @@ def instrument(device: str) -> str:
         return device
     name = nvml().nvmlDeviceGetName(handle(stand_in))
     if "FAKE" not in name:
-        raise Refused(f"FOOTPRINT_FAKE_GPU names {name!r}; only a card whose own name says FAKE is allowed there.")
+        raise Refused(
+            f"FOOTPRINT_FAKE_GPU names {name!r}; only a card whose own name says FAKE is allowed there."
+        )
     return stand_in
 
 
@@ -92,7 +111,9 @@ def handle(device: str):
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     lib = _started()
     if device.startswith("MIG-"):
-        raise Refused("A MIG slice has no energy of its own (NVML reads the whole board); use a whole GPU.")
+        raise Refused(
+            "A MIG slice has no energy of its own (NVML reads the whole board); use a whole GPU."
+        )
     cards = [lib.nvmlDeviceGetHandleByIndex(index) for index in range(lib.nvmlDeviceGetCount())]
     cards.sort(key=lambda card: lib.nvmlDeviceGetPciInfo(card).busId)
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
@@ -103,7 +124,9 @@ def handle(device: str):
     number = device.partition(":")[2] or "0"
     card = _named(lib, seen, device if device.startswith("GPU-") else number)
     if card is None:
-        raise Refused(f"There is no GPU {device!r}; this machine shows {len(seen)}, numbered from 0 in PCI order.")
+        raise Refused(
+            f"There is no GPU {device!r}; this machine shows {len(seen)}, numbered from 0 in PCI order."
+        )
     _whole(lib, card)
     return card
 
@@ -113,10 +136,16 @@ def _started():
     try:
         lib.nvmlInit()
     except lib.NVMLError_LibraryNotFound:
-        raise Refused("There is no NVIDIA driver here (libnvidia-ml.so.1 was not found); use -p device cpu.") from None
+        raise Refused(
+            "There is no NVIDIA driver here (libnvidia-ml.so.1 was not found); use -p device cpu."
+        ) from None
     except lib.NVMLError as error:
-        remedy = "reload the NVIDIA modules or reboot" if fault(error) in FATAL else "see nvidia-smi"
-        raise Refused(f"The NVIDIA driver does not start: {fault(error)} ({error}); {remedy}.") from None
+        remedy = (
+            "reload the NVIDIA modules or reboot" if fault(error) in FATAL else "see nvidia-smi"
+        )
+        raise Refused(
+            f"The NVIDIA driver does not start: {fault(error)} ({error}); {remedy}."
+        ) from None
     return lib
 
 
@@ -124,23 +153,37 @@ def _named(lib, cards: list, name: str):
     """The card of a number or of the beginning of a UUID; None when there is none."""
     if name.isdigit():
         return cards[int(name)] if int(name) < len(cards) else None
-    return next((card for card in cards if card and str(ask(lib.nvmlDeviceGetUUID, card)[0]).startswith(name)), None)
+    return next(
+        (
+            card
+            for card in cards
+            if card and str(ask(lib.nvmlDeviceGetUUID, card)[0]).startswith(name)
+        ),
+        None,
+    )
 
 
 def _whole(lib, card) -> None:
     """Refuse a card that is cut in slices or lent by a hypervisor: its energy is not the energy of our work."""
     mode = ask(lib.nvmlDeviceGetMigMode, card)[0]
     if mode is not math.nan and mode[0]:
-        raise Refused("This GPU is cut into MIG slices and its energy is that of all of them; switch MIG off first.")
+        raise Refused(
+            "This GPU is cut into MIG slices and its energy is that of all of them; switch MIG off first."
+        )
     if ask(lib.nvmlDeviceGetVirtualizationMode, card)[0] in (2, 3, 4):
-        raise Refused("This is a vGPU or the host of some: its energy is shared with others; use a whole GPU.")
+        raise Refused(
+            "This is a vGPU or the host of some: its energy is shared with others; use a whole GPU."
+        )
 
 
 def identity(device: str) -> dict[str, str]:
     """Name, UUID and driver of a GPU (the UUID is for this process only: stored is its hash)."""
     lib, card = nvml(), handle(device)
-    return {"name": lib.nvmlDeviceGetName(card), "uuid": str(ask(lib.nvmlDeviceGetUUID, card)[0]),
-            "driver": lib.nvmlSystemGetDriverVersion()}  # fmt: skip
+    return {
+        "name": lib.nvmlDeviceGetName(card),
+        "uuid": str(ask(lib.nvmlDeviceGetUUID, card)[0]),
+        "driver": lib.nvmlSystemGetDriverVersion(),
+    }
 
 
 # -- what it tells ----------------------------------------------------------------------------------------------------
@@ -170,25 +213,37 @@ def state(card) -> dict:
         "throttle": ask(lib.nvmlDeviceGetCurrentClocksEventReasons, card),
         "processes": ask(lib.nvmlDeviceGetComputeRunningProcesses_v3, card),
     }
-    values = {name: float(value) for name, (value, _) in got.items() if name not in ("throttle", "processes")}
+    values = {
+        name: float(value)
+        for name, (value, _) in got.items()
+        if name not in ("throttle", "processes")
+    }
     values["power_limit_W"] /= 1e3
     throttle, (running, listed) = got["throttle"][0], got["processes"]
     values["throttle"] = -1 if throttle is math.nan else int(throttle)
     values["processes"] = frozenset(process.pid for process in running) if listed == "ok" else None
-    return values | {"status": next((status for _, status in got.values() if status in FATAL), "ok")}
+    return values | {
+        "status": next((status for _, status in got.values() if status in FATAL), "ok")
+    }
 
 
 def read(card) -> dict:
     """`state` and `counter_J`; the status is the counter's, or the fault after which nothing more can be read."""
     now, (joules, status) = state(card), counter(card)
-    return now | {"counter_J": joules, "status": now["status"] if now["status"] in FATAL else status}
+    return now | {
+        "counter_J": joules,
+        "status": now["status"] if now["status"] in FATAL else status,
+    }
 
 
 def power_call(card) -> tuple[str, Callable[[], float] | None]:
     """The best power reading that the card has, as (name, function giving watts): instantaneous, else the average."""
     lib = nvml()
     average = lambda: lib.nvmlDeviceGetPowerUsage(card) / 1e3  # noqa: E731
-    for name, call in (("nvml_instant", lambda: fields(card, [POWER_INSTANT])[0] / 1e3), ("nvml_average", average)):
+    for name, call in (
+        ("nvml_instant", lambda: fields(card, [POWER_INSTANT])[0] / 1e3),
+        ("nvml_average", average),
+    ):
         if ask(call)[1] == "ok":
             return name, call
     return "none", None
@@ -197,7 +252,9 @@ def power_call(card) -> tuple[str, Callable[[], float] | None]:
 def fields(card, ids: list[int]) -> list[int]:
     """Values of NVML fields in one call: power in mW, energy in mJ. Raises the NVML error of the first that fails."""
     lib = nvml()
-    found = lib.nvmlDeviceGetFieldValues(card, [(field, 0) for field in ids])  # a bare id costs an exception inside
+    found = lib.nvmlDeviceGetFieldValues(
+        card, [(field, 0) for field in ids]
+    )  # a bare id costs an exception inside
     for field in found:
         if field.nvmlReturn:
             raise lib.NVMLError(field.nvmlReturn)
@@ -208,11 +265,19 @@ def reader(card) -> Reader:
     """The cheapest way to read power and counter together: one call where both are fields, else a call each."""
     power, watts = power_call(card)
     has_counter = counter(card)[1] == "ok"
-    if power == "nvml_instant" and has_counter and ask(fields, card, [POWER_INSTANT, ENERGY])[1] == "ok":
+    if (
+        power == "nvml_instant"
+        and has_counter
+        and ask(fields, card, [POWER_INSTANT, ENERGY])[1] == "ok"
+    ):
 
         def both() -> tuple[float, float, str]:
             got, status = ask(fields, card, [POWER_INSTANT, ENERGY], tries=1)
-            return (got[0] / 1e3, got[1] / 1e3, status) if status == "ok" else (math.nan, math.nan, status)
+            return (
+                (got[0] / 1e3, got[1] / 1e3, status)
+                if status == "ok"
+                else (math.nan, math.nan, status)
+            )
 
         return Reader(power, True, both)
 

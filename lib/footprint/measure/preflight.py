@@ -16,20 +16,34 @@ from footprint.sweep.progress import columns
 GIB = 2**30
 WORTH_GIB = 20.0  # of free disk, for the CUDA build of torch (3 GB to fetch, more when unpacked) and for results
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-Check = Callable[[], tuple[bool, str, str]]  # whether it is there, what was seen, what to do when it is not
+Check = Callable[
+    [], tuple[bool, str, str]
+]  # whether it is there, what was seen, what to do when it is not
 
 
 def python() -> tuple[bool, str, str]:
     """Python 3.11 or 3.12."""
     there = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    return there, platform.python_version(), "Install Python 3.11 or 3.12 and run make PYTHON=python3.12 ..."
+    return (
+        there,
+        platform.python_version(),
+        "Install Python 3.11 or 3.12 and run make PYTHON=python3.12 ...",
+    )
 
 
 def torch() -> tuple[bool, str, str]:
     """torch and transformers, by what their packages say; torch itself is not imported, which would take seconds."""
     found = [_version(name) for name in ("torch", "transformers")]
-    seen = ", ".join(f"{name} {version}" for name, version in zip(("torch", "transformers"), found, strict=True) if version)
-    return all(found), seen, "Run make profile, or pip install -c constraints.txt -e '.[book,profile]'."
+    seen = ", ".join(
+        f"{name} {version}"
+        for name, version in zip(("torch", "transformers"), found, strict=True)
+        if version
+    )
+    return (
+        all(found),
+        seen,
+        "Run make profile, or pip install -c constraints.txt -e '.[book,profile]'.",
+    )
 
 
 def cuda() -> tuple[bool, str, str]:
@@ -38,7 +52,14 @@ def cuda() -> tuple[bool, str, str]:
     if not version or not place:
         return False, "no torch", "Install torch first (the line above)."
     text = Path(place.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
-    built = next((line.split("=")[1].strip(" '\"\n") for line in text.splitlines() if line.startswith("cuda")), "None")
+    built = next(
+        (
+            line.split("=")[1].strip(" '\"\n")
+            for line in text.splitlines()
+            if line.startswith("cuda")
+        ),
+        "None",
+    )
     plain = version.partition("+")[0]
     todo = f"A GPU run needs the CUDA build: pip uninstall torch, then pip install torch=={plain} from PyPI."
     return built != "None", f"torch {version}, CUDA {built}", todo
@@ -52,7 +73,11 @@ def driver() -> tuple[bool, str, str]:
         return True, f"driver {lib.nvmlSystemGetDriverVersion()}", ""
     except Exception as error:
         seen = str(error) if isinstance(error, Refused) else "libnvidia-ml.so.1 does not answer"
-        return False, seen, "Install NVIDIA's driver (580 or newer for CUDA 13); nvidia-smi must work."
+        return (
+            False,
+            seen,
+            "Install NVIDIA's driver (580 or newer for CUDA 13); nvidia-smi must work.",
+        )
 
 
 def cards() -> tuple[bool, str, str]:
@@ -63,13 +88,24 @@ def cards() -> tuple[bool, str, str]:
         lib.nvmlInit()
         for index in range(lib.nvmlDeviceGetCount()):
             card = lib.nvmlDeviceGetHandleByIndex(index)
-            name, memory = lib.nvmlDeviceGetName(card), lib.nvmlDeviceGetMemoryInfo(card).total / GIB
+            name, memory = (
+                lib.nvmlDeviceGetName(card),
+                lib.nvmlDeviceGetMemoryInfo(card).total / GIB,
+            )
             known = "" if provenance.card_id(name) in spec.gpus() else ", not in data/gpus.csv"
             found.append(f"{name} ({memory:.0f} GiB{known})")
     except Exception as error:
         found = found or [f"none ({type(error).__name__})"]
-        return False, ", ".join(found), "Without a GPU, runs measure the CPU, and other cards are modelled."
-    return bool(found), ", ".join(found) or "none", "Without a GPU, runs measure the CPU, and other cards are modelled."
+        return (
+            False,
+            ", ".join(found),
+            "Without a GPU, runs measure the CPU, and other cards are modelled.",
+        )
+    return (
+        bool(found),
+        ", ".join(found) or "none",
+        "Without a GPU, runs measure the CPU, and other cards are modelled.",
+    )
 
 
 def counter() -> tuple[bool, str, str]:
@@ -112,7 +148,11 @@ def dask() -> tuple[bool, str, str]:
     """Dask and what a report needs."""
     found = {name: _version(name) for name in ("distributed", "rocrate", "pyarrow")}
     seen = ", ".join(f"{name} {version}" for name, version in found.items() if version) or "none"
-    return all(found.values()), seen, "Only sweeps over several GPUs and reports need them: pip install -e '.[sweep]'."
+    return (
+        all(found.values()),
+        seen,
+        "Only sweeps over several GPUs and reports need them: pip install -e '.[sweep]'.",
+    )
 
 
 def _version(name: str) -> str:
@@ -123,10 +163,18 @@ def _version(name: str) -> str:
 
 
 CHECKS: dict[str, Check] = {
-    "Python": python, "torch, transformers": torch, "CUDA build": cuda, "NVIDIA driver": driver, "GPUs": cards,
-    "energy counter": counter, "disk": disk, "trained weights": weights, "compiler": compiler, "browser": browser,
+    "Python": python,
+    "torch, transformers": torch,
+    "CUDA build": cuda,
+    "NVIDIA driver": driver,
+    "GPUs": cards,
+    "energy counter": counter,
+    "disk": disk,
+    "trained weights": weights,
+    "compiler": compiler,
+    "browser": browser,
     "sweep extras": dask,
-}  # fmt: skip
+}
 
 
 def rows() -> list[list[str]]:

@@ -21,9 +21,14 @@ def find(device: str) -> torch.device:
         return torch.device("cpu")
     meter.handle(device)  # says in one sentence what is missing
     if not torch.cuda.is_available():
-        raise Refused(f"torch {torch.__version__} sees no CUDA device; install the CUDA build, or use -p device cpu.")
+        raise Refused(
+            f"torch {torch.__version__} sees no CUDA device; install the CUDA build, or use -p device cpu."
+        )
     if device.startswith("GPU-"):
-        uuids = [f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(torch.cuda.device_count())]
+        uuids = [
+            f"GPU-{torch.cuda.get_device_properties(i).uuid}"
+            for i in range(torch.cuda.device_count())
+        ]
         if device not in uuids:
             raise Refused(f"torch does not see the GPU {device}; it sees {', '.join(uuids)}.")
         return torch.device("cuda", uuids.index(device))
@@ -34,7 +39,9 @@ def numbers(dtype: str) -> torch.dtype:
     """torch's name of a dtype. Raises `Refused` for one that this project cannot run."""
     known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     if dtype not in known:
-        raise Refused(f"The dtype {dtype!r} cannot be measured yet; allowed are {', '.join(known)}.")
+        raise Refused(
+            f"The dtype {dtype!r} cannot be measured yet; allowed are {', '.join(known)}."
+        )
     return known[dtype]
 
 
@@ -48,9 +55,14 @@ def probe(device: torch.device, dtype: str) -> dict[str, float]:
     """Best rates of a few tries in this dtype: GB/s read by a matrix-vector product, GFLOP/s of a square product."""
     kind, size = numbers(dtype), PROBE_BYTES[device.type]
     rows = size // (4096 * kind.itemsize)
-    matrix, vector = torch.ones(rows, 4096, dtype=kind, device=device), torch.ones(1, 4096, dtype=kind, device=device)
+    matrix, vector = (
+        torch.ones(rows, 4096, dtype=kind, device=device),
+        torch.ones(1, 4096, dtype=kind, device=device),
+    )
     square = torch.ones(PROBE_SIDE[device.type], PROBE_SIDE[device.type], dtype=kind, device=device)
-    reading = min(_timed(lambda: torch.nn.functional.linear(vector, matrix), device) for _ in range(8))
+    reading = min(
+        _timed(lambda: torch.nn.functional.linear(vector, matrix), device) for _ in range(8)
+    )
     multiplying = min(_timed(lambda: square @ square, device) for _ in range(5))
     return {
         "read_bandwidth_GBps": matrix.numel() * kind.itemsize / reading / 1e9,
@@ -68,7 +80,11 @@ def exercise(device: torch.device) -> tuple[Callable, Callable, Callable]:
         sync(device)
 
     def weights() -> None:
-        kept.append(torch.ones(int(free_memory(device) / 8) if device.type == "cuda" else side, device=device))
+        kept.append(
+            torch.ones(
+                int(free_memory(device) / 8) if device.type == "cuda" else side, device=device
+            )
+        )
         sync(device)
 
     def busy(seconds: float) -> None:
@@ -92,7 +108,9 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the high-water mark of the resident memory
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # Linux: resets the high-water mark of the resident memory
 
 
 def peak_memory(device: torch.device) -> float:
@@ -101,13 +119,17 @@ def peak_memory(device: torch.device) -> float:
         return float(torch.cuda.max_memory_reserved(device))
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
+    return next(
+        (float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), float("nan")
+    )
 
 
 def memory(device: torch.device) -> float:
     """GiB of memory that the device has."""
     total = psutil.virtual_memory().total
-    return (torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total) / 2**30
+    return (
+        torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total
+    ) / 2**30
 
 
 def free_memory(device: torch.device) -> float:

@@ -29,8 +29,12 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
     instrument = meter.instrument(request["device"])
     card = None if instrument == "cpu" else meter.handle(instrument)
     attrs = provenance.run(request, card)
-    bench = window.Bench(card, sensor.values(instrument, attrs["device_hash"], say), request["quick"],
-                         rng=np.random.default_rng(request["seed"]))  # fmt: skip
+    bench = window.Bench(
+        card,
+        sensor.values(instrument, attrs["device_hash"], say),
+        request["quick"],
+        rng=np.random.default_rng(request["seed"]),
+    )
     windows, steps, status, reason = [], [], "ok", ""
     with sampler.sampling(instrument) as recording:
         windows.append(idle("idle_bare", request["window_s"], bench))
@@ -55,9 +59,15 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subje
                     recording.revive()
                     between()
         except KeyboardInterrupt:
-            status, reason = "interrupted", "Stopped by the keyboard; the windows measured until then are kept."
+            status, reason = (
+                "interrupted",
+                "Stopped by the keyboard; the windows measured until then are kept.",
+            )
         except RuntimeError as error:
-            status, reason = "failed", f"torch gave up ({str(error).splitlines()[0]}); the windows until then are kept."
+            status, reason = (
+                "failed",
+                f"torch gave up ({str(error).splitlines()[0]}); the windows until then are kept.",
+            )
         finally:
             gc.unfreeze()
     attrs |= {"status": status, "reason": reason}
@@ -76,14 +86,28 @@ def measured(subject: engine.Subject, request: dict, bench: window.Bench | None,
     began, warm, full = time.monotonic(), set(), []
     for index, point in enumerate(points):
         shape = (point["batch"], point["prompt_tokens"], point["output_tokens"])
-        left = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:]) if index else math.nan
-        what = f"batch {shape[0]}, prompt {shape[1]}, output {shape[2]}, repeat {point['repeat'] + 1}"
+        left = (
+            (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
+            if index
+            else math.nan
+        )
+        what = (
+            f"batch {shape[0]}, prompt {shape[1]}, output {shape[2]}, repeat {point['repeat'] + 1}"
+        )
         say(f"{index + 1}/{len(points)}: {what}" + (f"; about {left:.0f} s left" if index else ""))
         ready = []
         for phase in ORDERS[point["repeat"] % len(ORDERS)]:
-            smaller = next((size for size in full if all(a <= b for a, b in zip(size, shape, strict=True))), None)
+            smaller = next(
+                (size for size in full if all(a <= b for a, b in zip(size, shape, strict=True))),
+                None,
+            )
             if smaller:
-                yield lost_memory(point, phase, f"Not tried: the smaller point {smaller} ran out of memory."), []
+                yield (
+                    lost_memory(
+                        point, phase, f"Not tried: the smaller point {smaller} ran out of memory."
+                    ),
+                    [],
+                )
                 continue
             row, times = attempt(subject, request, bench, point, phase, warm, ready)
             if row["status"] == "oom":
@@ -105,11 +129,22 @@ def lost_memory(point: dict, phase: str, reason: str) -> dict:
 def _row(point: dict, phase: str) -> dict:
     names = ("batch", "prompt_tokens", "output_tokens", "repeat")
     unseen = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
-    return {"phase": phase, "lengths": point["source"], **unseen, **{name: point[name] for name in names}}
+    return {
+        "phase": phase,
+        "lengths": point["source"],
+        **unseen,
+        **{name: point[name] for name in names},
+    }
 
 
 def attempt(
-    subject: engine.Subject, request: dict, bench: window.Bench | None, point: dict, phase: str, warm: set, ready: list
+    subject: engine.Subject,
+    request: dict,
+    bench: window.Bench | None,
+    point: dict,
+    phase: str,
+    warm: set,
+    ready: list,
 ) -> tuple[dict, list]:
     """One window of `phase` at a point: warmed up at its own shape the first time, out of memory caught and freed.
 
@@ -120,7 +155,11 @@ def attempt(
     need = needed_bytes(subject, batch, prompt + output)
     free = hardware.free_memory(subject.device)
     if need > free:
-        return lost_memory(point, phase, f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."), []
+        return lost_memory(
+            point,
+            phase,
+            f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free.",
+        ), []
     try:
         ids = engine.prompt_ids(subject, batch, prompt, request["seed"] + point["repeat"])
         once = engine.runner(subject.net, ids, phase, output, ready)
@@ -133,16 +172,23 @@ def attempt(
         row, times = window.fill(once, window.length(request["window_s"], bench), bench)
         peak = {"peak_memory_B": hardware.peak_memory(subject.device)}
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
-        return _row(point, phase) | row | ready | peak | {"tokens": tokens * row["iterations"]}, times
+        return _row(point, phase) | row | ready | peak | {
+            "tokens": tokens * row["iterations"]
+        }, times
     except (RuntimeError, MemoryError) as error:
         if (lost := meter.state(bench.card)["status"]) in meter.FATAL:
-            return _row(point, phase) | {"status": lost, "reason": f"The driver reported {lost} in the middle."}, []
+            return _row(point, phase) | {
+                "status": lost,
+                "reason": f"The driver reported {lost} in the middle.",
+            }, []
         if not hardware.out_of_memory(error):
             raise
         once = ids = None
         ready.clear()
         hardware.free_memory(subject.device)
-        return lost_memory(point, phase, f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."), []
+        return lost_memory(
+            point, phase, f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."
+        ), []
 
 
 def needed_bytes(subject: engine.Subject, batch: int, tokens: int) -> float:
@@ -157,10 +203,14 @@ def describe(subject: engine.Subject, card) -> dict:
     threads = torch.get_num_threads()
     cpu = {"device": f"{workload.slug(provenance.processor())}-{threads}t"} if card is None else {}
     return cpu | {
-        "model": workload.slug(subject.shape.id), "revision": subject.revision, "weights": subject.weights,
-        "parameters": subject.shape.parameters, "dtype": subject.dtype, "threads": threads,
+        "model": workload.slug(subject.shape.id),
+        "revision": subject.revision,
+        "weights": subject.weights,
+        "parameters": subject.shape.parameters,
+        "dtype": subject.dtype,
+        "threads": threads,
         "attention": subject.net.config._attn_implementation or "eager",
-    }  # fmt: skip
+    }
 
 
 def idle(phase: str, seconds: float, bench: window.Bench) -> dict:
@@ -173,6 +223,10 @@ def answers(subject: engine.Subject, request: dict, output_tokens: int = 48) -> 
     if subject.tokenizer is None:
         return []
     return [
-        {"task": row["task"], "prompt": row["text"], "answer": engine.answer(subject, row["text"], output_tokens)}
+        {
+            "task": row["task"],
+            "prompt": row["text"],
+            "answer": engine.answer(subject, row["text"], output_tokens),
+        }
         for row in workload.prompts(request["answers"])
     ]

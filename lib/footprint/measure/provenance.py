@@ -23,18 +23,29 @@ def run(request: dict, card) -> dict:
     start = datetime.now(UTC).isoformat(timespec="seconds")
     digest = hashlib.sha256(f"{asked(request)} {name} {start}".encode()).hexdigest()
     has_counter = meter.read(card)["status"] == "ok"
-    source = "none" if card is None else "nvml_counter" if has_counter else meter.power_call(card)[0]
+    source = (
+        "none" if card is None else "nvml_counter" if has_counter else meter.power_call(card)[0]
+    )
     release = re.match(r"[\d.]*", platform.release())[0]
     versions = [f"{package} {_version(package)}" for package in PACKAGES]
     return {
-        "run_id": digest[:12], "request": asked(request),
-        "device": card_id(name) if gpu else workload.slug(name), "device_name": name,
+        "run_id": digest[:12],
+        "request": asked(request),
+        "device": card_id(name) if gpu else workload.slug(name),
+        "device_name": name,
         "device_hash": hashlib.sha256(gpu["uuid"].encode()).hexdigest()[:12] if gpu else "",
-        "engine": request["engine"], "load_average": os.getloadavg()[0],
-        "driver": gpu.get("driver", ""), "git_commit": commit(),
-        "software": ", ".join([f"Python {platform.python_version()}", *versions, f"Linux {release}"]),
-        "seed": request["seed"], "start_utc": start, "energy_source": source, "window_s": float(request["window_s"]),
-    }  # fmt: skip
+        "engine": request["engine"],
+        "load_average": os.getloadavg()[0],
+        "driver": gpu.get("driver", ""),
+        "git_commit": commit(),
+        "software": ", ".join(
+            [f"Python {platform.python_version()}", *versions, f"Linux {release}"]
+        ),
+        "seed": request["seed"],
+        "start_utc": start,
+        "energy_source": source,
+        "window_s": float(request["window_s"]),
+    }
 
 
 def asked(request: dict) -> str:
@@ -49,7 +60,9 @@ def asked(request: dict) -> str:
 def root() -> Path:
     """Folder of the book (it holds `_toc.yml`) at or above the working directory, else the working directory."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here)
+    return next(
+        (folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here
+    )
 
 
 def card_id(name: str) -> str:
@@ -57,7 +70,9 @@ def card_id(name: str) -> str:
 
     Names count as a whole, so a relative with other limits (an A10G, an A100-PCIE-40GB) is never taken for a known card.
     """
-    known = {_bare(one): row["id"] for row in spec.table("gpus") for one in row["nvml_name"].split("|")}
+    known = {
+        _bare(one): row["id"] for row in spec.table("gpus") for one in row["nvml_name"].split("|")
+    }
     return known.get(_bare(name), _bare(name))
 
 
@@ -70,13 +85,19 @@ def processor() -> str:
     """Name of the CPU as Linux gives it, else the architecture."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", names[0]).strip() if names else platform.machine()
+    return (
+        re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", names[0]).strip()
+        if names
+        else platform.machine()
+    )
 
 
 def commit() -> str:
     """Commit of the code, with `+` when the checkout holds changes; empty outside a checkout."""
     here = Path(__file__).parent
-    asked = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True)
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True
+    )
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 

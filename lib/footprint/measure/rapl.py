@@ -31,7 +31,11 @@ def rapl(root: Path = POWERCAP) -> tuple[dict[str, Zone], str]:
         try:
             name = (folder / "name").read_text().strip()
             kind = next((kind for kind in KINDS if name.startswith(kind)), None)
-            owner = (folder.parent / folder.name.rpartition(":")[0] / "name") if kind == "dram" else None
+            owner = (
+                (folder.parent / folder.name.rpartition(":")[0] / "name")
+                if kind == "dram"
+                else None
+            )
             key = f"{owner.read_text().strip()}/{name}" if owner and owner.exists() else name
             if kind is None or key in zones:
                 continue
@@ -45,7 +49,9 @@ def rapl(root: Path = POWERCAP) -> tuple[dict[str, Zone], str]:
     return zones, status
 
 
-def joules(before: Mapping[str, Zone], after: Mapping[str, Zone], status: str, seconds: float) -> dict:
+def joules(
+    before: Mapping[str, Zone], after: Mapping[str, Zone], status: str, seconds: float
+) -> dict:
     """Window variables of the host counters: start and stop in J, summed over packages, wrap-around taken out.
 
     Without counters they are NaN and `host_status` says why; a package counter that rests is `counter_stuck`.
@@ -53,13 +59,19 @@ def joules(before: Mapping[str, Zone], after: Mapping[str, Zone], status: str, s
     nothing = {f"{kind}_{end}_J": math.nan for kind in KINDS for end in ("start", "stop")}
     if status != "ok":
         return nothing | {"host_status": status}
-    grown = {name: (after[name].reading - zone.reading) % zone.range for name, zone in before.items() if name in after}
+    grown = {
+        name: (after[name].reading - zone.reading) % zone.range
+        for name, zone in before.items()
+        if name in after
+    }
     got = dict(nothing)
     for kind in KINDS:
         names = [name for name in grown if before[name].kind == kind]
         if names:
             got[f"{kind}_start_J"] = sum(before[name].reading for name in names) / 1e6
-            got[f"{kind}_stop_J"] = got[f"{kind}_start_J"] + sum(grown[name] for name in names) / 1e6
+            got[f"{kind}_stop_J"] = (
+                got[f"{kind}_start_J"] + sum(grown[name] for name in names) / 1e6
+            )
     packages = [joule for name, joule in grown.items() if before[name].kind == "package"]
     if not packages or (not all(packages) and seconds > STUCK_S):
         return nothing | {"host_status": "counter_stuck" if packages else "not_supported"}
@@ -73,7 +85,9 @@ def cores() -> tuple[float, float]:
     return sum(total[:8]) - resting, own.user + own.system
 
 
-def shares(before: tuple[float, float], after: tuple[float, float], seconds: float) -> dict[str, float]:
+def shares(
+    before: tuple[float, float], after: tuple[float, float], seconds: float
+) -> dict[str, float]:
     """Share of all cores that was busy, and the share that other processes used, between two readings of `cores`."""
     busy, own = after[0] - before[0], after[1] - before[1]
     room = seconds * psutil.cpu_count()

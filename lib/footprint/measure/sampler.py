@@ -21,7 +21,9 @@ from footprint.trace.schema import WINDOW_STATUS
 RATE_HZ = 20.0
 BUSIEST = 0.02  # largest share of one core for the calls; slower calls are made less often
 START_S = 10.0  # a sampler has this long for its first sample
-LAST_S = 0.3  # it goes on this long after the block, so that the last window has samples on both sides
+LAST_S = (
+    0.3  # it goes on this long after the block, so that the last window has samples on both sides
+)
 REVIVALS = 2
 COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
 CODES = {status: code for code, status in enumerate(WINDOW_STATUS)}
@@ -33,14 +35,25 @@ class Recording:
 
     def __init__(self, out: BinaryIO, device: str, rate_hz: float, busiest: float):
         self.columns = {name: np.array([]) for name in COLUMNS}
-        self._command = [sys.executable, "-m", "footprint.measure.sampler", device, str(rate_hz), str(busiest)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "footprint.measure.sampler",
+            device,
+            str(rate_hz),
+            str(busiest),
+        ]
         self._out, self._left = out, REVIVALS
         self._start()
 
     def _start(self) -> None:
         size, deadline = os.fstat(self._out.fileno()).st_size, time.monotonic() + START_S
         self._child = subprocess.Popen(self._command, stdout=self._out, stdin=subprocess.PIPE)
-        while os.fstat(self._out.fileno()).st_size == size and self.alive() and time.monotonic() < deadline:
+        while (
+            os.fstat(self._out.fileno()).st_size == size
+            and self.alive()
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
 
     def alive(self) -> bool:
@@ -90,9 +103,15 @@ def sampling(device: str, rate_hz: float = RATE_HZ, busiest: float = BUSIEST):
 
 
 def sample(
-    read: Callable, emit: Callable, stopped: Callable[[float], bool], *,
-    rate_hz: float = RATE_HZ, busiest: float = BUSIEST, clock: meter.Clock = meter.REAL, cpu: Callable = time.process_time,
-) -> str:  # fmt: skip
+    read: Callable,
+    emit: Callable,
+    stopped: Callable[[float], bool],
+    *,
+    rate_hz: float = RATE_HZ,
+    busiest: float = BUSIEST,
+    clock: meter.Clock = meter.REAL,
+    cpu: Callable = time.process_time,
+) -> str:
     """Emit time, watts, joules, status code and CPU seconds until `stopped(pause)`, which also waits; the last status.
 
     A reading is placed in the middle of its call. Pauses vary by a quarter, so that samples keep step with no sensor. The

@@ -25,23 +25,67 @@ QUICK_S = 2.0
 # variable -> (dims, units, long name, meaning)
 SCHEMA = {
     "counter_tick_s": ((), "s", "counter tick", "period in which the energy counter moves"),
-    "power_update_s": ((), "s", "power update period", "median time between changes of the reading, under a varying load"),
-    "power_average_s": ((), "s", "averaging window", "length that a power reading averages, by its step response"),
-    "power_duty": ((), "1", "duty cycle", "averaging window over update period, at most 1: share of the time seen"),
+    "power_update_s": (
+        (),
+        "s",
+        "power update period",
+        "median time between changes of the reading, under a varying load",
+    ),
+    "power_average_s": (
+        (),
+        "s",
+        "averaging window",
+        "length that a power reading averages, by its step response",
+    ),
+    "power_duty": (
+        (),
+        "1",
+        "duty cycle",
+        "averaging window over update period, at most 1: share of the time seen",
+    ),
     "gain": ((), "1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
-    "gain_bound": ((), "1", "bound of the gain", "largest relative error that the gain may have left"),
-    "residual": ((), "1", "residual", "energy by the counter over energy by the integral, less one, over the square wave"),
+    "gain_bound": (
+        (),
+        "1",
+        "bound of the gain",
+        "largest relative error that the gain may have left",
+    ),
+    "residual": (
+        (),
+        "1",
+        "residual",
+        "energy by the counter over energy by the integral, less one, over the square wave",
+    ),
     "residual_idle": ((), "1", "residual at idle", "the same while nothing ran"),
-    "idle_W": (("stage",), "W", "idle power", "median power at rest: bare, with a context, with weights in memory"),
-    "call_s": (("call",), "s", "cost of a call", "median duration of the call; NaN where it is not supported"),
+    "idle_W": (
+        ("stage",),
+        "W",
+        "idle power",
+        "median power at rest: bare, with a context, with weights in memory",
+    ),
+    "call_s": (
+        ("call",),
+        "s",
+        "cost of a call",
+        "median duration of the call; NaN where it is not supported",
+    ),
     "call_most_s": (("call",), "s", "dearest call", "longest duration of the call"),
     "switch_on_s": (("pulse",), "s", "load on", "when a pulse of the square wave began"),
     "switch_off_s": (("pulse",), "s", "load off", "when it ended"),
     "time_s": (("sample",), "s", "time", "monotonic clock of the sample, from the first on"),
     "power_W": (("sample",), "W", "power", "as sampled, square wave and rest"),
     "counter_J": (("sample",), "J", "energy counter", "read together with the power"),
-}  # fmt: skip
-ATTRS = ("schema_version", "device", "device_name", "device_hash", "driver", "start_utc", "power_source", "has_counter")
+}
+ATTRS = (
+    "schema_version",
+    "device",
+    "device_name",
+    "device_hash",
+    "driver",
+    "start_utc",
+    "power_source",
+    "has_counter",
+)
 STAGES, CALL_NAMES = ("bare", "context", "weights"), ("instant", "average", "counter", "both")
 
 
@@ -60,10 +104,11 @@ def cost(card, clock: meter.Clock = meter.REAL) -> dict[str, np.ndarray]:
     """Median and longest duration in s of each call (dims: `CALL_NAMES`); NaN where the card does not support it."""
     lib = meter.nvml()
     calls = (
-        lambda: meter.fields(card, [meter.POWER_INSTANT]), lambda: lib.nvmlDeviceGetPowerUsage(card),
+        lambda: meter.fields(card, [meter.POWER_INSTANT]),
+        lambda: lib.nvmlDeviceGetPowerUsage(card),
         lambda: lib.nvmlDeviceGetTotalEnergyConsumption(card),
         lambda: meter.fields(card, [meter.POWER_INSTANT, meter.ENERGY]),
-    )  # fmt: skip
+    )
     spent = np.full((len(calls), CALLS), math.nan)
     for row, call in zip(spent, calls, strict=True):
         if meter.ask(call)[1] == "ok":
@@ -74,10 +119,14 @@ def cost(card, clock: meter.Clock = meter.REAL) -> dict[str, np.ndarray]:
     return {"call_s": np.median(spent, axis=1), "call_most_s": spent.max(axis=1)}
 
 
-def measure(device: str, load: Load, *, pulses: int = 10, pulse_s: float = 1.5, rest_s: float = 5.0) -> xr.Dataset:
+def measure(
+    device: str, load: Load, *, pulses: int = 10, pulse_s: float = 1.5, rest_s: float = 5.0
+) -> xr.Dataset:
     """The sensor card of one GPU: about a minute of rest, square wave and arithmetic. Raises `Refused` without a GPU."""
     if device == "cpu":
-        raise Refused("A CPU has no power sensor that this card could describe; name a GPU, like cuda:0.")
+        raise Refused(
+            "A CPU has no power sensor that this card could describe; name a GPU, like cuda:0."
+        )
     clock, card = meter.REAL, meter.handle(device)
     source, rests, switches = meter.reader(card), [], []
     if source.power == "none":
@@ -106,8 +155,13 @@ def measure(device: str, load: Load, *, pulses: int = 10, pulse_s: float = 1.5, 
 def _balance(samples: Mapping, rests: list, on_s, off_s) -> dict:
     """Idle power of each stage, and the residual of counter and integral at rest and over the square wave."""
     starts, stops = [rest[0] for rest in rests], [rest[2] for rest in rests]
-    time_s, power_W, joules = (np.asarray(samples[name]) for name in ("time_s", "power_W", "counter_J"))
-    idle = [np.median(power_W[(time_s >= a) & (time_s <= b)]) for a, b in zip(starts, stops, strict=True)]
+    time_s, power_W, joules = (
+        np.asarray(samples[name]) for name in ("time_s", "power_W", "counter_J")
+    )
+    idle = [
+        np.median(power_W[(time_s >= a) & (time_s <= b)])
+        for a, b in zip(starts, stops, strict=True)
+    ]
     edges = np.array([starts[0], on_s[0]]), np.array([stops[0], off_s[-1]])
     counted = energy.slope(time_s, joules, *edges)[0] * (edges[1] - edges[0])
     residual = counted / energy.integral(time_s, power_W, *edges) - 1
@@ -119,15 +173,22 @@ def _labelled(values: Mapping, device: str, source: meter.Reader) -> xr.Dataset:
     moved = {name: values[name] - origin for name in ("time_s", "switch_on_s", "switch_off_s")}
     who = meter.identity(device)
     card = xr.Dataset(
-        {name: (dims, (values | moved)[name], {"units": units, "long_name": long_name})
-         for name, (dims, units, long_name, _) in SCHEMA.items()},
+        {
+            name: (dims, (values | moved)[name], {"units": units, "long_name": long_name})
+            for name, (dims, units, long_name, _) in SCHEMA.items()
+        },
         coords={"stage": list(STAGES), "call": list(CALL_NAMES)},
-    )  # fmt: skip
+    )
     return card.assign_attrs(
-        schema_version=VERSION, device=provenance.card_id(who["name"]), device_name=who["name"],
-        device_hash=hashlib.sha256(who["uuid"].encode()).hexdigest()[:12], driver=who["driver"], power_source=source.power,
-        has_counter=int(source.counter), start_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+        schema_version=VERSION,
+        device=provenance.card_id(who["name"]),
+        device_name=who["name"],
+        device_hash=hashlib.sha256(who["uuid"].encode()).hexdigest()[:12],
+        driver=who["driver"],
+        power_source=source.power,
+        has_counter=int(source.counter),
+        start_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 # -- keeping and using it -----------------------------------------------------------------------------------------------
@@ -140,7 +201,9 @@ def calibrated(card: xr.Dataset, reading_J: float, truth_J: float, bound: float)
     """
     gain = reading_J / truth_J if truth_J > 0 else math.nan
     if not (0.5 < gain < 2 and 0 < bound < 0.5):
-        raise Refused(f"A gain of {gain:.3g} known to {bound:.3g} is refused; 0.5 to 2, known to less than 0.5, are allowed.")
+        raise Refused(
+            f"A gain of {gain:.3g} known to {bound:.3g} is refused; 0.5 to 2, known to less than 0.5, are allowed."
+        )
     kept = {"gain": card["gain"].copy(data=gain), "gain_bound": card["gain_bound"].copy(data=bound)}
     return card.assign(kept)
 
@@ -149,7 +212,9 @@ def save(card: xr.Dataset, folder: str | Path) -> Path:
     """Write the card whole to `<folder>/<device>/sensor-<hash>.nc4` (not `.nc`: it is no trace)."""
     path = Path(folder) / card.attrs["device"] / f"sensor-{card.attrs['device_hash']}.nc4"
     zipped = {name: {"zlib": True} for name in card.data_vars if card[name].ndim}
-    return trace.whole(path, lambda temporary: card.to_netcdf(temporary, engine="h5netcdf", encoding=zipped))
+    return trace.whole(
+        path, lambda temporary: card.to_netcdf(temporary, engine="h5netcdf", encoding=zipped)
+    )
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -162,7 +227,9 @@ def load(path: str | Path) -> xr.Dataset:
         raise Refused(f"{path.name} is not a sensor card ({str(error).splitlines()[0]}).") from None
     missing = [name for name in (*SCHEMA, *ATTRS) if name not in card and name not in card.attrs]
     if missing or card.attrs["schema_version"] > VERSION:
-        raise Refused(f"{path.name} is not a sensor card of version {VERSION}: {', '.join(missing) or 'it is newer'}.")
+        raise Refused(
+            f"{path.name} is not a sensor card of version {VERSION}: {', '.join(missing) or 'it is newer'}."
+        )
     return card
 
 
@@ -182,7 +249,9 @@ def values(device: str, device_hash: str, say: Callable[[str], None] = print) ->
     if found := saved(device_hash):
         card = load(found[0])
         return {name: float(card[name]) for name in window.UNKNOWN}
-    say("no sensor card of this board is here; looking at its sensor for two seconds (footprint sensor makes a card)")
+    say(
+        "no sensor card of this board is here; looking at its sensor for two seconds (footprint sensor makes a card)"
+    )
     with sampler.sampling(device, RATE_HZ, BUSIEST) as recording:
         meter.REAL.sleep(QUICK_S)
     ticks = squarewave.period(recording.columns["time_s"], recording.columns["counter_J"])
@@ -192,11 +261,18 @@ def values(device: str, device_hash: str, say: Callable[[str], None] = print) ->
 def steps(card: xr.Dataset) -> pd.DataFrame:
     """For the chart: every edge of the square wave laid over the others; columns edge, since_s, power_W."""
     rows = []
-    for edge, moments in (("load on", card["switch_on_s"].values), ("load off", card["switch_off_s"].values)):
+    for edge, moments in (
+        ("load on", card["switch_on_s"].values),
+        ("load off", card["switch_off_s"].values),
+    ):
         for moment in moments:
             since = card["time_s"].values - moment
             near = (since > -0.2) & (since < 1.4)
-            rows.append(pd.DataFrame({"edge": edge, "since_s": since[near], "power_W": card["power_W"].values[near]}))
+            rows.append(
+                pd.DataFrame(
+                    {"edge": edge, "since_s": since[near], "power_W": card["power_W"].values[near]}
+                )
+            )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -206,6 +282,8 @@ def table(card: xr.Dataset) -> pd.DataFrame:
     rows = [
         (f"{long_name} {key}".strip(), float(value), units, meaning)
         for name, (dims, units, long_name, meaning) in ((name, SCHEMA[name]) for name in names)
-        for key, value in zip(card[dims[0]].values if dims else [""], np.atleast_1d(card[name].values), strict=True)
+        for key, value in zip(
+            card[dims[0]].values if dims else [""], np.atleast_1d(card[name].values), strict=True
+        )
     ]
     return pd.DataFrame(rows, columns=["what", "value", "unit", "meaning"])

@@ -30,7 +30,8 @@ def delay(time_s, power_W, on_s, off_s) -> float:
     edges = np.concatenate([on_s, off_s[:-1]])
     half = np.min(np.concatenate([np.subtract(off_s, on_s), np.subtract(on_s[1:], off_s[:-1])]))
     level = [
-        [np.mean(power_W[(time_s > stop - half / 4) & (time_s < stop)]) for stop in ends] for ends in (off_s[:-1], on_s[1:])
+        [np.mean(power_W[(time_s > stop - half / 4) & (time_s < stop)]) for stop in ends]
+        for ends in (off_s[:-1], on_s[1:])
     ]
     high, low = np.mean(level[0]), np.mean(level[1])
     if not high - low > 0.1 * high:
@@ -56,6 +57,8 @@ def characteristics(samples: Mapping, on_s, off_s) -> dict[str, float]:
         update = math.nan
     average = float(np.maximum(2 * delay(time_s, power_W, on_s, off_s) - update, 0.0))
     return {
-        "counter_tick_s": period(time_s, samples["counter_J"]), "power_update_s": update,
-        "power_average_s": average, "power_duty": float(np.minimum(average / update, 1.0)),
-    }  # fmt: skip
+        "counter_tick_s": period(time_s, samples["counter_J"]),
+        "power_update_s": update,
+        "power_average_s": average,
+        "power_duty": float(np.minimum(average / update, 1.0)),
+    }

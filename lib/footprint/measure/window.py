@@ -10,16 +10,27 @@ import numpy as np
 from footprint.measure import nvml as meter
 from footprint.measure import rapl as host
 
-SHORTEST_S, TICKS = 5.0, 50  # a full window lasts at least this long, and this many ticks of the counter
+SHORTEST_S, TICKS = (
+    5.0,
+    50,
+)  # a full window lasts at least this long, and this many ticks of the counter
 LEAD_S = 1.0  # run before a window opens, at the same shape: a power reading may average over the last second
 SETTLED = 0.05  # largest coefficient of variation of the last iterations that counts as settled
 LAST = 5  # iterations that are looked at for that
 PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its asked length
-COOL_S, WARMER_C = 5.0, 10.0  # cool down until this much above the idle temperature, at most this long
+COOL_S, WARMER_C = (
+    5.0,
+    10.0,
+)  # cool down until this much above the idle temperature, at most this long
 PART_TIME = 0.9  # a sensor that sees less of the time than this gets random pauses
 DISTURBED = 0.10  # share of all cores that others may use before a window is flagged
-THERMAL = 0x08 | 0x20 | 0x40 | 0x80  # NVML throttle bits: hardware, software thermal, hardware thermal, power brake
-UNKNOWN = dict.fromkeys(("counter_tick_s", "power_update_s", "power_average_s", "power_duty", "gain", "gain_bound"), math.nan)
+THERMAL = (
+    0x08 | 0x20 | 0x40 | 0x80
+)  # NVML throttle bits: hardware, software thermal, hardware thermal, power brake
+UNKNOWN = dict.fromkeys(
+    ("counter_tick_s", "power_update_s", "power_average_s", "power_duty", "gain", "gain_bound"),
+    math.nan,
+)
 
 
 class Bench(NamedTuple):
@@ -71,7 +82,9 @@ def warm_up(once: Callable[[], list], seconds: float, bench: Bench) -> float:
         times.append(sum(once()))
         clocks.append(meter.state(bench.card)["sm_clock_MHz"] if bench.card is not None else 1.0)
         spent = bench.clock.now() - began
-        if spent >= PATIENCE * seconds or (spent >= seconds and _settled(times) and _settled(clocks)):
+        if spent >= PATIENCE * seconds or (
+            spent >= seconds and _settled(times) and _settled(clocks)
+        ):
             return spent
 
 
@@ -135,10 +148,25 @@ def record(bench: Bench, work: Callable) -> tuple[dict, object]:
     stop, booted = bench.clock.now(), bench.clock.boot() - booted
     last, closed = meter.counter(bench.card)
     after, seconds = meter.state(bench.card), stop - start
-    shares, full = host.shares(cores, host.cores(), seconds), seconds >= SHORTEST_S and not bench.quick
-    window = {"start_s": start, "stop_s": stop, "boot_s": booted, "paused_s": 0.0, "counter_start_J": first,
-              "counter_stop_J": last, "protocol": "full" if full else "quick"}  # fmt: skip
-    window |= _both(before, after) | {"other_processes": _others(bench, before, after)} | dict(bench.sensor) | shares
+    shares, full = (
+        host.shares(cores, host.cores(), seconds),
+        seconds >= SHORTEST_S and not bench.quick,
+    )
+    window = {
+        "start_s": start,
+        "stop_s": stop,
+        "boot_s": booted,
+        "paused_s": 0.0,
+        "counter_start_J": first,
+        "counter_stop_J": last,
+        "protocol": "full" if full else "quick",
+    }
+    window |= (
+        _both(before, after)
+        | {"other_processes": _others(bench, before, after)}
+        | dict(bench.sensor)
+        | shares
+    )
     window |= host.joules(zones, host.rapl(bench.rapl)[0], readable, seconds)
     status, reason = _status(before, after, window)
     if status == "ok" and opened == "ok" != closed:
@@ -150,19 +178,28 @@ def _both(before: dict, after: dict) -> dict:
     """The readings of a card's state at both ends, as variables of the window."""
     names = [name for name in after if name not in ("processes", "status")]
     stems = [name.rpartition("_") if name != "throttle" else (name, "", "") for name in names]
-    starts = {f"{stem}_start{mark}{unit}": before[name] for name, (stem, mark, unit) in zip(names, stems, strict=True)}
+    starts = {
+        f"{stem}_start{mark}{unit}": before[name]
+        for name, (stem, mark, unit) in zip(names, stems, strict=True)
+    }
     return starts | {name: after[name] for name in names}
 
 
 def _others(bench: Bench, before: dict, after: dict) -> int:
     """Processes of others on the card, at either end; -1 when unknown."""
-    ends = [state["processes"] - bench.own for state in (before, after) if state["processes"] is not None]
+    ends = [
+        state["processes"] - bench.own
+        for state in (before, after)
+        if state["processes"] is not None
+    ]
     return max(map(len, ends), default=-1)
 
 
 def _status(before: dict, after: dict, window: dict) -> tuple[str, str]:
     """Status of a window and its reason, by what was read at its ends."""
-    lost = next((state["status"] for state in (after, before) if state["status"] in meter.FATAL), None)
+    lost = next(
+        (state["status"] for state in (after, before) if state["status"] in meter.FATAL), None
+    )
     throttle = max(before["throttle"], 0) | max(after["throttle"], 0)
     if lost:
         return lost, f"The driver reported {lost} at an end of the window."

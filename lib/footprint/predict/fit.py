@@ -16,10 +16,20 @@ from footprint import spec
 from footprint.predict import intervals, roofline
 from footprint.predict.observed import expected, known, measurements, setting
 
-SCATTER = {"power_W": 0.08, "matmul_TFLOPs": 0.15, "copy_GBps": 0.1, "ttft_s": 0.1}  # of the data; other times 8 %
+SCATTER = {
+    "power_W": 0.08,
+    "matmul_TFLOPs": 0.15,
+    "copy_GBps": 0.1,
+    "ttft_s": 0.1,
+}  # of the data; other times 8 %
 FITTED = ("time", "power", "protocol")
 SPLITS = ("gpu", "model", "source")
-PROVENANCE = {"source": "this project", "accessed": "2026-11-22", "status": "modelled", "licence": "Apache-2.0"}
+PROVENANCE = {
+    "source": "this project",
+    "accessed": "2026-11-22",
+    "status": "modelled",
+    "licence": "Apache-2.0",
+}
 
 
 def priors(*groups: str) -> pd.DataFrame:
@@ -39,16 +49,25 @@ def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.nda
     prior = priors(*FITTED)
     middle, width = np.log(prior["prior_median"].to_numpy()), prior["prior_log_sd"].to_numpy()
     measured = np.log(rows["value"].to_numpy())
-    cell = rows.groupby(["gpu", "source", "engine", "dtype", "quantity"])["value"].transform("size").to_numpy()
-    weight = cell**-0.25 * np.where(rows["dtype"].str.startswith("int"), 0.5, 1) / rows["quantity"].map(
-        SCATTER).fillna(0.08).to_numpy()  # fmt: skip
+    cell = (
+        rows.groupby(["gpu", "source", "engine", "dtype", "quantity"])["value"]
+        .transform("size")
+        .to_numpy()
+    )
+    weight = (
+        cell**-0.25
+        * np.where(rows["dtype"].str.startswith("int"), 0.5, 1)
+        / rows["quantity"].map(SCATTER).fillna(0.08).to_numpy()
+    )
 
     ready = setting(fixed, rows)
 
     def residuals(x):
         p = fixed | dict(zip(prior.index, np.exp(x), strict=True))
         off = weight * (np.log(expected(p, rows, ready)["value"].to_numpy()) - measured)
-        return np.concatenate([np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1)), (x - middle) / width])
+        return np.concatenate(
+            [np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1)), (x - middle) / width]
+        )
 
     found = least_squares(residuals, middle if start is None else start, x_scale=width)
     return found.x, np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
@@ -56,7 +75,11 @@ def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.nda
 
 def idle(p: dict[str, float]) -> dict[str, float]:
     """Idle watts = constant + share of the cap (+ HBM), least squares over the cards whose idle power is published."""
-    gpus = [item for item in known().values() if isinstance(item, spec.GPU) and not np.isnan(item.idle_W)]
+    gpus = [
+        item
+        for item in known().values()
+        if isinstance(item, spec.GPU) and not np.isnan(item.idle_W)
+    ]
     terms = np.array([(1.0, gpu.tdp_W, roofline.memory_of(gpu) == 0) for gpu in gpus])
     found = np.linalg.lstsq(terms, np.array([gpu.idle_W for gpu in gpus]), rcond=None)[0]
     return dict(zip(("idle_W", "idle_share", "idle_hbm_W"), found, strict=True))
@@ -68,7 +91,9 @@ def memory(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
     names = ("memory_copies_eager", "memory_activations", "memory_context_GB")
 
     def residuals(x):
-        return np.log(expected(p | dict(zip(names, np.exp(x), strict=True)), rows)["value"] / rows["value"])
+        return np.log(
+            expected(p | dict(zip(names, np.exp(x), strict=True)), rows)["value"] / rows["value"]
+        )
 
     start = np.log(priors("memory").loc[list(names), "prior_median"].to_numpy())
     found = least_squares(residuals, start, loss="soft_l1", f_scale=0.05)
@@ -83,7 +108,9 @@ def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.D
         inside = rows[split] == group
         x = fit(rows[~inside], p, start)[0]
         own = p | dict(zip(names, np.exp(x), strict=True))
-        parts.append(rows[inside].join(expected(own, rows[inside]).rename(columns={"value": "expected"})))
+        parts.append(
+            rows[inside].join(expected(own, rows[inside]).rename(columns={"value": "expected"}))
+        )
     found = pd.concat(parts).loc[rows.index]
     return found.assign(off=np.log(found["expected"] / found["value"]))
 
@@ -104,7 +131,9 @@ def run() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
     left = {split: left_out(p, rows, split, x) for split in SPLITS}
     judged = rows["quantity"].isin(intervals.LEVELS)
     full = judged & rows["dtype"].isin(("fp16", "bf16"))
-    other = (rows["engine"] == "graphs") & (rows["quantity"] == "tpot_s")  # 4 bits: more than one program of this class
+    other = (rows["engine"] == "graphs") & (
+        rows["quantity"] == "tpot_s"
+    )  # 4 bits: more than one program of this class
     p |= intervals.fit(p, left["gpu"][full | other], spreads)
     new, same = (intervals.levels(p, left[split][full]) for split in ("gpu", "model"))
     quantised = intervals.levels(p, left["gpu"][judged & ~full])
@@ -113,10 +142,19 @@ def run() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
         p[f"level_{name}_quantised"] = max(quantised[name], p[f"level_{name}_new"])
     table = rows.assign(fitted=expected(p, rows)["value"])
     for split in SPLITS:
-        half = intervals.nested(p, left[split][full | other], spreads, split).where(full).reindex(rows.index)
+        half = (
+            intervals.nested(p, left[split][full | other], spreads, split)
+            .where(full)
+            .reindex(rows.index)
+        )
         value = left[split]["expected"]
-        table = table.assign(**{split + "_expected": value, split + "_low": value * np.exp(-half),
-                                split + "_high": value * np.exp(half)})  # fmt: skip
+        table = table.assign(
+            **{
+                split + "_expected": value,
+                split + "_low": value * np.exp(-half),
+                split + "_high": value * np.exp(half),
+            }
+        )
     return p, errors, table
 
 
@@ -131,14 +169,20 @@ def accuracy(table: pd.DataFrame, split: str, *keys: str) -> pd.DataFrame:
     inside = table["value"].between(table[f"{split}_low"], table[f"{split}_high"])
     inside = inside.astype(float).where(table[f"{split}_low"].notna())
     wide = table[f"{split}_high"] / table[f"{split}_expected"] - 1
-    found = table[list(keys)].assign(rows=1, off=off, error=off.abs(), covered=inside, half_width=wide)
+    found = table[list(keys)].assign(
+        rows=1, off=off, error=off.abs(), covered=inside, half_width=wide
+    )
     groups = found.groupby(list(keys))
     return pd.DataFrame(
         {
-            "rows": groups["rows"].sum(), "median": groups["error"].median(), "p90": groups["error"].quantile(0.9),
-            "bias": groups["off"].median(), "covered": groups["covered"].mean(), "half_width": groups["half_width"].median(),
+            "rows": groups["rows"].sum(),
+            "median": groups["error"].median(),
+            "p90": groups["error"].quantile(0.9),
+            "bias": groups["off"].median(),
+            "covered": groups["covered"].mean(),
+            "half_width": groups["half_width"].median(),
         }
-    )  # fmt: skip
+    )
 
 
 def save(p: dict[str, float], errors: dict[str, float], table: pd.DataFrame) -> None:
@@ -152,9 +196,22 @@ def save(p: dict[str, float], errors: dict[str, float], table: pd.DataFrame) -> 
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    kept = ["gpu", "model", "engine", "software", "dtype", "load", "batch", "prompt_tokens", "output_tokens", "quantity"]
+    kept = [
+        "gpu",
+        "model",
+        "engine",
+        "software",
+        "dtype",
+        "load",
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+        "quantity",
+    ]
     ends = [f"{split}_{end}" for split in SPLITS for end in ("expected", "low", "high")]
-    table = table[[*kept, "value", "fitted", *ends]].assign(measured_by=table["source"], **PROVENANCE)
+    table = table[[*kept, "value", "fitted", *ends]].assign(
+        measured_by=table["source"], **PROVENANCE
+    )
     numbers = ["value", "fitted", *ends, "batch", "prompt_tokens", "output_tokens"]
     table[numbers] = table[numbers].map(lambda number: f"{number:.4g}")
     table.to_csv(folder.joinpath("cross_validation.csv"), index=False, lineterminator="\n")

@@ -21,7 +21,13 @@ from footprint.predict import roofline
 
 CAUSES = ("reading", "multiplying", "traffic", "waiting", "host", "cap")
 SPREADS = (*CAUSES, *roofline.ENGINES, "joules", "floor", "watts")
-LEVELS = {"ttft_s": "ttft", "tpot_s": "tpot", "e2e_s": "tpot", "power_W": "power", "energy_J": "power"}
+LEVELS = {
+    "ttft_s": "ttft",
+    "tpot_s": "tpot",
+    "e2e_s": "tpot",
+    "power_W": "power",
+    "energy_J": "power",
+}
 CELL = ["gpu", "source", "engine", "quantity"]
 COVERED = 0.90
 FREEDOM = 5  # degrees of freedom of the Student likelihood
@@ -43,7 +49,11 @@ def time_variance(p: dict[str, float], shares: dict, engine, memory):
 def power_variance(p: dict[str, float], joules, floor, memory):
     """Variance of ln power. joules, floor: d ln power / d ln of each. The error of the fitted joules a byte adds to it."""
     fitted = roofline.by(p, "spread_joules", roofline.KINDS, memory)
-    return (p["spread_joules"] ** 2 + fitted**2) * joules**2 + (p["spread_floor"] * floor) ** 2 + p["spread_watts"] ** 2
+    return (
+        (p["spread_joules"] ** 2 + fitted**2) * joules**2
+        + (p["spread_floor"] * floor) ** 2
+        + p["spread_watts"] ** 2
+    )
 
 
 def energy_variance(of_power, joules, of_time):
@@ -59,7 +69,9 @@ def deviations(p: dict[str, float], rows: pd.DataFrame) -> np.ndarray:
     of_power = power_variance(p, shares["joules"], shares["floor"], memory)
     quantity = rows["quantity"].to_numpy()
     of_energy = energy_variance(of_power, shares["joules"], of_time)
-    return np.sqrt(np.select([quantity == "power_W", quantity == "energy_J"], [of_power, of_energy], of_time))
+    return np.sqrt(
+        np.select([quantity == "power_W", quantity == "energy_J"], [of_power, of_energy], of_time)
+    )
 
 
 def fit(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame) -> dict[str, float]:
@@ -90,7 +102,10 @@ def levels(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
     score = np.abs(rows["off"].to_numpy()) / deviations(p, rows)
     weight = 1 / rows.groupby(CELL)["off"].transform("size").to_numpy()
     kind = rows["quantity"].map(LEVELS).to_numpy()
-    return {name: quantile(score[kind == name], weight[kind == name]) for name in dict.fromkeys(LEVELS.values())}
+    return {
+        name: quantile(score[kind == name], weight[kind == name])
+        for name in dict.fromkeys(LEVELS.values())
+    }
 
 
 def nested(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame, split: str) -> pd.Series:
@@ -100,5 +115,7 @@ def nested(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame, split: 
         inside = rows[split] == group
         own = p | fit(p, rows[~inside], prior)
         level = levels(own, rows[~inside])
-        found[inside] = deviations(own, rows[inside]) * rows.loc[inside, "quantity"].map(LEVELS).map(level)
+        found[inside] = deviations(own, rows[inside]) * rows.loc[inside, "quantity"].map(
+            LEVELS
+        ).map(level)
     return found

@@ -44,28 +44,45 @@ def calibrated() -> frozenset[tuple[str, str]]:
     return frozenset((row["gpu"], row["engine"]) for row in spec.table("measurements"))
 
 
-def card_from_probe(name: str, bandwidth_GBps: float, matmul_gflops: float, memory_GiB: float) -> spec.GPU:
+def card_from_probe(
+    name: str, bandwidth_GBps: float, matmul_gflops: float, memory_GiB: float
+) -> spec.GPU:
     """A processor as a card, from what it reached in a run of its own; its power is unknown and stays NaN.
 
     bandwidth_GBps: GB/s that a matrix-vector product read; matmul_gflops: GFLOP/s of a square matrix product, both in
     the dtype to be predicted. These are reached rates, so no share is taken off, and host and card do not overlap.
     """
     return spec.GPU(
-        id=name, name=name, peak_fp16_tflops=matmul_gflops / 1e3, bandwidth_GBps=bandwidth_GBps, memory_GiB=memory_GiB,
-        memory_type="probed", tdp_W=1.0, die_mm2=1.0, node="unknown",
-    )  # fmt: skip
+        id=name,
+        name=name,
+        peak_fp16_tflops=matmul_gflops / 1e3,
+        bandwidth_GBps=bandwidth_GBps,
+        memory_GiB=memory_GiB,
+        memory_type="probed",
+        tdp_W=1.0,
+        die_mm2=1.0,
+        node="unknown",
+    )
 
 
 def _several(items, read, kind) -> list:
     """A list of records from one or several ids or records."""
-    items = [items] if isinstance(items, str | kind) or not isinstance(items, Iterable) else list(items)
+    items = (
+        [items] if isinstance(items, str | kind) or not isinstance(items, Iterable) else list(items)
+    )
     return [item if isinstance(item, kind) else read(item) for item in items]
 
 
 def _counts(name: str, values) -> np.ndarray:
     array = np.atleast_1d(np.asarray(values))
-    if array.ndim != 1 or array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array >= 1)).all():
-        raise Refused(f"{name} = {values!s:.80} is refused; finite numbers of 1 or more are allowed.")
+    if (
+        array.ndim != 1
+        or array.dtype.kind not in "iuf"
+        or not (np.isfinite(array) & (array >= 1)).all()
+    ):
+        raise Refused(
+            f"{name} = {values!s:.80} is refused; finite numbers of 1 or more are allowed."
+        )
     return array
 
 
@@ -92,16 +109,32 @@ def _arrays(model, gpu, engine, dtype: str, host: float):
     g = roofline.Cards(*(_axis(array, 1) for array in roofline.cards(p, gpus)))
     e = _axis([roofline.ENGINES.index(name) for name in engines], 2)
     r = roofline.rates(p, m, g, e, np.array(roofline.DTYPES.index(dtype)), host)
-    return p, m, g, e, r, {"model": [item.id for item in models], "gpu": [item.id for item in gpus], "engine": engines}
+    return (
+        p,
+        m,
+        g,
+        e,
+        r,
+        {
+            "model": [item.id for item in models],
+            "gpu": [item.id for item in gpus],
+            "engine": engines,
+        },
+    )
 
 
 def _levels(p: dict[str, float], labels: dict, dtype: str) -> dict[str, np.ndarray]:
     """Half-widths in standard deviations for each card and engine, dims as in DIMS."""
     if dtype in ("int8", "int4"):
         return {name: p[f"level_{name}_quantised"] for name in ("ttft", "tpot", "power")}
-    pairs = [[(gpu, engine) in calibrated() for engine in labels["engine"]] for gpu in labels["gpu"]]
+    pairs = [
+        [(gpu, engine) in calibrated() for engine in labels["engine"]] for gpu in labels["gpu"]
+    ]
     same = np.array(pairs)[None, :, :, None, None, None]
-    return {name: np.where(same, p[f"level_{name}_known"], p[f"level_{name}_new"]) for name in ("ttft", "tpot", "power")}
+    return {
+        name: np.where(same, p[f"level_{name}_known"], p[f"level_{name}_new"])
+        for name in ("ttft", "tpot", "power")
+    }
 
 
 def _phase(p, g, r, e, work, steps, levels, kind: str, dtype: str, load: str) -> dict:
@@ -111,23 +144,42 @@ def _phase(p, g, r, e, work, steps, levels, kind: str, dtype: str, load: str) ->
     watts = np.minimum(draw.watts * p["closed_power"], g.cap) if load == "closed" else draw.watts
     kinds = g.memory.astype(int)
     of_time = intervals.time_variance(p, work.shares, e, kinds)
-    unmeasured = roofline.without_tensor_cores(g, np.array(roofline.DTYPES.index(dtype))) & (kinds != 3)
-    of_time = of_time + np.where(unmeasured, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
+    unmeasured = roofline.without_tensor_cores(g, np.array(roofline.DTYPES.index(dtype))) & (
+        kinds != 3
+    )
+    of_time = of_time + np.where(
+        unmeasured, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0
+    )
     of_power = intervals.power_variance(p, draw.joules, draw.floor, kinds)
     of_energy = intervals.energy_variance(of_power, draw.joules, of_time)
     wide = np.exp(levels[kind] * np.sqrt(of_time))
-    of_watts, of_joules = (np.exp(levels["power"] * np.sqrt(variance)) for variance in (of_power, of_energy))
+    of_watts, of_joules = (
+        np.exp(levels["power"] * np.sqrt(variance)) for variance in (of_power, of_energy)
+    )
     energy, low, high = watts * time * steps, time / wide, time * wide
     return {
         "time": (time, low, high),
         "power": (watts, np.maximum(watts / of_watts, g.idle), np.minimum(watts * of_watts, g.cap)),
-        "energy": (energy, np.maximum(energy / of_joules, g.idle * low * steps),
-                   np.minimum(energy * of_joules, g.cap * high * steps)),
-    }  # fmt: skip
+        "energy": (
+            energy,
+            np.maximum(energy / of_joules, g.idle * low * steps),
+            np.minimum(energy * of_joules, g.cap * high * steps),
+        ),
+    }
 
 
 def windows(
-    model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16", context=None, host=1.0, load="batch"
+    model,
+    gpu,
+    *,
+    batch,
+    prompt,
+    output,
+    engine="eager",
+    dtype="fp16",
+    context=None,
+    host=1.0,
+    load="batch",
 ) -> xr.Dataset:
     """Time, power, energy and memory of every combination, dims (model, gpu, engine, batch, prompt, output).
 
@@ -143,17 +195,30 @@ def windows(
     """
     p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, host)
     (load,) = _word("load", load, LOADS)
-    sizes = {"batch": _counts("batch", batch), "prompt": _counts("prompt", prompt), "output": _counts("output", output)}
+    sizes = {
+        "batch": _counts("batch", batch),
+        "prompt": _counts("prompt", prompt),
+        "output": _counts("output", output),
+    }
     b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
     levels = _levels(p, labels, dtype)
     full = {}
     for phase, kind, steps, work in (
         ("prefill", "ttft", 1.0, roofline.run(p, m, r, b, new, 0.0)),
-        ("decode", "tpot", out - 1, roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)),
+        (
+            "decode",
+            "tpot",
+            out - 1,
+            roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2),
+        ),
     ):
         found = _phase(p, g, r, e, work, steps, levels, kind, dtype, load)
         names = {"time": f"{kind}_s", "power": f"{phase}_power_W", "energy": f"{phase}_energy_J"}
-        full |= {f"{names[key]}{end}": found[key][i] for key in names for i, end in enumerate(("", "_low", "_high"))}
+        full |= {
+            f"{names[key]}{end}": found[key][i]
+            for key in names
+            for i, end in enumerate(("", "_low", "_high"))
+        }
     memory = roofline.memory(p, m, r, e, b, new, np.maximum(new + out, context or 0))
     full |= {"memory_B": memory, "fits": memory <= roofline.usable(g)}
     shape = np.broadcast_shapes(*(np.shape(value) for value in full.values()))
@@ -161,7 +226,11 @@ def windows(
     for name, value in full.items():
         units, meaning = LABELS[name.removesuffix("_low").removesuffix("_high")]
         level = {"interval_level": intervals.COVERED} if name.endswith(("_low", "_high")) else {}
-        data[name] = (DIMS, np.broadcast_to(value, shape), {"units": units, "long_name": meaning, **level})
+        data[name] = (
+            DIMS,
+            np.broadcast_to(value, shape),
+            {"units": units, "long_name": meaning, **level},
+        )
     return xr.Dataset(data, {**labels, **sizes}, {"kind": "modelled", "dtype": dtype, "load": load})
 
 
@@ -172,13 +241,23 @@ def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -
     latency of kernels, the host's launching, and the cap on power: d time / d ln of each cause (see `roofline`).
     """
     p, m, _, _, r, labels = _arrays(model, gpu, engine, dtype, 1.0)
-    sizes = {"batch": _counts("batch", batch), "prompt": _counts("prompt", prompt), "output": _counts("output", output)}
+    sizes = {
+        "batch": _counts("batch", batch),
+        "prompt": _counts("prompt", prompt),
+        "output": _counts("output", output),
+    }
     b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
     work = roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)
-    parts = np.stack(np.broadcast_arrays(*(work.time * share for share in work.shares.values())), axis=-1)
+    parts = np.stack(
+        np.broadcast_arrays(*(work.time * share for share in work.shares.values())), axis=-1
+    )
     coords = {**labels, **sizes, "cause": list(work.shares)}
     return xr.DataArray(
-        parts, coords, [*DIMS, "cause"], "step_s", {"units": "s", "long_name": "time of a decode step by cause"}
+        parts,
+        coords,
+        [*DIMS, "cause"],
+        "step_s",
+        {"units": "s", "long_name": "time of a decode step by cause"},
     )
 
 
@@ -188,41 +267,88 @@ def largest_batch(model, gpu, *, prompt, output, engine="eager", dtype="fp16") -
     sizes = {"prompt": _counts("prompt", prompt), "output": _counts("output", output)}
     new, out = (_axis(array.astype(float), 4 + i) for i, array in enumerate(sizes.values()))
     most = roofline.largest_batch(p, m, r, e, new, new + out, roofline.usable(g))
-    found = xr.DataArray(np.floor(np.maximum(most, 0)).astype(int), {**labels, "batch": [0], **sizes}, DIMS)
-    return found.isel(batch=0, drop=True).assign_attrs(long_name="largest batch that fits", units="1")
+    found = xr.DataArray(
+        np.floor(np.maximum(most, 0)).astype(int), {**labels, "batch": [0], **sizes}, DIMS
+    )
+    return found.isel(batch=0, drop=True).assign_attrs(
+        long_name="largest batch that fits", units="1"
+    )
 
 
-def tree(model, gpu, *, engine="eager", dtype="fp16", batches, prompts, outputs, seed=0) -> xr.DataTree:
+def tree(
+    model, gpu, *, engine="eager", dtype="fp16", batches, prompts, outputs, seed=0
+) -> xr.DataTree:
     """A modelled trace of one model on one card: windows of prefill, decode and generate for every combination."""
     (shape,), (card,) = _several(model, spec.model, spec.Model), _several(gpu, spec.gpu, spec.GPU)
-    data = windows(shape, card, batch=batches, prompt=prompts, output=outputs, engine=engine, dtype=dtype)
-    table = data.squeeze(["model", "gpu", "engine"], drop=True).to_dataframe().reset_index().to_dict("records")
+    data = windows(
+        shape, card, batch=batches, prompt=prompts, output=outputs, engine=engine, dtype=dtype
+    )
+    table = (
+        data.squeeze(["model", "gpu", "engine"], drop=True)
+        .to_dataframe()
+        .reset_index()
+        .to_dict("records")
+    )
     rows = [_window(phase, point) for point in table for phase in ("prefill", "decode", "generate")]
     asked = {"model": shape.id, "gpu": card.id, "engine": engine, "dtype": dtype, "seed": int(seed)}
     lists = (("batches", "batch"), ("prompt_tokens", "prompt"), ("output_tokens", "output"))
     asked |= {name: data[dim].values.tolist() for name, dim in lists}
     text = json.dumps(asked, sort_keys=True)
     attrs = {
-        "request": text, "run_id": hashlib.sha256(text.encode()).hexdigest()[:12], "status": "ok", "reason": "",
-        "model": shape.id, "revision": "shape only", "parameters": shape.parameters, "weights": "trained",
-        "device": card.id, "device_name": card.name, "device_hash": "", "engine": engine, "dtype": dtype,
-        "attention": "modelled", "threads": 0, "load_average": math.nan, "memory_GiB": float(card.memory_GiB),
-        "read_bandwidth_GBps": math.nan, "matmul_GFLOPs": math.nan, "software": f"footprint {__version__}", "driver": "",
-        "git_commit": "", "seed": int(seed), "start_utc": "", "energy_source": "model", "window_s": math.nan,
-    }  # fmt: skip
+        "request": text,
+        "run_id": hashlib.sha256(text.encode()).hexdigest()[:12],
+        "status": "ok",
+        "reason": "",
+        "model": shape.id,
+        "revision": "shape only",
+        "parameters": shape.parameters,
+        "weights": "trained",
+        "device": card.id,
+        "device_name": card.name,
+        "device_hash": "",
+        "engine": engine,
+        "dtype": dtype,
+        "attention": "modelled",
+        "threads": 0,
+        "load_average": math.nan,
+        "memory_GiB": float(card.memory_GiB),
+        "read_bandwidth_GBps": math.nan,
+        "matmul_GFLOPs": math.nan,
+        "software": f"footprint {__version__}",
+        "driver": "",
+        "git_commit": "",
+        "seed": int(seed),
+        "start_utc": "",
+        "energy_source": "model",
+        "window_s": math.nan,
+    }
     return trace.new("modelled", attrs, rows)
 
 
 def _window(phase: str, at: dict) -> dict:
     """One window of a modelled trace from the predictions at one point."""
     batch, prompt, steps = int(at["batch"]), int(at["prompt"]), int(at["output"]) - 1
-    tokens = {"prefill": batch * prompt, "decode": batch * steps, "generate": batch * (steps + 1)}[phase]
-    row = {"phase": phase, "batch": batch, "prompt_tokens": prompt, "output_tokens": steps + 1, "repeat": 0,
-           "iterations": 1, "tokens": tokens, "lengths": "grid", "memory_B": at["memory_B"]}  # fmt: skip
+    tokens = {"prefill": batch * prompt, "decode": batch * steps, "generate": batch * (steps + 1)}[
+        phase
+    ]
+    row = {
+        "phase": phase,
+        "batch": batch,
+        "prompt_tokens": prompt,
+        "output_tokens": steps + 1,
+        "repeat": 0,
+        "iterations": 1,
+        "tokens": tokens,
+        "lengths": "grid",
+        "memory_B": at["memory_B"],
+    }
     wide = math.exp(parameters()["memory_half_width"])
     row |= {"memory_B_low": at["memory_B"] / wide, "memory_B_high": at["memory_B"] * wide}
     if not at["fits"]:
-        return row | {"status": "oom", "reason": "Weights, KV cache and activations do not fit the card."}
+        return row | {
+            "status": "oom",
+            "reason": "Weights, KV cache and activations do not fit the card.",
+        }
     whole = at["ttft_s"] + at["tpot_s"] * steps
     for end in ("", "_low", "_high"):
         time = {"prefill": at[f"ttft_s{end}"], "decode": at[f"tpot_s{end}"] * steps}
@@ -238,6 +364,12 @@ def _window(phase: str, at: dict) -> dict:
 def run(request: dict) -> xr.DataTree:
     """The modelled trace that `workload.request("predict", ...)` asks for."""
     return tree(
-        request["model"], request["gpu"], engine=request["engine"], dtype=request["dtype"], batches=request["batches"],
-        prompts=request["prompt_tokens"], outputs=request["output_tokens"], seed=request["seed"],
-    )  # fmt: skip
+        request["model"],
+        request["gpu"],
+        engine=request["engine"],
+        dtype=request["dtype"],
+        batches=request["batches"],
+        prompts=request["prompt_tokens"],
+        outputs=request["output_tokens"],
+        seed=request["seed"],
+    )

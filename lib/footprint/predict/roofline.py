@@ -20,19 +20,39 @@ from footprint import Refused, spec
 
 ENGINES = ("eager", "graphs", "serving")
 DTYPES = tuple(spec.DTYPE_BYTES)
-WEIGHT_BYTES = np.array([4.0, 2.0, 2.0, 1.0625, 0.5625])  # of DTYPES; quantised: a scale of 16 bits for 32 weights
-NODE_NM = {"12nm": 12.0, "8nm": 10.0, "7nm": 7.0, "5nm": 5.0, "4N": 5.0}  # Samsung's 8 nm is of the 10 nm class
+WEIGHT_BYTES = np.array(
+    [4.0, 2.0, 2.0, 1.0625, 0.5625]
+)  # of DTYPES; quantised: a scale of 16 bits for 32 weights
+NODE_NM = {
+    "12nm": 12.0,
+    "8nm": 10.0,
+    "7nm": 7.0,
+    "5nm": 5.0,
+    "4N": 5.0,
+}  # Samsung's 8 nm is of the 10 nm class
 MEMORIES = ("hbm", "gddr", "gddr_ecc", "probed")
 KINDS = ("hbm", "gddr", "gddr", "probed")  # for what error correction does not change
-ON_CHIP_MB = {"Turing": 4, "Volta": 6, "Ampere": 6, "Ada": 72, "Hopper": 50}  # last-level cache; A100: 40
-CHUNK = np.array([np.inf, 512.0, np.inf])  # tokens of a sequence that an engine prefills at once (llama.cpp: 512)
-IN_FLIGHT = np.array([np.inf, 512.0, 2048.0])  # tokens of all sequences whose activations are held at once
+ON_CHIP_MB = {
+    "Turing": 4,
+    "Volta": 6,
+    "Ampere": 6,
+    "Ada": 72,
+    "Hopper": 50,
+}  # last-level cache; A100: 40
+CHUNK = np.array(
+    [np.inf, 512.0, np.inf]
+)  # tokens of a sequence that an engine prefills at once (llama.cpp: 512)
+IN_FLIGHT = np.array(
+    [np.inf, 512.0, 2048.0]
+)  # tokens of all sequences whose activations are held at once
 
 
 # Arrays that broadcast, SI units. Cards: node in units of 5 nm, memory as index in MEMORIES, half_rate where fp32 accumulation
 # runs at half the rate of fp16, emulates where bf16 has no tensor cores. Rates: what models reach on cards. Work: seconds of a
 # phase, its joules above the floor, d ln time / d ln of each cause. Draw: watts, d ln watts / d ln joules and / d ln floor.
-Shapes = namedtuple("Shapes", "layers layer_weights head_weights all_weights width query key_value heads norms")
+Shapes = namedtuple(
+    "Shapes", "layers layer_weights head_weights all_weights width query key_value heads norms"
+)
 Cards = namedtuple("Cards", "bandwidth peak bytes cap idle node memory on_chip half_rate emulates")
 Rates = namedtuple(
     "Rates",
@@ -46,10 +66,19 @@ Draw = namedtuple("Draw", "watts joules floor")
 def shapes(models: list[spec.Model]) -> Shapes:
     """Arrays (model,) of the sizes of these models."""
     rows = [
-        (m.layers, m.layer_parameters, m.hidden * m.vocab, m.parameters, m.hidden + m.intermediate,
-         m.heads * m.head_dim, m.kv_heads * m.head_dim, m.heads, m.norms_per_layer)
+        (
+            m.layers,
+            m.layer_parameters,
+            m.hidden * m.vocab,
+            m.parameters,
+            m.hidden + m.intermediate,
+            m.heads * m.head_dim,
+            m.kv_heads * m.head_dim,
+            m.heads,
+            m.norms_per_layer,
+        )
         for m in models
-    ]  # fmt: skip
+    ]
     return Shapes(*np.array(rows, dtype=float).T)
 
 
@@ -66,17 +95,37 @@ def cards(p: dict[str, float], gpus: list[spec.GPU]) -> Cards:
     for gpu in gpus:
         memory = memory_of(gpu)
         if gpu.node not in NODE_NM and memory != 3:
-            raise Refused(f"The node {gpu.node!r} of {gpu.id} is unknown; allowed are {', '.join(NODE_NM)}.")
-        modelled = p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
+            raise Refused(
+                f"The node {gpu.node!r} of {gpu.id} is unknown; allowed are {', '.join(NODE_NM)}."
+            )
+        modelled = (
+            p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
+        )
         idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
         if idle >= gpu.tdp_W and memory != 3:
-            raise Refused(f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed.")
+            raise Refused(
+                f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed."
+            )
         watts = (np.nan, np.nan) if memory == 3 else (gpu.tdp_W, idle)
-        on_chip = {("Ampere", 0): 40, ("unknown", 3): 32}.get((gpu.architecture, memory), ON_CHIP_MB.get(gpu.architecture, 6))
-        half_rate = gpu.name.startswith("RTX") and (gpu.memory_type == "GDDR6X" or gpu.name[4:6] == "30")
-        rows.append((gpu.bandwidth_GBps * 1e9, gpu.peak_fp16_tflops * 1e12, gpu.memory_GiB * 2**30, *watts,
-                     NODE_NM.get(gpu.node, 5.0) / 5, memory, on_chip * 1e6, half_rate,
-                     gpu.architecture in ("Turing", "Volta")))  # fmt: skip
+        on_chip = {("Ampere", 0): 40, ("unknown", 3): 32}.get(
+            (gpu.architecture, memory), ON_CHIP_MB.get(gpu.architecture, 6)
+        )
+        half_rate = gpu.name.startswith("RTX") and (
+            gpu.memory_type == "GDDR6X" or gpu.name[4:6] == "30"
+        )
+        rows.append(
+            (
+                gpu.bandwidth_GBps * 1e9,
+                gpu.peak_fp16_tflops * 1e12,
+                gpu.memory_GiB * 2**30,
+                *watts,
+                NODE_NM.get(gpu.node, 5.0) / 5,
+                memory,
+                on_chip * 1e6,
+                half_rate,
+                gpu.architecture in ("Turing", "Volta"),
+            )
+        )
     return Cards(*np.array(rows, dtype=float).T)
 
 
@@ -95,14 +144,25 @@ def rates(p: dict[str, float], m: Shapes, g: Cards, engine, dtype, host: float =
     kind, probed, eager, graphs = g.memory.astype(int), g.memory == 3, engine == 0, engine == 1
     quantised, fp32 = dtype >= 3, without_tensor_cores(g, dtype)
     # llama.cpp accumulates in fp16: GeForce cards do that at twice the published rate, which is of fp32 accumulation
-    compute = by(p, "compute", ENGINES, engine) * g.peak * np.where(graphs & (g.half_rate > 0), 2, 1)
-    slower = np.where(quantised, by(p, "quantised_compute", ENGINES, engine, 1.0), np.where(fp32, p["fp32_compute"], 1))
+    compute = (
+        by(p, "compute", ENGINES, engine) * g.peak * np.where(graphs & (g.half_rate > 0), 2, 1)
+    )
+    slower = np.where(
+        quantised,
+        by(p, "quantised_compute", ENGINES, engine, 1.0),
+        np.where(fp32, p["fp32_compute"], 1),
+    )
     room = g.cap - g.idle
     floor = by(p, "floor", KINDS, kind) * room
     flop_J = p["flop_pJ"] * 1e-12 * g.node ** p["flop_node"]
     slow = np.where(kind == 0, p["layer_graphs_hbm"], 1)
     layer = np.where(graphs, p["layer_s_graphs"] * slow, p["layer_s"]) * g.node ** p["layer_node"]
-    launch = p["host_s"] * (1 + p["host_norm"] * (m.norms - 2)) * by(p, "host", DTYPES, dtype, 1.0) * eager
+    launch = (
+        p["host_s"]
+        * (1 + p["host_norm"] * (m.norms - 2))
+        * by(p, "host", DTYPES, dtype, 1.0)
+        * eager
+    )
     shared = np.array([1.0, 0.0, p["cache_group_serving"]])[engine]
     share = by(p, "bandwidth", MEMORIES, kind, 1.0)
     return Rates(
@@ -119,7 +179,9 @@ def rates(p: dict[str, float], m: Shapes, g: Cards, engine, dtype, host: float =
         layer_s=np.where(probed, 0, layer),
         host_s=host * m.layers * np.where(probed, p["host_cpu_s"], launch),
         sequence_s=by(p, "sequence_s", ENGINES, engine),
-        cache=np.where(eager, p["cache_eager"], 1) * m.key_value * (m.query / m.key_value) ** shared,
+        cache=np.where(eager, p["cache_eager"], 1)
+        * m.key_value
+        * (m.query / m.key_value) ** shared,
         cache_J=np.where(engine == 2, p["cache_energy_serving"], 1),
         scores=np.where(graphs, p["scores_graphs"], 0),
         on_chip=g.on_chip * eager,
@@ -148,16 +210,29 @@ def run(p: dict[str, float], m: Shapes, r: Rates, batch, new, past, chunk=np.inf
     attend = 4 * m.layers * m.query * batch * new * (past + (new + 1) / 2)
     layer_cache = 2 * r.cache * r.element_bytes * batch * (past + new)
     cache = m.layers * layer_cache / (1 + r.on_chip * p["cache_eager"] / layer_cache)
-    rest = m.layers * batch * new * (r.scores * m.heads * (past + new) + p["activations"] * m.width * r.element_bytes)
+    rest = (
+        m.layers
+        * batch
+        * new
+        * (r.scores * m.heads * (past + new) + p["activations"] * m.width * r.element_bytes)
+    )
     read, compute = weights / r.read, multiply / r.compute
-    matrices, traffic, attention = soft3(read, compute), (cache + rest) / r.bandwidth, attend / r.compute
+    matrices, traffic, attention = (
+        soft3(read, compute),
+        (cache + rest) / r.bandwidth,
+        attend / r.compute,
+    )
     device = matrices + traffic + attention + m.layers * r.layer_s + r.sequence_s * batch
     moved, flops = weights + r.cache_J * cache + rest, multiply + attend
     needed = p["cap_relief"] * (r.byte_J * moved + r.capped_flop_J * flops) / r.room_W
     launched = np.where(r.serial, device + r.host_s, soft4(device, r.host_s))
     time = soft4(launched, np.where(r.serial, 0, needed))
     joules = passes * (r.byte_J * moved + r.flop_J * flops)
-    return Work(passes * time, joules, _shares(r, time, launched, device, matrices, read, traffic, attention))
+    return Work(
+        passes * time,
+        joules,
+        _shares(r, time, launched, device, matrices, read, traffic, attention),
+    )
 
 
 def _shares(r: Rates, time, launched, device, matrices, read, traffic, attention) -> dict:
@@ -171,7 +246,14 @@ def _shares(r: Rates, time, launched, device, matrices, read, traffic, attention
     moving = busy * traffic
     waiting = busy * device - reading - multiplying - moving
     host, cap = free - busy * device, 1 - free
-    return {"reading": reading, "multiplying": multiplying, "traffic": moving, "waiting": waiting, "host": host, "cap": cap}
+    return {
+        "reading": reading,
+        "multiplying": multiplying,
+        "traffic": moving,
+        "waiting": waiting,
+        "host": host,
+        "cap": cap,
+    }
 
 
 def power(g: Cards, r: Rates, joules, time) -> Draw:
@@ -204,7 +286,12 @@ def _memory(p: dict[str, float], m: Shapes, r: Rates, engine, context):
     copies = np.array([p["memory_copies_eager"], 1, 1])[engine]
     sequence = copies * 2 * m.layers * m.key_value * r.element_bytes * context
     token = p["memory_activations"] * m.width * r.element_bytes
-    return m.all_weights * r.weight_bytes + p["memory_context_GB"] * 1e9, sequence, token, IN_FLIGHT[engine]
+    return (
+        m.all_weights * r.weight_bytes + p["memory_context_GB"] * 1e9,
+        sequence,
+        token,
+        IN_FLIGHT[engine],
+    )
 
 
 def usable(g: Cards):

@@ -16,8 +16,12 @@ from footprint.predict import observed
 HALVES = ("fp16", "bf16")
 LEFT_OUT = ("gpu", "model", "source")
 QUANTITIES = {
-    "ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "whole request", "power_W": "power", "energy_J": "energy",
-}  # fmt: skip
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "e2e_s": "whole request",
+    "power_W": "power",
+    "energy_J": "energy",
+}
 
 
 def residuals(left_out: str = "gpu") -> pd.DataFrame:
@@ -35,7 +39,9 @@ def residuals(left_out: str = "gpu") -> pd.DataFrame:
     rows = rows.rename(columns=dict(zip(names, ("expected", "low", "high"), strict=True)))
     inside = (rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])
     error = rows["expected"] / rows["value"] - 1
-    return rows.assign(error=error, distance=error.abs(), covered=inside.where(rows["low"].notna()).astype(float))
+    return rows.assign(
+        error=error, distance=error.abs(), covered=inside.where(rows["low"].notna()).astype(float)
+    )
 
 
 def summary(rows: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -62,7 +68,9 @@ def roofline(rows: pd.DataFrame) -> pd.Series:
     for row in rows[rows["quantity"].isin(["ttft_s", "tpot_s"])].itertuples():
         shape, card = known[row.model], known[row.gpu]
         prefill = row.quantity == "ttft_s"
-        new, past = (row.prompt_tokens, 0) if prefill else (1, row.prompt_tokens + row.output_tokens / 2)
+        new, past = (
+            (row.prompt_tokens, 0) if prefill else (1, row.prompt_tokens + row.output_tokens / 2)
+        )
         moved = shape.weight_bytes("fp16") + row.batch * past * shape.kv_bytes_per_token("fp16")
         compute = shape.flops(new, past, row.batch) / (card.peak_fp16_tflops * 1e12)
         expected[row.Index] = max(compute, moved / (card.bandwidth_GBps * 1e9))
@@ -78,12 +86,21 @@ def processors(points: pd.DataFrame) -> pd.DataFrame:
     for run in findings.processors(points).itertuples():
         card = predict.card_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
-        expected = predict.windows(run.model, card, engine=run.engine, dtype=run.dtype, **at)["tpot_s"].item()
+        expected = predict.windows(run.model, card, engine=run.engine, dtype=run.dtype, **at)[
+            "tpot_s"
+        ].item()
         measured = run.time_s / (run.output_tokens - 1)
         rows.append(
-            {"model": findings.label(run.model), "dtype": run.dtype, "place": run.place, "GB/s": run.bandwidth,
-             "measured (ms)": measured * 1e3, "expected (ms)": expected * 1e3, "distance": abs(expected / measured - 1)}
-        )  # fmt: skip
+            {
+                "model": findings.label(run.model),
+                "dtype": run.dtype,
+                "place": run.place,
+                "GB/s": run.bandwidth,
+                "measured (ms)": measured * 1e3,
+                "expected (ms)": expected * 1e3,
+                "distance": abs(expected / measured - 1),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -94,17 +111,28 @@ def peers() -> pd.DataFrame:
     one (a mean), and NaN for ours. Ours is `predict` as it stands, whose fit holds other measurements of the same card.
     """
     rows = pd.DataFrame(spec.table("peers"))
-    numbers = ["batch", "prompt_tokens", "output_tokens", "expected", "measured", "stated_error_pct"]
+    numbers = [
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+        "expected",
+        "measured",
+        "stated_error_pct",
+    ]
     rows[numbers] = rows[numbers].astype(float)
     rate = rows["unit"] == "tokens/s"
     ratio = (rows["expected"] / rows["measured"]).where(~rate, rows["measured"] / rows["expected"])
-    seconds = (rows["measured"] / 1e3).where(~rate, rows["batch"] * rows["output_tokens"] / rows["measured"])
+    seconds = (rows["measured"] / 1e3).where(
+        ~rate, rows["batch"] * rows["output_tokens"] / rows["measured"]
+    )
     theirs = (ratio - 1).abs().fillna(rows["stated_error_pct"] / 100)
     ours = (pd.Series([_serving(row) for row in rows.itertuples()]) / seconds - 1).abs()
     table = rows.assign(theirs=theirs, ours=ours, rows=rows["measured"].notna())
     grouped = table.groupby(["tool", "version", "quantity"], sort=False)
     found = grouped.agg({"rows": "sum", "theirs": "median", "ours": "median"}).reset_index()
-    return found.assign(quantity=found["quantity"].map(QUANTITIES), rows=found["rows"].where(found["rows"] > 0))
+    return found.assign(
+        quantity=found["quantity"].map(QUANTITIES), rows=found["rows"].where(found["rows"] > 0)
+    )
 
 
 def _serving(row) -> float:

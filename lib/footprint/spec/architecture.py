@@ -6,17 +6,29 @@ from pathlib import Path
 from footprint import Refused
 
 ARCHITECTURES = {
-    "llama": {}, "mistral": {}, "phi3": {}, "gemma": {},
+    "llama": {},
+    "mistral": {},
+    "phi3": {},
+    "gemma": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
     "gemma2": {"norms_per_layer": 4},
-}  # fmt: skip
+}
 # What makes a decoder of an allowed name another thing: experts, an encoder, an eye.
-UNLIKE = ("num_local_experts", "num_experts", "n_routed_experts", "is_encoder_decoder", "vision_config")
+UNLIKE = (
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "is_encoder_decoder",
+    "vision_config",
+)
 CONFIG_KEYS = {
-    "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "intermediate": "intermediate_size", "vocab": "vocab_size",
-}  # fmt: skip
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate": "intermediate_size",
+    "vocab": "vocab_size",
+}
 
 
 def read(source) -> dict:
@@ -29,11 +41,19 @@ def read(source) -> dict:
     unlike = [f"{key}={config[key]!r:.20}" for key in UNLIKE if config.get(key)]
     if not isinstance(kind, str) or kind not in ARCHITECTURES or unlike:
         allowed, named = ", ".join(ARCHITECTURES), " with ".join([f"{kind!r:.80}", *unlike[:1]])
-        raise Refused(f"The architecture {named} is not a dense LLaMA-like decoder; allowed are {allowed}.")
+        raise Refused(
+            f"The architecture {named} is not a dense LLaMA-like decoder; allowed are {allowed}."
+        )
     rope = config.get("rope_parameters")
-    theta = config.get("rope_theta") or (rope.get("rope_theta") if isinstance(rope, dict) else None) or 10000.0
+    theta = (
+        config.get("rope_theta")
+        or (rope.get("rope_theta") if isinstance(rope, dict) else None)
+        or 10000.0
+    )
     if not isinstance(theta, int | float) or not 0 < theta < 1e18:
-        raise Refused(f"The config has rope_theta={theta!r:.80}; a finite number above 0 is allowed.")
+        raise Refused(
+            f"The config has rope_theta={theta!r:.80}; a finite number above 0 is allowed."
+        )
     name = folder or Path(str(config.get("_name_or_path") or kind)).name
     tied = bool(config.get("tie_word_embeddings", kind.startswith("gemma")))
     extra = dict(ARCHITECTURES[kind])
@@ -41,7 +61,14 @@ def read(source) -> dict:
         extra |= {"qkv_bias": True, "output_bias": True}
     if config.get("mlp_bias") and kind == "llama":
         extra["mlp_bias"] = True
-    return {"id": name, "name": name, "tied": tied, "rope_theta": float(theta), **_shape(config), **extra}
+    return {
+        "id": name,
+        "name": name,
+        "tied": tied,
+        "rope_theta": float(theta),
+        **_shape(config),
+        **extra,
+    }
 
 
 def _shape(config: dict) -> dict[str, int]:
@@ -54,12 +81,18 @@ def _shape(config: dict) -> dict[str, int]:
     for field, key in (("kv_heads", "num_key_value_heads"), ("head_dim", "head_dim")):
         if config.get(key) is not None:
             shape[field] = config[key]
-    wrong = [f"{key}={value!r:.80}" for key, value in shape.items() if type(value) is not int or not 0 < value < 2**31]
+    wrong = [
+        f"{key}={value!r:.80}"
+        for key, value in shape.items()
+        if type(value) is not int or not 0 < value < 2**31
+    ]
     if wrong:
         raise Refused(f"The config has {', '.join(wrong)}; whole numbers of 1 or more are allowed.")
     shape = {"kv_heads": shape["heads"], "head_dim": shape["hidden"] // shape["heads"]} | shape
     if shape["heads"] % shape["kv_heads"] or shape["head_dim"] < 1:
-        sizes = ", ".join(f"{field}={shape[field]}" for field in ("hidden", "heads", "kv_heads", "head_dim"))
+        sizes = ", ".join(
+            f"{field}={shape[field]}" for field in ("hidden", "heads", "kv_heads", "head_dim")
+        )
         raise Refused(f"The config has {sizes}, which do not divide evenly.")
     return shape
 

@@ -22,13 +22,18 @@ def hourly(source: str | Path = "US-CAL-CISO") -> xr.DataArray:
         row = rows[source]
         path, about = files("footprint").joinpath("data", row["file"]), row
     else:
-        path, about = Path(source), {"kind": "unknown", "source": Path(source).name, "status": "unverified"}
+        path, about = (
+            Path(source),
+            {"kind": "unknown", "source": Path(source).name, "status": "unverified"},
+        )
     series = _read(path, source, list(rows))
     full = series.reindex(pd.date_range(series.index[0], series.index[-1], freq="h"))
     missing = [stamp.strftime("%Y-%m-%dT%HZ") for stamp in full.index[full.isna()]]
     attrs = {"units": "g/kWh", "long_name": "carbon intensity of electricity", "missing": missing}
     attrs |= {name: about[name] for name in ("kind", "source", "status")}
-    return xr.DataArray(full.to_numpy(), {"time": full.index.to_numpy()}, "time", "g_per_kwh", attrs)
+    return xr.DataArray(
+        full.to_numpy(), {"time": full.index.to_numpy()}, "time", "g_per_kwh", attrs
+    )
 
 
 def _read(path, name, zones: list[str]) -> pd.Series:
@@ -37,15 +42,30 @@ def _read(path, name, zones: list[str]) -> pd.Series:
         with path.open(encoding="utf-8") as lines:
             table = pd.read_csv(lines, dtype=str, skipinitialspace=True)
     except FileNotFoundError:
-        raise Refused(f"There is no hourly series {str(name)!r}; known zones are {', '.join(zones)}.") from None
+        raise Refused(
+            f"There is no hourly series {str(name)!r}; known zones are {', '.join(zones)}."
+        ) from None
     except (OSError, ValueError) as error:
-        raise Refused(f"The hourly file {name} cannot be read as CSV ({str(error).strip()}).") from None
+        raise Refused(
+            f"The hourly file {name} cannot be read as CSV ({str(error).strip()})."
+        ) from None
     if not {"time_utc", "g_per_kwh"} <= set(table.columns) or table.empty:
-        raise Refused(f"The hourly file {name} needs rows under the columns time_utc and g_per_kwh.")
-    times = pd.to_datetime(table["time_utc"], utc=True, errors="coerce", format="ISO8601").dt.tz_localize(None)
+        raise Refused(
+            f"The hourly file {name} needs rows under the columns time_utc and g_per_kwh."
+        )
+    times = pd.to_datetime(
+        table["time_utc"], utc=True, errors="coerce", format="ISO8601"
+    ).dt.tz_localize(None)
     values = pd.to_numeric(table["g_per_kwh"], errors="coerce")
     unread = values.isna() & table["g_per_kwh"].notna()
-    wrong = np.isinf(values) | (values < 0) | unread | times.isna() | (times != times.dt.floor("h")) | times.duplicated()
+    wrong = (
+        np.isinf(values)
+        | (values < 0)
+        | unread
+        | times.isna()
+        | (times != times.dt.floor("h"))
+        | times.duplicated()
+    )
     if wrong.any():
         row = table[wrong.to_numpy()].iloc[0]
         raise Refused(
@@ -67,7 +87,9 @@ def at(intensity: xr.DataArray, times) -> xr.DataArray:
         found = intensity.sel(time=times.dt.floor("h"))
     except KeyError:
         first, last = (str(intensity.time.values[end])[:13] for end in (0, -1))
-        raise Refused(f"Some of the times lie outside the series; {first}Z to {last}Z is allowed.") from None
+        raise Refused(
+            f"Some of the times lie outside the series; {first}Z to {last}Z is allowed."
+        ) from None
     return found.drop_vars("time") if times.dims != ("time",) else found
 
 
@@ -78,5 +100,7 @@ def typical(intensity: xr.DataArray, timezone: str = "UTC") -> xr.DataArray:
     groups = frame.groupby(["month", "hour"])["g"]
     mean = groups.mean().to_xarray().rename("g_per_kwh")
     missing = (groups.size() - groups.count()).to_xarray()
-    mean.attrs = intensity.attrs | {"long_name": f"mean carbon intensity by month and hour ({timezone})"}
+    mean.attrs = intensity.attrs | {
+        "long_name": f"mean carbon intensity by month and hour ({timezone})"
+    }
     return mean.assign_coords(missing=(mean.dims, missing.values))

@@ -17,20 +17,34 @@ DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5}
 @cache
 def table(name: str) -> tuple[dict[str, str], ...]:
     """Rows of `data/<name>.csv`, every cell a string."""
-    with files("footprint").joinpath("data", f"{name}.csv").open(newline="", encoding="utf-8") as lines:
+    with (
+        files("footprint")
+        .joinpath("data", f"{name}.csv")
+        .open(newline="", encoding="utf-8") as lines
+    ):
         return tuple(csv.DictReader(lines))
 
 
 def record(cls, row: dict[str, str]):
     """A frozen record of `cls` from one row of strings, by the types of its fields."""
     read = {bool: lambda text: text == "1", int: int, float: float, str: str}
-    return cls(**{field.name: read[field.type](row[field.name]) for field in fields(cls) if field.name in row})
+    return cls(
+        **{
+            field.name: read[field.type](row[field.name])
+            for field in fields(cls)
+            if field.name in row
+        }
+    )
 
 
 def nearest(what: str, wanted: str, known: list[str]) -> KeyError:
     """The error for an unknown name: one sentence with the nearest known ones."""
     close = difflib.get_close_matches(wanted.lower(), known, n=4, cutoff=0.4)
-    offered = f"the nearest names are {', '.join(close)}" if close else f"some known names are {', '.join(known[:4])}"
+    offered = (
+        f"the nearest names are {', '.join(close)}"
+        if close
+        else f"some known names are {', '.join(known[:4])}"
+    )
     return KeyError(f"There is no {what} named {wanted!r:.80}; {offered}.")
 
 
@@ -133,11 +147,15 @@ class GPU:
         for field in ("peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "tdp_W", "die_mm2"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
-                raise Refused(f"{field} of {self.id} is {value}; a finite number above 0 is allowed.")
+                raise Refused(
+                    f"{field} of {self.id} is {value}; a finite number above 0 is allowed."
+                )
         for field in ("idle_W", "measured_matmul_tflops", "measured_bandwidth_GBps"):
             value = getattr(self, field)
             if math.isinf(value) or value < 0:
-                raise Refused(f"{field} of {self.id} is {value}; 0 or more, or NaN if unknown, is allowed.")
+                raise Refused(
+                    f"{field} of {self.id} is {value}; 0 or more, or NaN if unknown, is allowed."
+                )
 
 
 @dataclass(frozen=True)
@@ -197,12 +215,19 @@ def gpu(name: str) -> GPU:
     raise nearest("GPU", name, gpus())
 
 
-REGIONS = {"quebec": "CA-QC", "california": "US-CAL-CISO", "ciso": "US-CAL-CISO", "pace": "US-NW-PACE"}
+REGIONS = {
+    "quebec": "CA-QC",
+    "california": "US-CAL-CISO",
+    "ciso": "US-CAL-CISO",
+    "pace": "US-NW-PACE",
+}
 
 
 @cache
 def _grids() -> dict[tuple[str, int, str], Grid]:
-    return {(row["zone"], int(row["year"]), row["kind"]): record(Grid, row) for row in table("grids")}
+    return {
+        (row["zone"], int(row["year"]), row["kind"]): record(Grid, row) for row in table("grids")
+    }
 
 
 @cache
@@ -215,12 +240,18 @@ def grid(zone: str, year: int = 2023, kind: str = "lifecycle") -> Grid:
     wanted = REGIONS.get(zone.lower(), zone).lower()
     found = []
     for field in ("zone", "name", "country"):
-        found = found or [item for item in _grids().values() if wanted == getattr(item, field).lower()]
+        found = found or [
+            item for item in _grids().values() if wanted == getattr(item, field).lower()
+        ]
     zones = sorted({item.zone for item in found})
     if len(zones) > 1:
         raise KeyError(f"{zone!r} names {len(zones)} zones; choose one of {', '.join(zones)}.")
     if not found:
-        known = {text.lower() for item in _grids().values() for text in (item.zone, item.name, item.country)}
+        known = {
+            text.lower()
+            for item in _grids().values()
+            for text in (item.zone, item.name, item.country)
+        }
         raise nearest("grid zone", zone, sorted(known))
     if (zones[0], year, kind) not in _grids():
         offered = sorted((item.year, item.kind) for item in found)

@@ -68,15 +68,26 @@ def connected(scheduler: str, cards: dict[str, int]) -> Iterator:
         try:
             client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise Refused(f"There is no Dask scheduler at {scheduler} ({str(error).splitlines()[0]}).") from None
+            raise Refused(
+                f"There is no Dask scheduler at {scheduler} ({str(error).splitlines()[0]})."
+            ) from None
         with client:
             yield client
         return
-    workers = sum(cards.values()) + 1  # one for runs on the CPU and models, which wait for the others
-    settings = {"threads_per_worker": 1, "resources": {"GPU": 1}, "dashboard_address": None, "memory_limit": None}
+    workers = (
+        sum(cards.values()) + 1
+    )  # one for runs on the CPU and models, which wait for the others
+    settings = {
+        "threads_per_worker": 1,
+        "resources": {"GPU": 1},
+        "dashboard_address": None,
+        "memory_limit": None,
+    }
     with contextlib.ExitStack() as stack:
         with _deaf():
-            client = stack.enter_context(Client(stack.enter_context(LocalCluster(n_workers=workers, **settings))))
+            client = stack.enter_context(
+                Client(stack.enter_context(LocalCluster(n_workers=workers, **settings)))
+            )
         yield client
 
 
@@ -93,7 +104,9 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def spread(queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]) -> Iterator[tuple[tuple, dict]]:
+def spread(
+    queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]
+) -> Iterator[tuple[tuple, dict]]:
     """Yield (item of the queue, outcome) as runs end; the queue may grow meanwhile. A lost worker's run goes to another.
 
     Of each device of this machine as many runs are under way as it names GPUs; at a scheduler, as many as fit there.
@@ -107,7 +120,11 @@ def spread(queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]) ->
             lanes = Counter(item[1].device for item, _, _ in flying.values())
             for _ in range(len(queue) if not STOP["asked"] else 0):
                 item = queue.popleft()
-                room = MOST - len(flying) if scheduler else cards.get(item[1].device, 1) - lanes[item[1].device]
+                room = (
+                    MOST - len(flying)
+                    if scheduler
+                    else cards.get(item[1].device, 1) - lanes[item[1].device]
+                )
                 started = _start(client, item, sweep, claims) if room > 0 else None
                 if isinstance(started, dict):
                     yield item, started
@@ -122,7 +139,9 @@ def spread(queue: deque, sweep: Sweep, scheduler: str, cards: dict[str, int]) ->
             if STOP["asked"] > told:
                 told += 1
                 client.run(launch.stop)
-                client.cancel(list(flying)) if told > 2 or not client.scheduler_info()["workers"] else None
+                client.cancel(list(flying)) if told > 2 or not client.scheduler_info()[
+                    "workers"
+                ] else None
             time.sleep(POLL_S)
             for future in [future for future in flying if future.done()]:
                 item, scratch, claim = flying.pop(future)
@@ -147,12 +166,17 @@ def _start(client, item: tuple, sweep: Sweep, claims: contextlib.ExitStack) -> d
     one = item[1]
     smaller = prune(one, sweep.full)
     if smaller:
-        return ended("skipped", f"Not tried: {smaller} ran out of memory there before its first point.")
+        return ended(
+            "skipped", f"Not tried: {smaller} ran out of memory there before its first point."
+        )
     claim = claims.enter_context(contextlib.ExitStack())
     try:
         scratch = claim.enter_context(results.claim(sweep.folder, scratch_name(one, sweep)))
     except OSError as error:
-        return ended("failed", f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.")
+        return ended(
+            "failed",
+            f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.",
+        )
     there = scratch and sweep.find(one)
     if there or not scratch:
         claim.close()
@@ -160,7 +184,11 @@ def _start(client, item: tuple, sweep: Sweep, claims: contextlib.ExitStack) -> d
     sweep.tell("start", one)
     ledger.note(sweep.folder, "start", key=one.key, run=one.label)
     needs = {"GPU": 1} if one.device else None
-    return client.submit(remote, one, key=f"{scratch.name}-{item[2]}", pure=False, resources=needs), scratch, claim
+    return (
+        client.submit(remote, one, key=f"{scratch.name}-{item[2]}", pure=False, resources=needs),
+        scratch,
+        claim,
+    )
 
 
 def _landed(future, one: Run, scratch: Path, folder: Path) -> dict:
@@ -170,12 +198,20 @@ def _landed(future, one: Run, scratch: Path, folder: Path) -> dict:
         return ended("interrupted", "Stopped before it began.")
     if error is not None:
         died = type(error).__name__ == "KilledWorker"
-        reason = "The worker died each time that it was tried." if died else f"{type(error).__name__}: {error}"
-        return ended("dead_kernel" if died else "failed", reason) | {"again": not isinstance(error, Refused) and not died}
+        reason = (
+            "The worker died each time that it was tried."
+            if died
+            else f"{type(error).__name__}: {error}"
+        )
+        return ended("dead_kernel" if died else "failed", reason) | {
+            "again": not isinstance(error, Refused) and not died
+        }
     outcome, files = future.result()
     try:
         for name, data in files.items():
             (scratch / name).write_bytes(data)
         return place(one, outcome, scratch, folder)
     except OSError as full:
-        return ended("failed", f"{full.strerror or full}: {os.path.basename(str(full.filename or folder))}.")
+        return ended(
+            "failed", f"{full.strerror or full}: {os.path.basename(str(full.filename or folder))}."
+        )

@@ -11,7 +11,10 @@ PLACE = Path(".sweep") / "events.jsonl"
 
 def note(folder: str | Path, event: str, **facts) -> bool:
     """Append one event in one write; numbers that are unknown become null. False when the disk does not take it."""
-    known = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in facts.items()}
+    known = {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in facts.items()
+    }
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = json.dumps({"utc": now, "event": event, **known}, default=str) + "\n"
     path = Path(folder) / PLACE
@@ -33,7 +36,9 @@ def read(folder: str | Path) -> list[dict]:
     """All events in order; a line that was cut off (the machine lost its power) is left out."""
     path = Path(folder) / PLACE
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    ):
         try:
             events.append(json.loads(line))
         except ValueError:
@@ -43,4 +48,8 @@ def read(folder: str | Path) -> list[dict]:
 
 def last(folder: str | Path) -> dict[str, dict]:
     """The last `end` event of each run, by the run's key."""
-    return {event["key"]: event for event in read(folder) if event.get("event") == "end" and "key" in event}
+    return {
+        event["key"]: event
+        for event in read(folder)
+        if event.get("event") == "end" and "key" in event
+    }

@@ -7,7 +7,13 @@ from pathlib import Path
 from footprint import Refused, workload
 from footprint.sweep.runner import LIMIT_S, Run
 
-OWN = ("notebook", "each", "exclude", "override", "limit_s")  # keys of a block that are no parameter
+OWN = (
+    "notebook",
+    "each",
+    "exclude",
+    "override",
+    "limit_s",
+)  # keys of a block that are no parameter
 
 
 def matrix(path: str | Path, name: str, **changes) -> list[Run]:
@@ -26,7 +32,9 @@ def matrix(path: str | Path, name: str, **changes) -> list[Run]:
         raise Refused(f"The sweep file {path} cannot be read as TOML ({error}).") from None
     found = blocks.get(name)
     if not isinstance(found, list) or not all(isinstance(block, dict) for block in found):
-        listed = ", ".join(key for key, value in blocks.items() if isinstance(value, list)) or "none"
+        listed = (
+            ", ".join(key for key, value in blocks.items() if isinstance(value, list)) or "none"
+        )
         raise Refused(f"There is no matrix {name!r} in {path}; there are {listed}.")
     runs = [run for block in found for run in _block(block, name, changes)]
     keys = [(run.key, run.device) for run in runs]
@@ -39,30 +47,51 @@ def matrix(path: str | Path, name: str, **changes) -> list[Run]:
 
 
 def _block(block: dict, name: str, changes: dict) -> list[Run]:
-    notebook, each, limit = block.get("notebook"), block.get("each", {}), block.get("limit_s", LIMIT_S)
+    notebook, each, limit = (
+        block.get("notebook"),
+        block.get("each", {}),
+        block.get("limit_s", LIMIT_S),
+    )
     if notebook not in workload.PARAMETERS:
         allowed = " or ".join(workload.PARAMETERS)
         raise Refused(f"The notebook of matrix {name!r} is {notebook!r}; allowed is {allowed}.")
-    if not isinstance(each, dict) or not all(isinstance(values, list) and values for values in each.values()):
-        raise Refused(f"`each` of matrix {name!r} is {each!r:.80}; lists of values by parameter are allowed.")
+    if not isinstance(each, dict) or not all(
+        isinstance(values, list) and values for values in each.values()
+    ):
+        raise Refused(
+            f"`each` of matrix {name!r} is {each!r:.80}; lists of values by parameter are allowed."
+        )
     if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit > 0:
-        raise Refused(f"limit_s of matrix {name!r} is {limit!r}; a number of seconds above 0 is allowed.")
+        raise Refused(
+            f"limit_s of matrix {name!r} is {limit!r}; a number of seconds above 0 is allowed."
+        )
     fixed = {key: value for key, value in block.items() if key not in OWN}
     changes = {key: value for key, value in changes.items() if key in workload.PARAMETERS[notebook]}
-    asked = [{**fixed, **dict(zip(each, values, strict=True))} for values in itertools.product(*each.values())]
+    asked = [
+        {**fixed, **dict(zip(each, values, strict=True))}
+        for values in itertools.product(*each.values())
+    ]
     asked = [workload.request(notebook, **one) for one in asked]
     rules = [(rule, {}) for rule in _rules(block, "exclude", name)]
     for rule in _rules(block, "override", name):
         if not isinstance(rule.get("when"), dict):
-            raise Refused(f"An override of matrix {name!r} has no `when`; a table of parameters is allowed.")
+            raise Refused(
+                f"An override of matrix {name!r} has no `when`; a table of parameters is allowed."
+            )
         rules.append((rule["when"], {key: value for key, value in rule.items() if key != "when"}))
     for when, new in rules:
         hit = [_matches(notebook, when, one) for one in asked]
         if not any(hit):
             raise Refused(f"The rule {when} of matrix {name!r} matches none of its runs.")
-        asked = [workload.request(notebook, **{**one, **new}) if yes else one
-                 for one, yes in zip(asked, hit, strict=True) if new or not yes]  # fmt: skip
-    return [Run(notebook, workload.request(notebook, **{**one, **changes}), float(limit)) for one in asked]
+        asked = [
+            workload.request(notebook, **{**one, **new}) if yes else one
+            for one, yes in zip(asked, hit, strict=True)
+            if new or not yes
+        ]
+    return [
+        Run(notebook, workload.request(notebook, **{**one, **changes}), float(limit))
+        for one in asked
+    ]
 
 
 def _rules(block: dict, what: str, name: str) -> list[dict]:
@@ -75,7 +104,11 @@ def _rules(block: dict, what: str, name: str) -> list[dict]:
 def _matches(notebook: str, when: dict, request: dict) -> bool:
     """Whether a request has all the values of a rule; of a list given for a parameter that is no list, any one."""
     for name, value in when.items():
-        choice = value if isinstance(value, list) and not isinstance(request.get(name), list) else [value]
+        choice = (
+            value
+            if isinstance(value, list) and not isinstance(request.get(name), list)
+            else [value]
+        )
         allowed = [workload.request(notebook, **{name: one})[name] for one in choice]
         if request[name] not in allowed:
             return False

@@ -10,7 +10,13 @@ import threading
 import psutil
 
 MARK = "\x1e"  # starts the last line: the verdict, as JSON
-LOST = ("GpuIsLost", "GPU is lost", "fallen off the bus", "device-side error", "unspecified launch failure")
+LOST = (
+    "GpuIsLost",
+    "GPU is lost",
+    "fallen off the bus",
+    "device-side error",
+    "unspecified launch failure",
+)
 MEMORY = ("OutOfMemoryError", "MemoryError", "allocate memory", "CUDA out of memory")
 
 
@@ -28,9 +34,15 @@ def execute(template: str, page: str, parameters: dict, root: str, start_s: floa
 
     try:
         papermill.execute_notebook(
-            template, page, parameters, progress_bar=False, stdout_file=sys.stdout, cwd=root,
-            start_timeout=start_s, kernel_manager_class=Local,
-        )  # fmt: skip
+            template,
+            page,
+            parameters,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            cwd=root,
+            start_timeout=start_s,
+            kernel_manager_class=Local,
+        )
     except BaseException as error:
         return verdict(error, start_s)
     return {"status": "ok", "reason": "", "again": False}
@@ -38,20 +50,39 @@ def execute(template: str, page: str, parameters: dict, root: str, start_s: floa
 
 def verdict(error: BaseException, start_s: float) -> dict:
     """What an exception of papermill means for the run, in the schema's words."""
-    name, said = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error)).strip()
+    name, said = (
+        getattr(error, "ename", type(error).__name__),
+        str(getattr(error, "evalue", error)).strip(),
+    )
     first = said.splitlines()[0].rstrip(".") if said else "no reason was given"
     if name == "Refused":
         return {"status": "failed", "reason": said, "again": False}
     if name == "KeyboardInterrupt":
         return {"status": "interrupted", "reason": "Stopped by the keyboard.", "again": False}
     if name == "DeadKernelError" or "Kernel died" in said:
-        return {"status": "dead_kernel", "reason": "The kernel died (killed, or out of memory).", "again": True}
+        return {
+            "status": "dead_kernel",
+            "reason": "The kernel died (killed, or out of memory).",
+            "again": True,
+        }
     if "Kernel didn't respond" in said:
-        return {"status": "timeout", "reason": f"The kernel did not start within {start_s:g} s.", "again": True}
+        return {
+            "status": "timeout",
+            "reason": f"The kernel did not start within {start_s:g} s.",
+            "again": True,
+        }
     if name in MEMORY or any(words in said for words in MEMORY):
-        return {"status": "oom", "reason": f"Out of memory before the first point: {first}.", "again": False}
+        return {
+            "status": "oom",
+            "reason": f"Out of memory before the first point: {first}.",
+            "again": False,
+        }
     lost = any(words in name or words in said for words in LOST)
-    return {"status": "gpu_lost" if lost else "failed", "reason": f"{name}: {first}.", "again": True}
+    return {
+        "status": "gpu_lost" if lost else "failed",
+        "reason": f"{name}: {first}.",
+        "again": True,
+    }
 
 
 def _die_with_parent() -> None:

@@ -23,34 +23,47 @@ def records(tree: xr.DataTree) -> list[dict]:
     Raises `Refused` for a modelled run: the proposal is about measurements.
     """
     if tree.attrs["kind"] != "measured":
-        raise Refused(f"{tree.attrs['model']} on {tree.attrs['device']} is modelled; MLPerf's fields are for measured runs.")
+        raise Refused(
+            f"{tree.attrs['model']} on {tree.attrs['device']} is modelled; MLPerf's fields are for measured runs."
+        )
     table = trace.frame(energy.windows(tree))
     table = table[table["batch"] > 0].assign(
         joules=lambda rows: rows["energy_J"] / rows["iterations"].where(rows["iterations"] > 0)
     )
-    return [_record(tree.attrs, dict(zip(POINT, point, strict=True)), rows) for point, rows in table.groupby(POINT)]
+    return [
+        _record(tree.attrs, dict(zip(POINT, point, strict=True)), rows)
+        for point, rows in table.groupby(POINT)
+    ]
 
 
 def _record(run: dict, point: dict, rows) -> dict:
     phases = dict(list(rows.groupby("phase")))
     joules = {
-        name: phases[name]["joules"].median() if name in phases else math.nan for name in ("prefill", "decode", "generate")
+        name: phases[name]["joules"].median() if name in phases else math.nan
+        for name in ("prefill", "decode", "generate")
     }
     whole = phases.get("generate", rows.iloc[:0])
     per_token = whole["energy_per_token_J"].dropna()
     record = {
-        "prefill_energy_joules": joules["prefill"], "generation_energy_joules": joules["decode"],
+        "prefill_energy_joules": joules["prefill"],
+        "generation_energy_joules": joules["decode"],
         "total_energy_joules": joules["generate"],
         "energy_per_token_joules": {"mean": per_token.mean(), "std": per_token.std()},
         "gpu_power_draw_watts": {"mean": whole["power_W"].mean()},
-        "output_token_count": point["batch"] * point["output_tokens"], "batch_size": point["batch"],
-        "input_sequence_length": point["prompt_tokens"], "output_sequence_length": point["output_tokens"],
+        "output_token_count": point["batch"] * point["output_tokens"],
+        "batch_size": point["batch"],
+        "input_sequence_length": point["prompt_tokens"],
+        "output_sequence_length": point["output_tokens"],
         "scenario": "singlestream" if point["batch"] == 1 else "offline",
-        "measurement_method": METHODS.get(run["energy_source"]), "energy_source": run["energy_source"],
-        "sampling_rate_hz": rows["sampling_rate_hz"].median(), "thermal_stabilization_seconds": rows["warmup_s"].max(),
-        "repeats": int(rows["repeat"].nunique()), "model": run["model"], "device": run["device_name"],
+        "measurement_method": METHODS.get(run["energy_source"]),
+        "energy_source": run["energy_source"],
+        "sampling_rate_hz": rows["sampling_rate_hz"].median(),
+        "thermal_stabilization_seconds": rows["warmup_s"].max(),
+        "repeats": int(rows["repeat"].nunique()),
+        "model": run["model"],
+        "device": run["device_name"],
         "reason": ", ".join(sorted(set(rows["energy_status"]) - {"ok"})),
-    }  # fmt: skip
+    }
     return {key: _plain(value) for key, value in record.items()}
 
 
@@ -66,4 +79,6 @@ def _plain(value):
 def write(tree: xr.DataTree, path: str | Path) -> Path:
     """The records as a JSON file."""
     text = json.dumps(records(tree), indent=1, allow_nan=False) + "\n"
-    return trace.whole(Path(path), lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    return trace.whole(
+        Path(path), lambda temporary: Path(temporary).write_text(text, encoding="utf-8")
+    )

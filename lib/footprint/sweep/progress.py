@@ -25,7 +25,13 @@ def length(seconds: float) -> str:
     """A time for people: 42 s, 7 min, 3.2 h."""
     if math.isnan(seconds):
         return "?"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def amount(value: float, unit: str) -> str:
@@ -41,19 +47,30 @@ def showing(runs: list[Run], seconds: list[float], grid: spec.Grid, out=None) ->
     """
     console = Console(file=out or sys.stdout)
     place = {(run.key, run.device): index for index, run in enumerate(runs)}
-    rows = [{"label": run.label, "status": "waiting", "s": math.nan, "J": math.nan, "line": ""} for run in runs]
+    rows = [
+        {"label": run.label, "status": "waiting", "s": math.nan, "J": math.nan, "line": ""}
+        for run in runs
+    ]
     state = {"began": time.monotonic(), "expected": seconds, "grid": grid}
     if not console.is_terminal:
-        yield lambda event, run=None, **facts: _plain(console, rows, place, state, event, run, facts)
+        yield lambda event, run=None, **facts: _plain(
+            console, rows, place, state, event, run, facts
+        )
         return
-    with Live(console=console, refresh_per_second=2, get_renderable=lambda: _table(rows, state)) as live:
+    with Live(
+        console=console, refresh_per_second=2, get_renderable=lambda: _table(rows, state)
+    ) as live:
 
         def tell(event: str, run: Run | None = None, **facts) -> None:
             _update(rows, place, event, run, facts)
             if event in ("retry", "line") and not run:
                 live.console.print(facts.get("line", ""))
             if event == "end" and facts["status"] not in ("ok", "oom"):
-                live.console.print(f"{run.label}: {facts['status']}. {facts['reason']}", markup=False, highlight=False)
+                live.console.print(
+                    f"{run.label}: {facts['status']}. {facts['reason']}",
+                    markup=False,
+                    highlight=False,
+                )
 
         yield tell
 
@@ -68,7 +85,12 @@ def _update(rows: list[dict], place: dict, event: str, run: Run | None, facts: d
         row.update(status="waiting", line=f"again: {facts['reason']}")
     elif event == "end":
         joules = facts.get("joules", math.nan)
-        row.update(status=facts["status"], s=facts.get("seconds") or math.nan, J=joules, line=facts.get("reason", ""))
+        row.update(
+            status=facts["status"],
+            s=facts.get("seconds") or math.nan,
+            J=joules,
+            line=facts.get("reason", ""),
+        )
     return row
 
 
@@ -91,9 +113,14 @@ def left(rows: list[dict], state: dict) -> float:
 
 def summary(rows: list[dict], state: dict) -> str:
     """One line on the whole: how many are done, what is left, power, energy and grams so far."""
-    count = {status: sum(row["status"] == status for row in rows) for status in dict.fromkeys(row["status"] for row in rows)}
+    count = {
+        status: sum(row["status"] == status for row in rows)
+        for status in dict.fromkeys(row["status"] for row in rows)
+    }
     going = count.pop("waiting", 0) + count.pop("running", 0)
-    said = [f"{len(rows) - going} of {len(rows)} done"] + [f"{n} {status}" for status, n in count.items() if status != "ok"]
+    said = [f"{len(rows) - going} of {len(rows)} done"] + [
+        f"{n} {status}" for status, n in count.items() if status != "ok"
+    ]
     text = ", ".join(said) + (f"; about {length(left(rows, state))} left" if going else "")
     known = [row for row in rows if not math.isnan(row["J"])]
     if known:
@@ -109,20 +136,30 @@ def _table(rows: list[dict], state: dict) -> Group:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "time", "power", "grams", ""):
         table.add_column(
-            name, no_wrap=True, overflow="ellipsis", justify="right" if name in ("time", "power", "grams") else "left"
+            name,
+            no_wrap=True,
+            overflow="ellipsis",
+            justify="right" if name in ("time", "power", "grams") else "left",
         )
     order = {"running": 0, "waiting": 2}
     shown = sorted(rows, key=lambda row: order.get(row["status"], 1))
     ended = [row for row in shown if order.get(row["status"], 1) == 1][-ROWS // 2 :]
-    for row in [*[r for r in shown if r["status"] == "running"], *ended, *[r for r in shown if r["status"] == "waiting"]][
-        :ROWS
-    ]:
+    for row in [
+        *[r for r in shown if r["status"] == "running"],
+        *ended,
+        *[r for r in shown if r["status"] == "waiting"],
+    ][:ROWS]:
         seconds = time.monotonic() - row["began"] if row["status"] == "running" else row["s"]
         grams = carbon.operational(row["J"], state["grid"].g_per_kwh)
         cells = (length(seconds), amount(row["J"] / seconds, "W"), amount(grams, "g"))
         shy = [Text("" if cell == "?" else cell) for cell in cells]
         style = STYLE.get(row["status"], "red")
-        table.add_row(Text(row["label"]), Text(row["status"], style=style), *shy, Text(row["line"], style="dim"))
+        table.add_row(
+            Text(row["label"]),
+            Text(row["status"], style=style),
+            *shy,
+            Text(row["line"], style="dim"),
+        )
     return Group(table, Text(summary(rows, state)))
 
 
@@ -132,7 +169,9 @@ def _plain(console: Console, rows, place, state, event: str, run: Run | None, fa
     if event == "start":
         index = place[run.key, run.device] + 1
         rest = left(rows, state)
-        said = f"[{index}/{len(rows)}] {run.label}" + (f" (about {length(rest)} left)" if rest > 0 else "")
+        said = f"[{index}/{len(rows)}] {run.label}" + (
+            f" (about {length(rest)} left)" if rest > 0 else ""
+        )
     elif event == "end":
         file = facts.get("file")
         said = f"  {row['status']}: {os.path.relpath(file) if file else run.label}"
@@ -147,7 +186,10 @@ def _plain(console: Console, rows, place, state, event: str, run: Run | None, fa
 def columns(head: list[str], rows: list[list[str]]) -> str:
     """A plain table with aligned columns."""
     width = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip() for row in [head, *rows]]
+    lines = [
+        "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
     return "\n".join(lines)
 
 
@@ -156,8 +198,17 @@ def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
     rows, notes = [], []
     for run, cost in zip(runs, costs, strict=True):
         points = f"{cost.points - len(cost.misfits)} of {cost.points}" if cost.points else "?"
-        rows.append([run.label, length(cost.seconds), amount(cost.memory_GiB, "GiB"), amount(cost.energy_J / 3600, "Wh"),
-                     amount(cost.operational_g, "g"), amount(cost.embodied_g, "g"), points])  # fmt: skip
+        rows.append(
+            [
+                run.label,
+                length(cost.seconds),
+                amount(cost.memory_GiB, "GiB"),
+                amount(cost.energy_J / 3600, "Wh"),
+                amount(cost.operational_g, "g"),
+                amount(cost.embodied_g, "g"),
+                points,
+            ]
+        )
         notes += [f"{run.label}: {note}." for note in [cost.note.rstrip(".")] if note]
         notes += [f"{run.label} cannot fit {'; '.join(cost.misfits)}."] if cost.misfits else []
     head = ["run", "time", "memory", "energy", "electricity", "making", "points that fit"]
@@ -167,17 +218,23 @@ def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
 def _total(costs: list, grid: spec.Grid) -> str:
     """The whole plan in one sentence; what is unknown is counted, not taken as nothing."""
     known = {
-        name: [value for cost in costs if not math.isnan(value := getattr(cost, name))] for name in ("seconds", "energy_J")
+        name: [value for cost in costs if not math.isnan(value := getattr(cost, name))]
+        for name in ("seconds", "energy_J")
     }
     text = f"{len(costs)} runs, about {length(sum(known['seconds']))}"
-    text += f" and {len(costs) - len(known['seconds'])} of unknown time" if len(known["seconds"]) < len(costs) else ""
+    text += (
+        f" and {len(costs) - len(known['seconds'])} of unknown time"
+        if len(known["seconds"]) < len(costs)
+        else ""
+    )
     if known["energy_J"]:
-        used, made = (math.fsum(getattr(cost, name) for cost in costs if not math.isnan(getattr(cost, name)))
-                      for name in ("operational_g", "embodied_g"))  # fmt: skip
-        text += f"; {sum(known['energy_J']) / 3600:.3g} Wh and {used:.3g} g CO2e of electricity"
-        text += (
-            f" ({grid.zone} {grid.year}: {grid.g_per_kwh:.0f} g/kWh), {made:.3g} g of the cards' making (5 years, always busy)"
+        used, made = (
+            math.fsum(getattr(cost, name) for cost in costs if not math.isnan(getattr(cost, name)))
+            for name in ("operational_g", "embodied_g")
         )
+        text += f"; {sum(known['energy_J']) / 3600:.3g} Wh and {used:.3g} g CO2e of electricity"
+        text += f" ({grid.zone} {grid.year}: {grid.g_per_kwh:.0f} g/kWh)"
+        text += f", {made:.3g} g of the cards' making (5 years, always busy)"
     unknown = len(costs) - len(known["energy_J"])
     return text + (f"; the energy of {unknown} runs is unknown" if unknown else "")
 
@@ -185,9 +242,14 @@ def _total(costs: list, grid: spec.Grid) -> str:
 def verdict(outcomes: list[dict]) -> str:
     """The end of a sweep in words: how many ended how, then a line for each run that needs a look."""
     count = Counter(outcome["status"] for outcome in outcomes)
-    lines = [", ".join(f"{number} {status}" for status, number in count.items()) + f" of {len(outcomes)} runs"]
+    lines = [
+        ", ".join(f"{number} {status}" for status, number in count.items())
+        + f" of {len(outcomes)} runs"
+    ]
     for outcome in outcomes:
         if outcome["status"] != "ok":
             page = f" See {os.path.relpath(outcome['page'])}." if outcome.get("page") else ""
-            lines.append(f"{outcome['status']:12} {outcome['run'].label}: {outcome['reason']}{page}")
+            lines.append(
+                f"{outcome['status']:12} {outcome['run'].label}: {outcome['reason']}{page}"
+            )
     return "\n".join(lines)

@@ -18,7 +18,11 @@ from footprint.trace import file as trace
 
 NEEDED = "A report needs rocrate and mlcroissant: pip install 'footprint[sweep]'."
 MOST_MB = 20.0  # all committed runs together
-FORMATS = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet", ".json": "application/ld+json"}
+FORMATS = {
+    ".csv": "text/csv",
+    ".parquet": "application/vnd.apache.parquet",
+    ".json": "application/ld+json",
+}
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 SECRET = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|mnt|data)/[\w.-]+|GPU-[0-9a-f]{8}-")
 
@@ -46,7 +50,9 @@ def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
         say("no Parquet: pip install 'footprint[sweep]'")
     said = {str(name): values.attrs for name, values in gathered.variables.items()}
     about, date = _about(data)
-    tables.append(_json(folder / "croissant.json", croissant.describe(tables[0], data, said, about, date)))
+    tables.append(
+        _json(folder / "croissant.json", croissant.describe(tables[0], data, said, about, date))
+    )
     crate = _crate(folder, data, tables)
     return [*tables, _json(folder / "ro-crate-metadata.json", crate.metadata.generate())]
 
@@ -78,7 +84,13 @@ def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
     for file, run in runs.iterrows():
         _action(crate, folder, file, run, notebooks)
     for table in tables:
-        _file(crate, folder, table, FORMATS[table.suffix], "all windows with derived energies, a row each")
+        _file(
+            crate,
+            folder,
+            table,
+            FORMATS[table.suffix],
+            "all windows with derived energies, a row each",
+        )
     if (folder / ledger.PLACE).exists():
         _file(crate, folder, folder / ledger.PLACE, "application/jsonl", "event log of the sweep")
     return crate
@@ -86,22 +98,33 @@ def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
 
 def _action(crate, folder: Path, file: str, run: pd.Series, notebooks: dict) -> None:
     """The run whose trace is `file`, with the notebook that made it."""
-    page, made = (folder / file).with_suffix(".ipynb"), [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
+    page, made = (
+        (folder / file).with_suffix(".ipynb"),
+        [_file(crate, folder, folder / file, "application/x-netcdf", "trace")],
+    )
     record = {}
     if page.exists():
         record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
         made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
-    kind, digest = "predict" if run["kind"] == "modelled" else "profile", record.get("notebook_sha256", "unknown")
+    kind, digest = (
+        "predict" if run["kind"] == "modelled" else "profile",
+        record.get("notebook_sha256", "unknown"),
+    )
     if (kind, digest) not in notebooks:
-        facts = {"@type": "SoftwareApplication", "name": f"notebooks/{kind}.ipynb", "sha256": digest}
+        facts = {
+            "@type": "SoftwareApplication",
+            "name": f"notebooks/{kind}.ipynb",
+            "sha256": digest,
+        }
         facts["softwareVersion"] = record.get("git_commit") or run["git_commit"] or "unknown"
         facts["softwareRequirements"] = record.get("environment", [])
         notebooks[kind, digest] = _entity(crate, f"#{kind}-{digest[:12]}", facts)
     ending = "Completed" if run["run_status"] in results.FINAL else "Failed"
     facts = {
         "name": f"{run['run_status']}: {run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}",
-        "description": run["request"], "actionStatus": f"http://schema.org/{ending}ActionStatus",
-    }  # fmt: skip
+        "description": run["request"],
+        "actionStatus": f"http://schema.org/{ending}ActionStatus",
+    }
     facts |= {"startTime": run["start_utc"]} if run["start_utc"] else {}
     crate.add_action(notebooks[kind, digest], f"#{file}", result=made, properties=facts)
 
@@ -113,8 +136,13 @@ def _entity(crate, name: str, facts: dict):
 
 
 def _file(crate, folder: Path, path: Path, kind: str, about: str):
-    facts = {"name": path.name, "description": about, "encodingFormat": kind, "contentSize": str(path.stat().st_size),
-             "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
+    facts = {
+        "name": path.name,
+        "description": about,
+        "encodingFormat": kind,
+        "contentSize": str(path.stat().st_size),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
     return crate.add_file(path, str(path.relative_to(folder)), properties=facts)
 
 
@@ -137,7 +165,11 @@ def check(folder: str | Path) -> list[str]:
         said = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
         found = SECRET.search(said) or re.search(re.escape(str(provenance.root())) + r"\b", said)
         if found:
-            faults.append(f"{name} or its page names a place or a serial number of this machine: {found[0]}.")
+            faults.append(
+                f"{name} or its page names a place or a serial number of this machine: {found[0]}."
+            )
     if size > MOST_MB * 2**20:
-        faults.append(f"The folder holds {size / 2**20:.0f} MiB; {MOST_MB:.0f} are allowed for all runs together.")
+        faults.append(
+            f"The folder holds {size / 2**20:.0f} MiB; {MOST_MB:.0f} are allowed for all runs together."
+        )
     return faults if names else ["There is no trace in it."]

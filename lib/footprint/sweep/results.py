@@ -26,7 +26,17 @@ from footprint.trace import raw
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
 MARK = "FOOTPRINT_RUN"  # names the scratch folder in the environment of all processes of a run
 STEM = "THIS-RUN"  # stands in a page for the name that it will get
-NOBODY = {"root", "user", "admin", "ubuntu", "debian", "runner", "docker", "jovyan", "localhost"}  # names of no one
+NOBODY = {
+    "root",
+    "user",
+    "admin",
+    "ubuntu",
+    "debian",
+    "runner",
+    "docker",
+    "jovyan",
+    "localhost",
+}  # names of no one
 
 
 def key(notebook: str, asked: str) -> str:
@@ -37,10 +47,14 @@ def key(notebook: str, asked: str) -> str:
 
 def whose(run: dict) -> str:
     """What the device of a trace is known by: the hash of its UUID, else its name."""
-    return run["device_hash"] or (run["device_name"] if run["kind"] == "measured" else run["device"])
+    return run["device_hash"] or (
+        run["device_name"] if run["kind"] == "measured" else run["device"]
+    )
 
 
-def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[tuple[str, str, Path]]]:
+def finished(
+    folder: str | Path, seen: dict | None = None
+) -> dict[str, list[tuple[str, str, Path]]]:
     """Finished runs below `folder` by their key: (device, status, trace) of each.
 
     seen: what an earlier call read, by file; it is filled, and unchanged files are not read again.
@@ -55,7 +69,9 @@ def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[tup
             run = seen[mark]
             if run["status"] in FINAL:
                 name = "predict" if run["kind"] == "modelled" else "profile"
-                done.setdefault(key(name, run["request"]), []).append((whose(run), run["status"], path))
+                done.setdefault(key(name, run["request"]), []).append(
+                    (whose(run), run["status"], path)
+                )
         except (OSError, KeyError, ValueError, RuntimeError):
             continue  # `gather` names such files; here they only do not count as done
     for name, event in ledger.last(folder).items():
@@ -131,7 +147,9 @@ def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
     with _one_at_a_time(folder):
         target = _free(trace.place(tree, folder), tree)
         page = text.replace(STEM, target.stem)
-        trace.whole(scratch / "run.ipynb", lambda path: Path(path).write_text(page, encoding="utf-8"))
+        trace.whole(
+            scratch / "run.ipynb", lambda path: Path(path).write_text(page, encoding="utf-8")
+        )
         line = os.path.relpath(target, folder)
         trace.whole(scratch / "commit", lambda path: Path(path).write_text(line, encoding="utf-8"))
         _land(scratch, target)
@@ -197,13 +215,22 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
     for secret, stand_in in paths:
         text = text.replace(secret, stand_in) if len(secret) > 3 else text
     for secret in {platform.node(), getpass.getuser()} - NOBODY:
-        text = re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", "someone", text) if len(secret) > 3 else text
+        text = (
+            re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", "someone", text)
+            if len(secret) > 3
+            else text
+        )
     page = json.loads(text)
     record = page["metadata"].setdefault("papermill", {})
     record |= {"input_path": f"notebooks/{notebook}.ipynb", "output_path": f"{STEM}.ipynb"}
-    versions = sorted({f"{item.name}=={item.version}" for item in importlib.metadata.distributions()})
+    versions = sorted(
+        {f"{item.name}=={item.version}" for item in importlib.metadata.distributions()}
+    )
     page["metadata"]["footprint"] = {
-        "notebook": f"notebooks/{notebook}.ipynb", "notebook_sha256": hashlib.sha256(template).hexdigest(),
-        "git_commit": provenance.commit(), "python": platform.python_version(), "environment": versions,
-    }  # fmt: skip
+        "notebook": f"notebooks/{notebook}.ipynb",
+        "notebook_sha256": hashlib.sha256(template).hexdigest(),
+        "git_commit": provenance.commit(),
+        "python": platform.python_version(),
+        "environment": versions,
+    }
     return json.dumps(page, indent=1, ensure_ascii=False) + "\n"

@@ -52,9 +52,12 @@ class Run(NamedTuple):
 
 
 def attempt(
-    run: Run, scratch: Path, say: Callable[[str], None] = print, start_s: float = START_S,
+    run: Run,
+    scratch: Path,
+    say: Callable[[str], None] = print,
+    start_s: float = START_S,
     environ: Mapping[str, str] = os.environ,
-) -> dict:  # fmt: skip
+) -> dict:
     """Execute a run into `scratch` (`run.ipynb`, scrubbed, and `run.nc`); never raises for what the run does.
 
     The outcome: status and reason in the schema's words, whether to try `again`, seconds, joules of the card (NaN
@@ -62,7 +65,9 @@ def attempt(
     """
     template = provenance.root() / "notebooks" / f"{run.notebook}.ipynb"
     if not template.exists():
-        raise Refused(f"There is no notebook {template.name} here; run this from a checkout of the project.")
+        raise Refused(
+            f"There is no notebook {template.name} here; run this from a checkout of the project."
+        )
     if STOP["asked"]:
         return _outcome("interrupted", "Not started: the sweep was stopped.")
     if not run.device:
@@ -80,7 +85,14 @@ def attempt(
 
 
 def _outcome(status: str, reason: str, again: bool = False, seconds: float = 0.0) -> dict:
-    return {"status": status, "reason": reason, "again": again, "seconds": seconds, "joules": math.nan, "device": ""}
+    return {
+        "status": status,
+        "reason": reason,
+        "again": again,
+        "seconds": seconds,
+        "joules": math.nan,
+        "device": "",
+    }
 
 
 def _joules(uuid: str) -> float:
@@ -91,26 +103,45 @@ def _joules(uuid: str) -> float:
         return math.nan
 
 
-def _executed(run: Run, template: Path, scratch: Path, say: Callable, start_s: float, environ: Mapping, uuid: str) -> dict:
+def _executed(
+    run: Run,
+    template: Path,
+    scratch: Path,
+    say: Callable,
+    start_s: float,
+    environ: Mapping,
+    uuid: str,
+) -> dict:
     request = dict(run.request)
     environ = {**environ, results.MARK: str(scratch.resolve())}
     if uuid and run.device != "cpu":
         request["device"] = "cuda:0"  # the only one that it sees
         environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid}
     order = {
-        "template": str(template), "page": str(scratch / "run.ipynb"), "root": str(provenance.root()),
-        "parameters": {**request, "out": str((scratch / "run.nc").resolve())}, "start_s": start_s,
-    }  # fmt: skip
+        "template": str(template),
+        "page": str(scratch / "run.ipynb"),
+        "root": str(provenance.root()),
+        "parameters": {**request, "out": str((scratch / "run.nc").resolve())},
+        "start_s": start_s,
+    }
     began = time.monotonic()
     verdict = _watched(order, scratch, environ, say, run.limit_s)
     page = scratch / "run.ipynb"
     if page.exists():
         try:
-            page.write_text(results.scrub(page.read_text("utf-8"), run.notebook, template.read_bytes(), request["model"]))
+            page.write_text(
+                results.scrub(
+                    page.read_text("utf-8"), run.notebook, template.read_bytes(), request["model"]
+                )
+            )
         except (OSError, ValueError) as error:
             page.unlink()  # cut off: better none than one that was not scrubbed
             if verdict["status"] == "ok":
-                verdict = {"status": "failed", "reason": f"The page was not written: {error}.", "again": True}
+                verdict = {
+                    "status": "failed",
+                    "reason": f"The page was not written: {error}.",
+                    "again": True,
+                }
     return _outcome(**verdict, seconds=time.monotonic() - began)
 
 
@@ -118,9 +149,14 @@ def _watched(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_
     """The verdict of the inner process, or what became of it: it is ended when the time is up or a stop is asked twice."""
     sockets = tempfile.mkdtemp(prefix="fp-")  # of the kernel; the path of a socket must be short
     child = subprocess.Popen(
-        [sys.executable, "-m", "footprint.sweep.mill"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**environ, "JUPYTER_RUNTIME_DIR": sockets}, cwd=order["root"], start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "footprint.sweep.mill"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**environ, "JUPYTER_RUNTIME_DIR": sockets},
+        cwd=order["root"],
+        start_new_session=True,
+    )
     RUNNING[child.pid] = child, scratch
     try:
         with child.stdin, child.stdout, child.stderr:
@@ -134,13 +170,27 @@ def _watched(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_
         del RUNNING[child.pid]
         shutil.rmtree(sockets, ignore_errors=True)
     if STOP["asked"] and not verdict:
-        return {"status": "interrupted", "reason": "Stopped at once by the keyboard.", "again": False}
+        return {
+            "status": "interrupted",
+            "reason": "Stopped at once by the keyboard.",
+            "again": False,
+        }
     if verdict == "late":
-        return {"status": "timeout", "reason": f"Ended after its limit of {limit_s:g} s.", "again": True}
-    return verdict or {"status": "dead_kernel", "reason": f"The process of the run died: {last}.", "again": True}
+        return {
+            "status": "timeout",
+            "reason": f"Ended after its limit of {limit_s:g} s.",
+            "again": True,
+        }
+    return verdict or {
+        "status": "dead_kernel",
+        "reason": f"The process of the run died: {last}.",
+        "again": True,
+    }
 
 
-def _listen(child: subprocess.Popen, say: Callable, deadline: float) -> tuple[dict | str | None, str]:
+def _listen(
+    child: subprocess.Popen, say: Callable, deadline: float
+) -> tuple[dict | str | None, str]:
     """Pass the lines of a run on until it ends; the verdict (`late` after the deadline) and the last words of an error."""
     verdict, last, rest = None, "no reason was given", {child.stdout: b"", child.stderr: b""}
     with selectors.DefaultSelector() as selector:
@@ -190,7 +240,11 @@ def stop(*_) -> None:
     """Ask the runs of this process to stop: once, after their current window; twice, now. A signal handler."""
     STOP["asked"] += 1
     for child, _ in list(RUNNING.values()):
-        kernels = [process for process in _family(child) if "ipykernel_launcher" in " ".join(_command(process))]
+        kernels = [
+            process
+            for process in _family(child)
+            if "ipykernel_launcher" in " ".join(_command(process))
+        ]
         for process in kernels if STOP["asked"] == 1 else ():
             process.send_signal(signal.SIGINT)
         if not kernels or STOP["asked"] > 1:

@@ -31,7 +31,9 @@ class Sweep(NamedTuple):
 
     folder: Path
     tell: Tell
-    known: dict[str, set[str]]  # devices by name: what their traces may call them; empty where a scheduler decides
+    known: dict[
+        str, set[str]
+    ]  # devices by name: what their traces may call them; empty where a scheduler decides
     full: list[Run]  # runs that ran out of memory before their first point
     seen: dict  # heads of traces that were read
 
@@ -53,7 +55,7 @@ class Sweep(NamedTuple):
 
 def run(
     runs: list[Run], folder: str | Path, tell: Tell = quiet, tries: int = TRIES, scheduler: str = ""
-) -> list[dict]:  # fmt: skip
+) -> list[dict]:
     """Execute the runs that `folder` does not hold yet; returns an outcome for each: run, status, reason, file, ...
 
     tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler: address of a Dask
@@ -80,12 +82,17 @@ def run(
                 queue.append((index, one, count + 1))
                 continue
             outcomes[index] = sweep.end(one, outcome)
-            facts = {name: outcome.get(name) for name in ("status", "reason", "seconds", "joules", "device")}
+            facts = {
+                name: outcome.get(name)
+                for name in ("status", "reason", "seconds", "joules", "device")
+            }
             place = os.path.relpath(outcome["file"], folder) if outcome.get("file") else None
             logged &= ledger.note(folder, "end", key=one.key, run=one.label, file=place, **facts)
     for index, one in enumerate(runs):
         if index not in outcomes:
-            outcomes[index] = sweep.end(one, ended("interrupted", "Not started: the sweep was stopped."))
+            outcomes[index] = sweep.end(
+                one, ended("interrupted", "Not started: the sweep was stopped.")
+            )
     if not logged:
         tell("line", line="the event log could not be written")
     return [outcomes[index] for index in range(len(runs))]
@@ -109,7 +116,9 @@ def one_of(one: Run, sweep: Sweep) -> dict:
     """Do one run here, unless another process does or did it; never raises for what goes wrong with the run."""
     smaller = prune(one, sweep.full)
     if smaller:
-        return ended("skipped", f"Not tried: {smaller} ran out of memory there before its first point.")
+        return ended(
+            "skipped", f"Not tried: {smaller} ran out of memory there before its first point."
+        )
     sweep.tell("start", one)
     ledger.note(sweep.folder, "start", key=one.key, run=one.label)
     try:
@@ -119,11 +128,16 @@ def one_of(one: Run, sweep: Sweep) -> dict:
                 if there:
                     return already(there)
                 if scratch:
-                    outcome = launch.attempt(one, scratch, lambda line: sweep.tell("line", one, line=line))
+                    outcome = launch.attempt(
+                        one, scratch, lambda line: sweep.tell("line", one, line=line)
+                    )
                     return place(one, outcome, scratch, sweep.folder)
             time.sleep(devices.POLL_S)
     except OSError as error:
-        return ended("failed", f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.")
+        return ended(
+            "failed",
+            f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.",
+        )
     return ended("interrupted", "Stopped while another sweep did this run.")
 
 
@@ -140,9 +154,17 @@ def place(one: Run, outcome: dict, scratch: Path, folder: Path) -> dict:
         except Refused as broken:
             return outcome | {"status": "failed", "reason": str(broken), "again": True}
         again = tree.attrs["status"] in ("gpu_lost", "failed")
-        return outcome | {key: tree.attrs[key] for key in ("status", "reason")} | {"file": file, "again": again}
+        return (
+            outcome
+            | {key: tree.attrs[key] for key in ("status", "reason")}
+            | {"file": file, "again": again}
+        )
     if outcome["status"] == "ok":
-        outcome |= {"status": "failed", "reason": "The notebook ended without a trace.", "again": True}
+        outcome |= {
+            "status": "failed",
+            "reason": "The notebook ended without a trace.",
+            "again": True,
+        }
     return outcome | {"page": results.keep_failed(scratch, folder, one.request["model"], one.key)}
 
 
@@ -162,7 +184,10 @@ def already(there: tuple) -> dict:
 def prune(one: Run, full: list[Run]) -> str:
     """The model that ran out of memory where this run, with as many weights or more, would go; empty when none did."""
     for other in full:
-        same = all(one.request.get(name) == other.request.get(name) for name in ("device", "dtype", "engine"))
+        same = all(
+            one.request.get(name) == other.request.get(name)
+            for name in ("device", "dtype", "engine")
+        )
         if same and one.device and _parameters(one) >= _parameters(other) > 0:
             return other.request["model"]
     return ""
@@ -180,7 +205,11 @@ def stoppable(tell: Tell) -> Iterator[None]:
     """SIGINT and SIGTERM once: finish the current windows and stop; twice: stop now."""
 
     def handler(number: int, frame) -> None:
-        said = "stopping after the current window; once more stops now" if not STOP["asked"] else "stopping now"
+        said = (
+            "stopping after the current window; once more stops now"
+            if not STOP["asked"]
+            else "stopping now"
+        )
         tell("line", line=said)
         launch.stop()
 

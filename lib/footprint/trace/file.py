@@ -22,13 +22,17 @@ from footprint.trace.schema import (
     VERSION,
     WINDOW_STATUS,
     variables,
-)  # fmt: skip
+)
 
 NOTHING: Mapping = {}
 
 
 def new(
-    kind: str, attrs: Mapping, windows: Iterable[Mapping], samples: Mapping = NOTHING, steps: Mapping = NOTHING
+    kind: str,
+    attrs: Mapping,
+    windows: Iterable[Mapping],
+    samples: Mapping = NOTHING,
+    steps: Mapping = NOTHING,
 ) -> xr.DataTree:
     """A checked trace from root attributes, one mapping a window, and arrays of samples and steps.
 
@@ -38,7 +42,8 @@ def new(
     windows = list(windows)
     columns = {
         "windows": {
-            name: [window.get(name, empty[spec[0]]) for window in windows] for name, spec in variables("windows", kind).items()
+            name: [window.get(name, empty[spec[0]]) for window in windows]
+            for name, spec in variables("windows", kind).items()
         },
         "samples": _filled(samples, variables("samples", kind), empty),
         "steps": _filled(steps, variables("steps", kind), empty),
@@ -48,7 +53,11 @@ def new(
         known = variables(group, kind)
         groups[f"/{group}"] = xr.Dataset(
             {
-                name: (DIMS[group], np.asarray(values, dtype=NUMPY[known[name][0]]), described(group, known[name]))
+                name: (
+                    DIMS[group],
+                    np.asarray(values, dtype=NUMPY[known[name][0]]),
+                    described(group, known[name]),
+                )
                 for name, values in arrays.items()
             }
         )
@@ -57,7 +66,10 @@ def new(
 
 def _filled(given: Mapping, known: Mapping, empty: Mapping) -> dict:
     length = max((len(values) for values in given.values()), default=0)
-    return {name: given[name] if name in given else [empty[spec[0]]] * length for name, spec in known.items()}
+    return {
+        name: given[name] if name in given else [empty[spec[0]]] * length
+        for name, spec in known.items()
+    }
 
 
 def described(group: str, spec: tuple[str, str, str, str]) -> dict:
@@ -75,7 +87,11 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
     allowed = {"kind": KINDS, "status": RUN_STATUS}
     for key, (cast, _) in ATTRS.items():
         value = tree.attrs.get(key)
-        fits = isinstance(value, str) if cast is str else np.isscalar(value) and not isinstance(value, str | bool)
+        fits = (
+            isinstance(value, str)
+            if cast is str
+            else np.isscalar(value) and not isinstance(value, str | bool)
+        )
         if not fits or value not in allowed.get(key, (value,)):
             raise Refused(f"{name}: the attribute {key} is {value!r}; {ATTRS[key][1]} is allowed.")
     for group in SCHEMA:
@@ -98,26 +114,40 @@ def _check_group(data: xr.Dataset, group: str, kind: str, name: str) -> None:
         values = data[variable]
         wanted, units = known[variable][:2]
         if values.dims != (DIMS[group],):
-            raise Refused(f"{name}: {group}/{variable} has dimensions {values.dims}; ({DIMS[group]!r},) is allowed.")
+            raise Refused(
+                f"{name}: {group}/{variable} has dimensions {values.dims}; ({DIMS[group]!r},) is allowed."
+            )
         if {"U": "OUT", "i": "iu", "f": "f"}[wanted].find(values.dtype.kind) < 0:
-            raise Refused(f"{name}: {group}/{variable} holds {values.dtype}; {NUMPY[wanted].__name__} is allowed.")
+            raise Refused(
+                f"{name}: {group}/{variable} holds {values.dtype}; {NUMPY[wanted].__name__} is allowed."
+            )
         if wanted != "U" and values.attrs.get("units") != units:
-            raise Refused(f"{name}: {group}/{variable} has units {values.attrs.get('units')!r}; {units!r} is allowed.")
+            raise Refused(
+                f"{name}: {group}/{variable} has units {values.attrs.get('units')!r}; {units!r} is allowed."
+            )
         if wanted == "f" and np.isinf(values.values).any():
-            raise Refused(f"{name}: {group}/{variable} holds an infinite value; finite values and NaN are allowed.")
+            raise Refused(
+                f"{name}: {group}/{variable} holds an infinite value; finite values and NaN are allowed."
+            )
     for variable, words in (("phase", PHASES), ("status", WINDOW_STATUS)):
         wrong = set(data[variable].values) - set(words) if group == "windows" else set()
         if wrong:
-            raise Refused(f"{name}: windows/{variable} holds {str(min(wrong))!r}; allowed are {', '.join(words)}.")
+            raise Refused(
+                f"{name}: windows/{variable} holds {str(min(wrong))!r}; allowed are {', '.join(words)}."
+            )
 
 
 def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Write a checked trace so that `path` holds all of it or is left as it was (temporary file, fsync, rename)."""
     path = Path(path)
     check(tree, path.name)
-    encoding = {f"/{group}": {v: {"zlib": True} for v in tree[group].data_vars if _pays(tree[group][v])}
-                for group in SCHEMA}  # fmt: skip
-    return whole(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
+    encoding = {
+        f"/{group}": {v: {"zlib": True} for v in tree[group].data_vars if _pays(tree[group][v])}
+        for group in SCHEMA
+    }
+    return whole(
+        path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+    )
 
 
 def _pays(values: xr.DataArray) -> bool:
@@ -146,7 +176,9 @@ def place(tree: xr.DataTree, folder: str | Path) -> Path:
     """Where a trace lives below a folder of runs: `<device>/<model>-<engine>-<dtype>[-modelled].nc`."""
     run = tree.attrs
     ending = "-modelled" if run["kind"] == "modelled" else ""
-    return Path(folder) / run["device"] / f"{run['model']}-{run['engine']}-{run['dtype']}{ending}.nc"
+    return (
+        Path(folder) / run["device"] / f"{run['model']}-{run['engine']}-{run['dtype']}{ending}.nc"
+    )
 
 
 def load(path: str | Path) -> xr.DataTree:
@@ -158,7 +190,9 @@ def load(path: str | Path) -> xr.DataTree:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             tree = tree.load()
     except (OSError, ValueError, KeyError) as error:
-        raise Refused(f"{path.name} is not a trace in NetCDF ({str(error).splitlines()[0]}).") from None
+        raise Refused(
+            f"{path.name} is not a trace in NetCDF ({str(error).splitlines()[0]})."
+        ) from None
     return check(tree, path.name)
 
 
@@ -168,7 +202,9 @@ def names(folder: str | Path) -> list[str]:
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = "" if here == str(folder) else os.path.relpath(here, folder) + os.sep
-        found += [inside + name for name in files if name.endswith(".nc") and not name.startswith(".")]
+        found += [
+            inside + name for name in files if name.endswith(".nc") and not name.startswith(".")
+        ]
     return sorted(found, key=lambda name: name.split(os.sep))
 
 
@@ -178,7 +214,9 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def gather(
-    folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset(), read: Callable = load
+    folder: str | Path,
+    each: Callable = lambda tree: tree["windows"].to_dataset(),
+    read: Callable = load,
 ) -> xr.Dataset:
     """One Dataset along `window` over all traces below `folder`, run attributes as coordinates of the windows.
 
@@ -193,19 +231,30 @@ def gather(
         except Refused as error:
             rejected.append(str(error))
     if rejected:
-        warnings.warn(f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=2)
+        warnings.warn(
+            f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=2
+        )
     if not found:
         return xr.Dataset(coords={"window": []}, attrs={"rejected": rejected})
-    return xr.concat(found, "window", join="outer", combine_attrs="drop").assign_attrs(rejected=rejected)
+    return xr.concat(found, "window", join="outer", combine_attrs="drop").assign_attrs(
+        rejected=rejected
+    )
 
 
 def labelled(windows: xr.Dataset, attrs: Mapping, path: str | Path) -> xr.Dataset:
     """Windows with the attributes of their run, and where it lies, as coordinates."""
-    run = {key: value for key, value in attrs.items() if key not in ("schema_version", "status", "reason")}
+    run = {
+        key: value
+        for key, value in attrs.items()
+        if key not in ("schema_version", "status", "reason")
+    }
     run |= {"run_status": attrs["status"], "run_reason": attrs["reason"], "file": str(path)}
     count = windows.sizes["window"]
     return windows.assign_coords(
-        {key: ("window", np.full(count, value, object if isinstance(value, str) else None)) for key, value in run.items()}
+        {
+            key: ("window", np.full(count, value, object if isinstance(value, str) else None))
+            for key, value in run.items()
+        }
     )
 
 

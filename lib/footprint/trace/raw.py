@@ -12,14 +12,29 @@ from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from footprint import Refused
 from footprint.trace import stack
-from footprint.trace.schema import ATTRS, DIMS, KINDS, PHASES, RUN_STATUS, SCHEMA, VERSION, WINDOW_STATUS, variables
+from footprint.trace.schema import (
+    ATTRS,
+    DIMS,
+    KINDS,
+    PHASES,
+    RUN_STATUS,
+    SCHEMA,
+    VERSION,
+    WINDOW_STATUS,
+    variables,
+)
 
 MANY = 1000  # files from which on a second process pays
-CORE = h5p.create(h5p.FILE_ACCESS)  # reads the file at once: a trace is small, and its pieces lie scattered
+CORE = h5p.create(
+    h5p.FILE_ACCESS
+)  # reads the file at once: a trace is small, and its pieces lie scattered
 CORE.set_fapl_core(2**16, False)
 TEXT = h5t.py_create(h5py.string_dtype())  # Python's own objects: bytes
 COLUMNS = {
-    kind: [[name for name, spec in variables("windows", kind).items() if spec[0] == letter] for letter in "Uif"]
+    kind: [
+        [name for name, spec in variables("windows", kind).items() if spec[0] == letter]
+        for letter in "Uif"
+    ]
     for kind in KINDS
 }
 ODD = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError)
@@ -59,21 +74,29 @@ def quick(path: str | Path) -> tuple[dict, dict]:
         group = h5g.open(file, b"windows")
         count = h5d.open(group, b"batch").shape[0]
         numbers = np.empty((len(floats), count))
-        windows = {name: np.empty(count, object) for name in texts} | {name: np.empty(count, np.int64) for name in whole}
+        windows = {name: np.empty(count, object) for name in texts} | {
+            name: np.empty(count, np.int64) for name in whole
+        }
         windows |= dict(zip(floats, numbers, strict=True))
         memory = h5s.create_simple((count,))
         for kind, names in zip("Uif", (texts, whole, floats), strict=True) if count else ():
             for name in names:  # raises when a dataset is not there or of another size
                 h5d.open(group, name.encode()).read(memory, h5s.ALL, windows[name], MEMORY[kind])
-        sound = group.get_num_objs() == len(windows) + 1 and all(name.encode() in file for name in SCHEMA)
+        sound = group.get_num_objs() == len(windows) + 1 and all(
+            name.encode() in file for name in SCHEMA
+        )
     finally:
         file.close()
     for name in texts:
         windows[name] = stack.texts([sys.intern(text.decode()) for text in windows[name]])
     if not (
-        sound and attrs["schema_version"] == VERSION and attrs["status"] in RUN_STATUS and not np.isinf(numbers).any()
-        and set(windows["phase"]) <= set(PHASES) and set(windows["status"]) <= set(WINDOW_STATUS)
-    ):  # fmt: skip
+        sound
+        and attrs["schema_version"] == VERSION
+        and attrs["status"] in RUN_STATUS
+        and not np.isinf(numbers).any()
+        and set(windows["phase"]) <= set(PHASES)
+        and set(windows["status"]) <= set(WINDOW_STATUS)
+    ):
         raise ValueError(path)
     return attrs, windows
 
@@ -83,7 +106,11 @@ def samples(path: str | Path, kind: str) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
         found = {name: file["samples"][name][()] for name in variables("samples", kind)}
         sound = set(file["samples"]) - {DIMS["samples"]} == set(found)
-    if not sound or len({values.shape for values in found.values()}) > 1 or any(np.isinf(v).any() for v in found.values()):
+    if (
+        not sound
+        or len({values.shape for values in found.values()}) > 1
+        or any(np.isinf(v).any() for v in found.values())
+    ):
         raise ValueError(path)
     return found
 
@@ -96,7 +123,9 @@ def read(path: str | Path) -> tuple[dict, dict]:
         from footprint.trace import file as trace  # slow to import, and seldom needed
 
         tree = trace.load(path)  # older files and odd ones: slow, but it says what is wrong
-        return dict(tree.attrs), {name: tree["windows"][name].values for name in tree["windows"].data_vars}
+        return dict(tree.attrs), {
+            name: tree["windows"][name].values for name in tree["windows"].data_vars
+        }
 
 
 def read_all(paths: list[str]) -> dict:
@@ -116,7 +145,9 @@ def read_all(paths: list[str]) -> dict:
 
 
 def _child(part: list[str]) -> subprocess.Popen:
-    child = subprocess.Popen([sys.executable, "-m", "footprint.trace.raw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "footprint.trace.raw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     child.stdin.write(pickle.dumps(part))
     child.stdin.flush()
     return child

@@ -16,7 +16,9 @@ from footprint.trace.schema import ATTRS, KINDS, NUMPY, SCHEMA, VERSION, variabl
 
 PLACE = ".gathered"
 RACY_NS = 2_000_000_000  # a file system tells apart two writes that are this far from each other
-FORM = json.dumps([1, VERSION, list(ATTRS), SCHEMA], default=str)  # another schema makes another stack
+FORM = json.dumps(
+    [1, VERSION, list(ATTRS), SCHEMA], default=str
+)  # another schema makes another stack
 TEXTS = ("path", "reason", *(f"attr:{name}" for name, (cast, _) in ATTRS.items() if cast is str))
 
 
@@ -34,13 +36,23 @@ class Picked:
 
 
 def _empty() -> dict[str, np.ndarray]:
-    runs = {name: np.empty(0, object) for name in TEXTS} | {"count": np.empty(0, int), "sign": np.empty((0, 4), int)}
-    runs |= {f"attr:{name}": np.empty(0, cast) for name, (cast, _) in ATTRS.items() if cast is not str}
-    return runs | {f"{kind}:{name}": np.empty(0, NUMPY[spec[0]])
-                   for kind in KINDS for name, spec in variables("windows", kind).items()}  # fmt: skip
+    runs = {name: np.empty(0, object) for name in TEXTS} | {
+        "count": np.empty(0, int),
+        "sign": np.empty((0, 4), int),
+    }
+    runs |= {
+        f"attr:{name}": np.empty(0, cast) for name, (cast, _) in ATTRS.items() if cast is not str
+    }
+    return runs | {
+        f"{kind}:{name}": np.empty(0, NUMPY[spec[0]])
+        for kind in KINDS
+        for name, spec in variables("windows", kind).items()
+    }
 
 
-def pile(paths: list[str], found: list[tuple[dict, dict] | str], sign: np.ndarray | None = None) -> dict:
+def pile(
+    paths: list[str], found: list[tuple[dict, dict] | str], sign: np.ndarray | None = None
+) -> dict:
     """The stack of some traces: (attributes, windows) of each, or the sentence that says why it is none."""
     stack, blank = _empty(), {str: "", int: 0, float: np.nan}
     stack["path"] = texts(paths)
@@ -50,7 +62,9 @@ def pile(paths: list[str], found: list[tuple[dict, dict] | str], sign: np.ndarra
         values = [blank[cast] if isinstance(item, str) else cast(item[0][name]) for item in found]
         stack[f"attr:{name}"] = texts(values) if cast is str else np.array(values, cast)
     good = [item for item in found if not isinstance(item, str)]
-    stack["count"] = np.array([0 if isinstance(item, str) else len(item[1]["batch"]) for item in found], int)
+    stack["count"] = np.array(
+        [0 if isinstance(item, str) else len(item[1]["batch"]) for item in found], int
+    )
     for kind in KINDS:
         for name in variables("windows", kind):
             pieces = [windows[name] for attrs, windows in good if attrs["kind"] == kind]
@@ -68,7 +82,9 @@ def texts(values: list) -> np.ndarray:
 
 def join(stacks: list[dict]) -> dict:
     """One stack, the runs in the order given."""
-    return {name: np.concatenate([np.asarray(stack[name]) for stack in stacks]) for name in stacks[0]}
+    return {
+        name: np.concatenate([np.asarray(stack[name]) for stack in stacks]) for name in stacks[0]
+    }
 
 
 def rows(stack: dict, kind: str, runs: np.ndarray) -> np.ndarray:
@@ -90,7 +106,9 @@ def take(stack: dict, runs: np.ndarray) -> dict:
 def sign(folder: Path, paths: list[str]) -> np.ndarray:
     """What the file system says of each file: size, time of the last write, of the last change, and inode."""
     found = [os.stat(f"{folder}{os.sep}{path}") for path in paths]
-    return np.array([(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in found], int).reshape(-1, 4)
+    return np.array(
+        [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in found], int
+    ).reshape(-1, 4)
 
 
 def trusted(signed: np.ndarray, now_ns: int) -> np.ndarray:
@@ -113,14 +131,22 @@ def load(folder: Path) -> dict:
     try:
         with open(folder / PLACE / "windows", "rb") as file:
             head = json.loads(file.readline())
-            if head["form"] != FORM or os.fstat(file.fileno()).st_size != file.tell() + head["size"]:
+            if (
+                head["form"] != FORM
+                or os.fstat(file.fileno()).st_size != file.tell() + head["size"]
+            ):
                 return _empty()
             raw = np.memmap(file, np.uint8, "r", offset=file.tell(), shape=head["size"])
     except (OSError, ValueError, KeyError, TypeError):
         return _empty()
-    stack = {name: raw[start:stop].view(dtype).reshape(shape) for name, dtype, shape, start, stop in head["arrays"]}
+    stack = {
+        name: raw[start:stop].view(dtype).reshape(shape)
+        for name, dtype, shape, start, stop in head["arrays"]
+    }
     for name in [name.removesuffix("#words") for name in stack if name.endswith("#words")]:
-        picked = Picked(texts(json.loads(bytes(stack.pop(f"{name}#words")))), stack.pop(f"{name}#codes"))
+        picked = Picked(
+            texts(json.loads(bytes(stack.pop(f"{name}#words")))), stack.pop(f"{name}#codes")
+        )
         stack[name] = picked[:] if name in TEXTS else picked
     return stack
 

@@ -32,7 +32,10 @@ def gather(folder: str | Path) -> xr.Dataset:
 def _refresh(folder: Path, paths: list[str], kept: dict) -> dict:
     """The stack of these files, what is known of unchanged ones taken over, the rest read; and keep it."""
     now = stack.clock(folder)  # before the files are looked at: what changes later shows
-    signed, place = stack.sign(folder, paths), {path: index for index, path in enumerate(kept["path"])}
+    signed, place = (
+        stack.sign(folder, paths),
+        {path: index for index, path in enumerate(kept["path"])},
+    )
     known = np.array([place.get(path, -1) for path in paths], int)
     if len(kept["path"]):
         known[(kept["sign"][known] != signed).any(axis=1)] = -1
@@ -59,7 +62,9 @@ def twice(paths, run_ids, asked, devices) -> tuple[set[int], list[str]]:
             copies.add(index)
             said.append(f"{path} is a copy of {paths[first[run]]} and is left out.")
         elif made.setdefault((asked[index], devices[index]), index) != index:
-            said.append(f"{path} repeats {paths[made[asked[index], devices[index]]]}: same request, same device.")
+            said.append(
+                f"{path} repeats {paths[made[asked[index], devices[index]]]}: same request, same device."
+            )
     return copies, said
 
 
@@ -67,14 +72,24 @@ def _dataset(folder: Path, kept: dict) -> xr.Dataset:
     """The Dataset of a stack: windows with the attributes of their runs as coordinates."""
     rejected = [reason for reason in kept["reason"] if reason]
     if rejected:
-        warnings.warn(f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=3)
-    copies, doubled = twice(kept["path"], kept["attr:run_id"], kept["attr:request"], _identity(kept))
-    runs = np.array([i for i in range(len(kept["path"])) if not kept["reason"][i] and i not in copies], int)
+        warnings.warn(
+            f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=3
+        )
+    copies, doubled = twice(
+        kept["path"], kept["attr:run_id"], kept["attr:request"], _identity(kept)
+    )
+    runs = np.array(
+        [i for i in range(len(kept["path"])) if not kept["reason"][i] and i not in copies], int
+    )
     kinds = [kind for kind in KINDS if (kept["attr:kind"][runs] == kind).any()]
     if not kinds:
         return xr.Dataset(coords={"window": []}, attrs={"rejected": rejected, "twice": doubled})
     parts = [_of_kind(folder, kept, kind, runs) for kind in kinds]
-    data = parts[0] if len(parts) == 1 else xr.concat(parts, "window", join="outer", combine_attrs="drop")
+    data = (
+        parts[0]
+        if len(parts) == 1
+        else xr.concat(parts, "window", join="outer", combine_attrs="drop")
+    )
     if len(parts) > 1:
         data = data.isel(window=np.argsort(data["file"].values, kind="stable"))
     return data.assign_attrs(rejected=rejected, twice=doubled)
@@ -88,14 +103,18 @@ def _of_kind(folder: Path, kept: dict, kind: str, runs: np.ndarray) -> xr.Datase
     count = np.where(kept["attr:kind"][runs] == kind, kept["count"][runs], 0)
     run = np.repeat(runs, count)
     named = {"status": "run_status", "reason": "run_reason"}
-    attrs = {named.get(name, name): kept[f"attr:{name}"] for name in ATTRS if name != "schema_version"}
+    attrs = {
+        named.get(name, name): kept[f"attr:{name}"] for name in ATTRS if name != "schema_version"
+    }
     attrs["file"] = stack.texts([f"{folder}{os.sep}{path}" for path in kept["path"]])
     at = slice(None) if len(runs) == len(kept["path"]) else stack.rows(kept, kind, runs)
     columns = {
         name: _along(kept[f"{kind}:{name}"], at, trace.described("windows", spec))
         for name, spec in variables("windows", kind).items()
     }
-    return xr.Dataset(columns, {name: _along(stack.Picked(values, run)) for name, values in attrs.items()})
+    return xr.Dataset(
+        columns, {name: _along(stack.Picked(values, run)) for name, values in attrs.items()}
+    )
 
 
 def _along(values, at: slice | np.ndarray = slice(None), attrs: dict | None = None) -> xr.Variable:
@@ -112,4 +131,6 @@ class Later(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer):
         support = indexing.IndexingSupport.VECTORIZED
-        return indexing.explicit_indexing_adapter(key, self.shape, support, lambda at: self.values[at[0]])
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, support, lambda at: self.values[at[0]]
+        )
