@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from footprint import Refused, spec
 from footprint.predict import model as predict
@@ -390,3 +391,38 @@ def test_a_hundred_thousand_points_are_quick_and_need_no_loop():
     counts = np.arange(1, 48)
     data = predict.windows("llama-7b", "t4", batch=counts, prompt=counts * 16, output=counts + 1)
     assert data.ttft_s.size == 47**3 and data.sizes["batch"] == 47
+
+
+def test_points_are_the_windows_by_phase_with_the_standard_deviations_of_their_intervals():
+    asked = {"batch": [1, 64], "prompt": [64, 2048], "output": [2, 65]}
+    asked |= {"engine": list(ENGINES), "dtype": "bf16"}
+    models, gpus = spec.models()[:3], ["t4", "l4", "h200-sxm"]
+    found, whole = predict.points(models, gpus, **asked), predict.windows(models, gpus, **asked)
+    assert found["time_s"].dims == (*predict.DIMS, "phase")
+    decode, prefill = found.sel(phase="decode"), found.sel(phase="prefill")
+    fits = whole["fits"]
+    times = whole["ttft_s"].where(fits), (whole["tpot_s"] * (whole.output - 1)).where(fits)
+    for phase, time in zip((prefill, decode), times, strict=True):
+        assert np.array_equal(phase["time_s"], time, equal_nan=True)
+    for phase, name, source in (
+        (prefill, "time_s", "ttft_s"),
+        (decode, "time_s", "tpot_s"),
+        (prefill, "energy_J", "prefill_energy_J"),
+        (decode, "energy_J", "decode_energy_J"),
+    ):
+        for end in ("low", "high"):
+            ratio = np.abs(np.log(whole[f"{source}_{end}"] / whole[source])).where(fits)
+            assert np.array_equal(phase[f"{name}_{end}_sd"], ratio / ndtri(0.95), equal_nan=True)
+    assert np.isnan(found["energy_J"].where(found["status"] == "oom")).all()
+    assert (found["status"] == xr.where(fits, "ok", "oom")).all() and not fits.all()
+    assert (found["evidence"] == "modelled").all() and (found["dtype"] == "bf16").all()
+    assert found["idle_W"].sel(gpu="t4") == 9.5 and found["idle_W"].sel(gpu="l4") > 0
+    assert (found["generated"] == found.batch * found.output).all()
+
+
+def test_the_decode_of_a_single_token_takes_nothing_and_an_unknown_power_stays_unknown():
+    decode = predict.points("llama-1b", "t4", batch=1, prompt=8, output=1).sel(phase="decode")
+    assert not decode[["time_s", "energy_J", "energy_J_low_sd"]].to_array().any()
+    cpu = predict.card_from_probe("cpu", bandwidth_GBps=25, matmul_gflops=120, memory_GiB=24)
+    found = predict.points("llama-1b", cpu, batch=1, prompt=8, output=4)
+    assert (found["time_s"] > 0).all() and found[["energy_J", "idle_W"]].to_array().isnull().all()

@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"model": ["largest_batch", "run", "windows"]}
+    __name__, submod_attrs={"model": ["largest_batch", "points", "run", "windows"]}
 )

@@ -13,10 +13,12 @@ from functools import cache
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri
 
 from footprint import Refused, __version__, spec
 from footprint.predict import intervals, roofline
 from footprint.trace import file as trace
+from footprint.trace.points import build_points
 
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output")
 LOADS = ("batch", "closed")
@@ -232,6 +234,57 @@ def windows(
             {"units": units, "long_name": meaning, **level},
         )
     return xr.Dataset(data, {**labels, **sizes}, {"kind": "modelled", "dtype": dtype, "load": load})
+
+
+def points(
+    model,
+    gpu,
+    *,
+    batch,
+    prompt,
+    output,
+    engine="eager",
+    dtype="fp16",
+    context=None,
+    host=1.0,
+    load="batch",
+) -> xr.Dataset:
+    """The same predictions as points, dims (model, gpu, engine, batch, prompt, output, phase); arguments as in `windows`.
+
+    time_s, energy_J: of one prefill, or of all output - 1 decode steps, for the whole batch; `<name>_low_sd` and
+    `<name>_high_sd` are the standard deviations of their logarithm below and above. What does not fit is NaN with the
+    status `oom`. idle_W (gpu) is the published idle power, or modelled where nobody published it.
+    """
+    gpus = _several(gpu, spec.gpu, spec.GPU)
+    sizes = {"batch": batch, "prompt": prompt, "output": output, "context": context}
+    asked = {"engine": engine, "dtype": dtype, "host": host, "load": load}
+    found = windows(model, gpus, **sizes, **asked)
+    fits, half = found["fits"], ndtri((1 + intervals.COVERED) / 2)
+    steps = {"ttft_s": 1, "tpot_s": found["output"] - 1}
+    names = {"time_s": list(steps), "energy_J": ["prefill_energy_J", "decode_energy_J"]}
+    values = {}
+    for name, sources in names.items():
+        values[name] = _by_phase([found[source] * steps.get(source, 1) for source in sources], fits)
+        for end in ("low", "high"):
+            deviations = [
+                _log_distance(found[source], found[f"{source}_{end}"]) for source in sources
+            ]
+            values[f"{name}_{end}_sd"] = _by_phase(deviations, fits) / half
+    labels = {"evidence": "modelled", "dtype": dtype, "weights": "trained", "place": "predicted"}
+    labels["status"] = xr.where(fits, "ok", "oom")
+    idle = roofline.cards(parameters(), gpus).idle
+    axes = {dim: found[dim].values for dim in DIMS}
+    return build_points(axes, values | labels | {"idle_W": idle})
+
+
+def _by_phase(values: list[xr.DataArray], fits: xr.DataArray) -> xr.DataArray:
+    """Values of prefill and decode along the dimension phase; NaN where the memory does not suffice."""
+    return xr.concat(values, "phase", combine_attrs="drop").where(fits)
+
+
+def _log_distance(value: xr.DataArray, bound: xr.DataArray) -> xr.DataArray:
+    """|ln(bound / value)|; 0 where the value is 0 (the decode of a single token has no step)."""
+    return np.abs(np.log(bound / value.where(value != 0))).where(value != 0, 0.0)
 
 
 def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
