@@ -1,6 +1,5 @@
 """A project whose notebooks write a trace in a moment: what a sweep does with runs does not depend on what they measure."""
 
-import hashlib
 import json
 import os
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from footprint import workload
+from footprint import digest, workload
 from footprint.measure import provenance
 from footprint.trace.schema import ATTRS
 
@@ -121,8 +120,8 @@ def write(request: dict) -> None:
         "cuda:0",
     )  # a run sees one card, and that is its first
     told = {"request": asked, "model": workload.slug(request["model"]), "dtype": request["dtype"]}
-    told |= {"run_id": hashlib.sha256(f"{asked}{time.time_ns()}".encode()).hexdigest()[:12]}
-    told |= {"device_hash": hashlib.sha256(seen.encode()).hexdigest()[:12] if seen else ""}
+    told |= {"run_id": digest(f"{asked}{time.time_ns()}")}
+    told |= {"device_hash": digest(seen) if seen else ""}
     with h5py.File(out.with_suffix(".part"), "r+") as file:
         for name, value in told.items():
             file.attrs[name] = value

@@ -5,6 +5,9 @@ is read, `profile` runs it, `trace` keeps it, `energy` and `carbon` derive from 
 `decide` and `charts` say what it means, `sweep` does it many times.
 """
 
+from hashlib import sha256
+from pathlib import Path
+
 __version__ = "0.1.0"
 
 
@@ -14,6 +17,19 @@ class Refused(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Let a notebook show the sentence alone (an IPython protocol)."""
         return [f"Refused: {self}"]
+
+
+def root() -> Path:
+    """Folder of the book (it holds `_toc.yml`) at or above the working directory, else the working directory."""
+    here = Path.cwd()
+    return next(
+        (folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here
+    )
+
+
+def digest(text: str) -> str:
+    """Twelve hexadecimal digits that stand for a text nobody needs to see."""
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 # Names that the pages of earlier runs import; the code itself uses the rooms.

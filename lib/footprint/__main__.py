@@ -4,12 +4,11 @@ import argparse
 import sys
 import warnings
 
-from footprint import Refused
+from footprint import Refused, root
 
 
 def _profile(options) -> int:
     from footprint import workload
-    from footprint.measure import provenance
     from footprint.sweep import matrix as plan
     from footprint.sweep import report
     from footprint.sweep import runner as launch
@@ -17,9 +16,9 @@ def _profile(options) -> int:
     given = _pairs(options.parameter) | ({"device": options.device} if options.device else {})
     if not options.matrix:
         return _go([launch.Run("profile", workload.request("profile", **given))], options)
-    file = provenance.root() / "notebooks" / "sweep.toml"
+    file = root() / "notebooks" / "sweep.toml"
     runs = [run for run in plan.matrix(file, options.matrix, **given) if run.notebook == "profile"]
-    options.to = options.to or provenance.root() / "notebooks" / "runs"
+    options.to = options.to or root() / "notebooks" / "runs"
     code = _go(runs, options)
     if options.dry_run:
         return code
@@ -48,7 +47,6 @@ def _sweep(options) -> int:
 def _go(runs: list, options) -> int:
     """Run them, or say what they would cost; the exit code."""
     from footprint import spec
-    from footprint.measure import provenance
     from footprint.sweep import cost as forecast
     from footprint.sweep import progress
     from footprint.sweep import sweeps as sweep
@@ -60,7 +58,7 @@ def _go(runs: list, options) -> int:
     if options.dry_run:
         print(progress.plan(runs, costs, grid))
         return 0
-    folder = options.to or provenance.root() / "notebooks" / "local"
+    folder = options.to or root() / "notebooks" / "local"
     with progress.showing(runs, [cost.seconds for cost in costs], grid) as tell:
         outcomes = sweep.run(runs, folder, tell, tries=options.tries, scheduler=options.scheduler)
     print(progress.verdict(outcomes))
@@ -105,7 +103,7 @@ def _sensor(options) -> int:
     from footprint.measure import locks as devices
     from footprint.measure import nvml as meter
     from footprint.measure import probe as hardware
-    from footprint.measure import provenance, sensor
+    from footprint.measure import sensor
 
     load = sensor.Load(*hardware.exercise(hardware.find(options.device)))
     length = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
@@ -115,7 +113,7 @@ def _sensor(options) -> int:
     )
     with devices.alone(options.device):
         card = sensor.measure(meter.instrument(options.device), load, **length)
-    path = sensor.save(card, options.to or provenance.root() / "notebooks" / "local")
+    path = sensor.save(card, options.to or root() / "notebooks" / "local")
     print(sensor.table(card).to_string(index=False))
     print(f"The sensor card: {path}")
     return 0

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from footprint import Refused
+from footprint import Refused, digest
 from footprint.measure import locks as devices
 from footprint.measure import nvml as meter
 from footprint.measure import provenance
@@ -43,7 +43,7 @@ def test_a_name_may_mean_several_cards():
         and devices.cards("cuda:1") == [B]
         and devices.cards("cpu") == []
     )
-    assert devices.identities("cuda") == {devices.digest(A), devices.digest(B)}
+    assert devices.identities("cuda") == {digest(A), digest(B)}
     assert devices.identities("cpu") == {provenance.processor()}
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):
         devices.cards("cuda:2")

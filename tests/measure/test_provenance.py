@@ -78,12 +78,3 @@ def test_cards_are_known_by_the_names_they_give_themselves():
 )
 def test_a_relative_of_a_card_is_not_that_card(name):
     assert provenance.card_id(name) not in spec.gpus()
-
-
-def test_the_root_is_the_book(monkeypatch, tmp_path):
-    (tmp_path / "_toc.yml").touch()
-    (tmp_path / "book").mkdir()
-    monkeypatch.chdir(tmp_path / "book")
-    assert provenance.root() == tmp_path
-    (tmp_path / "_toc.yml").unlink()
-    assert provenance.root() == tmp_path / "book"

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 import light_project as light
-from footprint import Refused
-from footprint.measure import locks as devices
+from footprint import Refused, digest
 from footprint.sweep import cluster, results
 from footprint.sweep import matrix as plan
 from footprint.sweep import runner as launch
@@ -174,7 +173,7 @@ def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, g
     outcomes = sweep.run(plan.matrix(place / "sweep.toml", "m"), place / "out", scheduler=address)
     assert [outcome["status"] for outcome in outcomes] == ["ok"] * 4
     found = alone_on_each(place / "out")
-    assert found.keys() == {devices.digest(f"GPU-FAKE-{card}") for card in (0, 1)}
+    assert found.keys() == {digest(f"GPU-FAKE-{card}") for card in (0, 1)}
     assert {outcome["device"] for outcome in outcomes} == set(found)
     assert all(outcome["joules"] > 0 for outcome in outcomes)
     threads = {

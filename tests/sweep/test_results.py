@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import light_project as light
-from footprint import Refused, workload
+from footprint import Refused, root, workload
 from footprint.measure import provenance
 from footprint.sweep import events as ledger
 from footprint.sweep import results
@@ -170,7 +170,7 @@ def test_a_page_names_no_one(monkeypatch, tmp_path):
     model = tmp_path / "private" / "model"
     model.mkdir(parents=True)
     told = [
-        f"{provenance.root()}/lib/x.py",
+        f"{root()}/lib/x.py",
         f"{sys.prefix}/lib/python",
         f"{Path.home()}/data",
         "gpu-box-17",
@@ -186,7 +186,7 @@ def test_a_page_names_no_one(monkeypatch, tmp_path):
         "adalovelace",
         "01234567-89ab",
         str(tmp_path),
-        str(provenance.root()),
+        str(root()),
         str(Path.home()) + "/",
     ):
         assert secret not in text

@@ -5,9 +5,8 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import spec
+from footprint import root, spec
 from footprint.energy import window as energy
-from footprint.measure import provenance
 from footprint.predict import model as predict
 from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, variables
@@ -23,7 +22,7 @@ LEVEL = {"measured": 0.95, "modelled": 0.90}
 
 def runs(folder=None) -> xr.Dataset:
     """Windows of all runs below `notebooks/`, with energies; `place` says `committed` or `this machine`."""
-    notebooks = provenance.root() / "notebooks" if folder is None else folder
+    notebooks = root() / "notebooks" if folder is None else folder
     found = []
     for name, place in (("runs", "committed"), ("local", "this machine")):
         data = energy.gather(notebooks / name)

@@ -5,7 +5,6 @@ alone, so that its load and its power domain are its own.
 """
 
 import fcntl
-import hashlib
 import os
 import tempfile
 import time
@@ -13,16 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from footprint import Refused, workload
+from footprint import Refused, digest, workload
 from footprint.measure import nvml as meter
 from footprint.measure import provenance
 
 POLL_S = 0.2
-
-
-def digest(text: str) -> str:
-    """Twelve hexadecimal digits that stand for a text nobody needs to see."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def cards(device: str) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from footprint import Refused, spec
+from footprint import Refused, root, spec
 from footprint.measure import nvml as meter
 from footprint.measure import provenance
 from footprint.sweep.progress import columns
@@ -120,7 +120,7 @@ def counter() -> tuple[bool, str, str]:
 
 def disk() -> tuple[bool, str, str]:
     """Free space where the project lies."""
-    free = shutil.disk_usage(provenance.root()).free / GIB
+    free = shutil.disk_usage(root()).free / GIB
     todo = f"Free {WORTH_GIB:.0f} GiB: the CUDA build of torch alone is 3 GB to fetch."
     return free >= WORTH_GIB, f"{free:.0f} GiB free", todo
 

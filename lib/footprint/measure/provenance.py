@@ -1,6 +1,5 @@
 """Where a run comes from: hardware, software, code and time, without names of people or machines."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,7 +9,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from footprint import spec, workload
+from footprint import digest, spec, workload
 from footprint.measure import nvml as meter
 
 PACKAGES = ("torch", "transformers", "numpy", "nvidia-ml-py", "xarray", "papermill")
@@ -21,7 +20,6 @@ def run(request: dict, card) -> dict:
     gpu = meter.identity(meter.instrument(request["device"])) if card is not None else {}
     name = gpu.get("name") or processor()
     start = datetime.now(UTC).isoformat(timespec="seconds")
-    digest = hashlib.sha256(f"{asked(request)} {name} {start}".encode()).hexdigest()
     has_counter = meter.read(card)["status"] == "ok"
     source = (
         "none" if card is None else "nvml_counter" if has_counter else meter.power_call(card)[0]
@@ -29,11 +27,11 @@ def run(request: dict, card) -> dict:
     release = re.match(r"[\d.]*", platform.release())[0]
     versions = [f"{package} {_version(package)}" for package in PACKAGES]
     return {
-        "run_id": digest[:12],
+        "run_id": digest(f"{asked(request)} {name} {start}"),
         "request": asked(request),
         "device": card_id(name) if gpu else workload.slug(name),
         "device_name": name,
-        "device_hash": hashlib.sha256(gpu["uuid"].encode()).hexdigest()[:12] if gpu else "",
+        "device_hash": digest(gpu["uuid"]) if gpu else "",
         "engine": request["engine"],
         "load_average": os.getloadavg()[0],
         "driver": gpu.get("driver", ""),
@@ -55,14 +53,6 @@ def asked(request: dict) -> str:
         path = Path(kept["model"]).resolve()  # where a local folder lies is nobody's business
         kept["model"] = path.parent.name if path.name == "config.json" else path.name
     return json.dumps(kept, sort_keys=True)
-
-
-def root() -> Path:
-    """Folder of the book (it holds `_toc.yml`) at or above the working directory, else the working directory."""
-    here = Path.cwd()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here
-    )
 
 
 def card_id(name: str) -> str:

@@ -1,6 +1,5 @@
 """The sensor card: what one board's power and energy readings are worth, found out in a minute and kept as a dataset."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused
+from footprint import Refused, digest, root
 from footprint.energy import window as energy
 from footprint.measure import nvml as meter
 from footprint.measure import provenance, sampler, squarewave, window
@@ -183,7 +182,7 @@ def _labelled(values: Mapping, device: str, source: meter.Reader) -> xr.Dataset:
         schema_version=VERSION,
         device=provenance.card_id(who["name"]),
         device_name=who["name"],
-        device_hash=hashlib.sha256(who["uuid"].encode()).hexdigest()[:12],
+        device_hash=digest(who["uuid"]),
         driver=who["driver"],
         power_source=source.power,
         has_counter=int(source.counter),
@@ -235,7 +234,7 @@ def load(path: str | Path) -> xr.Dataset:
 
 def saved(device_hash: str = "*") -> list[Path]:
     """Files of the sensor cards of this board (by default of all boards) beside the runs; those made here come first."""
-    places = [provenance.root() / "notebooks" / name for name in ("local", "runs")]
+    places = [root() / "notebooks" / name for name in ("local", "runs")]
     return [path for place in places for path in sorted(place.rglob(f"sensor-{device_hash}.nc4"))]
 
 

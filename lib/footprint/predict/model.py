@@ -5,7 +5,6 @@
 (vLLM, TensorRT-LLM). Everything that this module returns is modelled.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
-from footprint import Refused, __version__, spec
+from footprint import Refused, __version__, digest, spec
 from footprint.predict import intervals, roofline
 from footprint.trace import file as trace
 from footprint.trace.points import build_points
@@ -349,7 +348,7 @@ def tree(
     text = json.dumps(asked, sort_keys=True)
     attrs = {
         "request": text,
-        "run_id": hashlib.sha256(text.encode()).hexdigest()[:12],
+        "run_id": digest(text),
         "status": "ok",
         "reason": "",
         "model": shape.id,

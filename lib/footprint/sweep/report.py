@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from footprint import Refused
+from footprint import Refused, root
 from footprint.energy import window as energy
-from footprint.measure import provenance
 from footprint.sweep import croissant, results
 from footprint.sweep import events as ledger
 from footprint.trace import file as trace
@@ -163,7 +162,7 @@ def check(folder: str | Path) -> list[str]:
             continue
         size += path.stat().st_size + page.stat().st_size
         said = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
-        found = SECRET.search(said) or re.search(re.escape(str(provenance.root())) + r"\b", said)
+        found = SECRET.search(said) or re.search(re.escape(str(root())) + r"\b", said)
         if found:
             faults.append(
                 f"{name} or its page names a place or a serial number of this machine: {found[0]}."

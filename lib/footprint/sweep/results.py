@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import xarray as xr
 
-from footprint import workload
+from footprint import digest, root, workload
 from footprint.measure import provenance
 from footprint.sweep import events as ledger
 from footprint.trace import file as trace
@@ -42,7 +42,7 @@ NOBODY = {
 def key(notebook: str, asked: str) -> str:
     """Hash of what was asked of which notebook; on which of equal devices is left out."""
     request = {name: value for name, value in json.loads(asked).items() if name != "device"}
-    return hashlib.sha256(json.dumps([notebook, request], sort_keys=True).encode()).hexdigest()[:12]
+    return digest(json.dumps([notebook, request], sort_keys=True))
 
 
 def whose(run: dict) -> str:
@@ -191,7 +191,7 @@ def _free(path: Path, tree: xr.DataTree) -> Path:
         taken = other["status"] in FINAL and (key(name, other["request"]), whose(other)) != own
     except (OSError, KeyError, ValueError, RuntimeError):
         taken = False
-    ending = hashlib.sha256(" ".join(own).encode()).hexdigest()[:8]
+    ending = digest(" ".join(own))[:8]
     return path.with_stem(f"{path.stem}-{ending}") if taken else path
 
 
@@ -209,7 +209,7 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
     """An executed notebook without host name, user name, serial numbers or absolute paths, and with its provenance."""
     text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
     text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
-    paths = [(str(provenance.root()), "."), (sys.prefix, "venv"), (str(Path.home()), "~")]
+    paths = [(str(root()), "."), (sys.prefix, "venv"), (str(Path.home()), "~")]
     if Path(model).exists():
         paths.insert(0, (str(Path(model).parent) + os.sep, ""))
     for secret, stand_in in paths:

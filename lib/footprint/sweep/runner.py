@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import psutil
 
-from footprint import Refused
+from footprint import Refused, digest, root
 from footprint.measure import locks as devices
 from footprint.measure import nvml as meter
 from footprint.measure import provenance
@@ -63,7 +63,7 @@ def attempt(
     The outcome: status and reason in the schema's words, whether to try `again`, seconds, joules of the card (NaN
     without a counter) and the hash of the device.
     """
-    template = provenance.root() / "notebooks" / f"{run.notebook}.ipynb"
+    template = root() / "notebooks" / f"{run.notebook}.ipynb"
     if not template.exists():
         raise Refused(
             f"There is no notebook {template.name} here; run this from a checkout of the project."
@@ -76,7 +76,7 @@ def attempt(
         with devices.alone(run.device, lambda: STOP["asked"] > 0, say) as uuid:
             before = _joules(uuid)
             outcome = _executed(run, template, scratch, say, start_s, environ, uuid)
-            device = devices.digest(uuid) if uuid else provenance.processor()
+            device = digest(uuid) if uuid else provenance.processor()
             return outcome | {"joules": _joules(uuid) - before, "device": device}
     except InterruptedError as stopped:
         return _outcome("interrupted", str(stopped))
@@ -120,7 +120,7 @@ def _executed(
     order = {
         "template": str(template),
         "page": str(scratch / "run.ipynb"),
-        "root": str(provenance.root()),
+        "root": str(root()),
         "parameters": {**request, "out": str((scratch / "run.nc").resolve())},
         "start_s": start_s,
     }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from footprint import Refused, spec
+from footprint import Refused, digest, spec
 from footprint.measure import locks as devices
 from footprint.sweep import events as ledger
 from footprint.sweep import results
@@ -143,7 +143,7 @@ def one_of(one: Run, sweep: Sweep) -> dict:
 
 def scratch_name(one: Run, sweep: Sweep) -> str:
     """Name of the claim on a run: what is asked, and of which device."""
-    return f"{one.key}-{devices.digest('+'.join(sorted(sweep.known.get(one.device, ()))))[:6]}"
+    return f"{one.key}-{digest('+'.join(sorted(sweep.known.get(one.device, ()))))[:6]}"
 
 
 def place(one: Run, outcome: dict, scratch: Path, folder: Path) -> dict:
