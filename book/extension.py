@@ -22,6 +22,7 @@ from docutils.nodes import (
     reference,
     title,
 )
+from docutils.nodes import inline as inline_node
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import download_reference
@@ -69,6 +70,21 @@ def display(writer, node) -> None:
     )
     writer.body.append(f'<div class="equation"{identity}>{convert(node, block=True)}{number}</div>')
     raise SkipNode
+
+
+class Glued(SphinxTransform):
+    """A glued number becomes part of the text around it, as if its author had typed it."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        for number in list(self.document.findall(inline_node)):
+            if "pasted-text" in number["classes"]:
+                parent, place = number.parent, number.parent.index(number)
+                around = range(max(place - 1, 0), min(place + 2, len(parent)))
+                near = [i for i in around if i == place or isinstance(parent[i], Text)]
+                text = "".join(parent[i].astext() for i in near)
+                parent[near[0] : near[-1] + 1] = [Text(text)]
 
 
 class Together(SphinxPostTransform):
@@ -209,6 +225,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", side_by_side)
     app.connect("env-before-read-docs", deal)
     app.connect("html-page-context", finish)
+    app.add_transform(Glued)
     app.add_transform(RunPage)
     app.add_post_transform(Words)
     app.add_post_transform(Together)

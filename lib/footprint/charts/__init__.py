@@ -1,1 +1,21 @@
 """The figures of the book, a module a part."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "performance": ["cards", "energy_per_token", "headline", "latency", "memory", "ratios"],
+        "evidence": [
+            "bound",
+            "budget",
+            "causes",
+            "closure",
+            "coverage",
+            "edges",
+            "errors",
+            "predicted",
+            "scoreboard",
+        ],
+    },
+)

@@ -1,0 +1,24 @@
+"""The numbers of each page of the book, a function a page: `chapters.energy(book) -> dict`.
+
+How a page is made. Its function, in one of the modules of this room and named in `PAGES`, takes the `Book` and returns a dict
+of three kinds of things: numbers; phrases (a `str` whose words depend on numbers, in Markdown; a badge is a `theme.Page`);
+and frames or Datasets for figures and tables. The page's first cell, tagged remove-cell, is `n = chapters.show("energy")`. It
+calls the function and glues every number and phrase, which the prose then takes in: {glue:text}`ratio:.2f` formats a number,
+{glue:text}`word` takes plain words, {glue:md}`phrase:myst` words with Markdown in them, {glue:}`evidence` a badge, and a
+whole paragraph that depends on numbers is a directive {glue:md} with the option :format: myst. A badge that never changes is
+Markdown: [modelled]{.status .modelled}. A figure is a cell of one line, `charts.latency(n["pairs"], prompt=128)`, a table is
+`theme.table(n["bounds"])`. What several pages need is a cached property of `Book`. Heavy imports stand in the functions that
+need them: each page is a process of its own. `python -m footprint.chapters [PAGE ...]` prints all numbers as JSON.
+"""
+
+import lazy_loader
+
+PAGES = {"comparison": ["energy"]}  # module: the pages whose numbers it makes
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "book": ["Book", "load", "numbers", "show"],
+        **{module: [page.replace("-", "_") for page in pages] for module, pages in PAGES.items()},
+    },
+)

@@ -1,0 +1,46 @@
+"""The mechanism of the pages: one book a process, plain numbers, and their JSON."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from footprint import chapters
+from footprint.chapters import __main__ as command
+from footprint.chapters.book import load, numbers
+
+ROOT = Path(__file__).parents[2]
+PAGES = [page for pages in chapters.PAGES.values() for page in pages]
+CELL = re.compile(r"```\{code-cell\} python\n(.*?)```", re.DOTALL)
+OPTIONS = re.compile(r"\A---\n.*?\n---\n|\A(?::.*\n)+", re.DOTALL)
+
+
+def test_the_book_is_loaded_once_a_process():
+    assert load() is load() and load().points is load().points
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_glues_what_it_computes_and_nothing_else(page):
+    found = numbers(page, load())
+    text = (ROOT / f"book/{page}.md").read_text()
+    glued = set(re.findall(r"\{glue:(?:text|md|any)?\}`(\w+)", text))
+    glued |= set(re.findall(r"\{glue:md\} (\w+)", text))
+    shown = set(re.findall(r'\bn\["(\w+)"\]', text))
+    assert glued | shown == set(found)
+    assert all(isinstance(found[name], (int, float, str)) for name in glued)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_cell_holds_no_analysis(page):
+    text = (ROOT / f"book/{page}.md").read_text()
+    for cell in CELL.findall(text):
+        code = OPTIONS.sub("", cell).strip().splitlines()
+        assert len(code) <= 5 and not re.search(r"\bdef |\blambda\b|\._", "\n".join(code)), cell
+
+
+def test_the_numbers_of_a_page_are_printed_as_json(capsys):
+    command.main(["energy"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["energy"]["pairs"] == "book.pairs" and said["energy"]["small"] > 0
+    assert said["book"]["pairs"][0]["phase"] in ("prefill", "decode", "generate")
