@@ -191,3 +191,19 @@ def test_records_are_frozen():
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(Refused, match="'fp8' is unknown; allowed are fp32"):
         spec.model("llama-7b").weight_bytes("fp8")
+
+
+def test_printed_names_are_those_of_the_tables():
+    assert (spec.label("t4"), spec.label("llama-7b"), spec.label("xeon")) == (
+        "T4",
+        "Llama 2 7B",
+        "xeon",
+    )
+    assert [spec.zone_name(zone) for zone in ("US-CAL-CISO", "FR", "XX")] == [
+        "California",
+        "France",
+        "XX",
+    ]
+    assert spec.utc_offset_h("US-CAL-CISO") == -8
+    with pytest.raises(Refused, match="local time of 'FR' is unknown; known zones are CA-QC"):
+        spec.utc_offset_h("FR")

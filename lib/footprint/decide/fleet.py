@@ -18,11 +18,6 @@ from footprint.carbon import uncertainty as draws
 from footprint.predict import model as predict
 
 HOURS, DAY_S = 24, 86400.0
-TRACED = {
-    "code": 8819,
-    "conv": 19366,
-}  # requests to each service in the Azure trace of 2023 (data/README.md)
-UTC = {"CA-QC": -5, "US-CAL-CISO": -8, "US-NW-PACE": -7}  # standard time
 PEAK = 15  # scenario: the local hour at which a region asks most
 TIE_KG = 1e-6  # for a million requests moved, or kept waiting an hour: of plans that emit the same, the one that bothers least
 MILLION = 1e6  # requests are counted in millions within the programme, so that its numbers are of one size
@@ -33,8 +28,9 @@ def lengths() -> tuple[int, int]:
     """Mean prompt and output tokens of a request in the Azure trace of 2023, its two services as frequent as there."""
     columns = ["prompt_tokens", "output_tokens"]
     rows = pd.DataFrame(spec.table("azure_lengths")).astype(dict.fromkeys(columns, int))
-    means = rows.groupby("service")[columns].mean().loc[list(TRACED)]
-    prompt, output = np.average(means, axis=0, weights=list(TRACED.values()))
+    requests = {row["service"]: int(row["requests"]) for row in spec.table("azure_services")}
+    means = rows.groupby("service")[columns].mean().loc[list(requests)]
+    prompt, output = np.average(means, axis=0, weights=list(requests.values()))
     return round(prompt), round(output)
 
 
@@ -47,12 +43,10 @@ def demand(
     """
     whole = carbon.checked("per_day", per_day, "1", above=True)
     swing = carbon.checked("swing", swing, "1", most=1)
-    if lost := set(zones) - set(UTC):
-        raise Refused(
-            f"The local time of {min(lost)!r} is unknown; known zones are {', '.join(UTC)}."
-        )
     hour = xr.DataArray(np.arange(HOURS), {"hour": np.arange(HOURS)}, ["hour"])
-    offset = xr.DataArray([UTC[zone] for zone in zones], {"zone": list(zones)}, ["zone"])
+    offset = xr.DataArray(
+        [spec.utc_offset_h(zone) for zone in zones], {"zone": list(zones)}, ["zone"]
+    )
     shape = 1 + swing * np.cos(2 * np.pi * (hour + offset - PEAK) / HOURS)
     each = shape / HOURS * whole / len(zones) / len(models)
     return (

@@ -17,6 +17,7 @@ PAIRS = [
 PAIR = ["model", "device", "engine"]
 POINT = ["phase", "batch", "prompt_tokens", "output_tokens"]
 QUANTITIES = {"time_s": "time_per_iteration_s", "energy_J": "energy_J", "power_W": "power_W"}
+label = spec.label
 LEVEL = {"measured": 0.95, "modelled": 0.90}
 
 
@@ -161,14 +162,6 @@ def _spread(both: pd.DataFrame, quantity: str, side: str) -> pd.Series:
     level = both[f"kind_{side}"].map(LEVEL).astype(float)
     width = np.log(both[f"{quantity}_high_{side}"] / both[f"{quantity}_low_{side}"])
     return width / (2 * ndtri((1 + level) / 2))
-
-
-def label(name: str) -> str:
-    """The printed name of a model or a card by its id; the id itself for what no table knows."""
-    known = {item: spec.model(item).name for item in spec.models()} | {
-        item: spec.gpu(item).name for item in spec.gpus()
-    }
-    return known.get(name, name)
 
 
 def processors(table: pd.DataFrame) -> pd.DataFrame:

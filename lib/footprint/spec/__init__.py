@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "records": [
             "DTYPE_BYTES",
+            "ENGINES",
             "GPU",
             "Grid",
             "Model",
@@ -14,11 +15,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "gpu",
             "gpus",
             "grid",
+            "label",
             "model",
             "models",
             "nearest",
             "record",
             "table",
+            "utc_offset_h",
+            "zone_name",
         ]
     },
 )

@@ -12,6 +12,8 @@ from footprint import Refused
 from footprint.spec import architecture
 
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5}
+# Engines that run -> the class of engines that the model describes.
+ENGINES = {"eager": "eager", "compiled": "graphs", "server": "serving"}
 
 
 @cache
@@ -215,12 +217,35 @@ def gpu(name: str) -> GPU:
     raise nearest("GPU", name, gpus())
 
 
-REGIONS = {
-    "quebec": "CA-QC",
-    "california": "US-CAL-CISO",
-    "ciso": "US-CAL-CISO",
-    "pace": "US-NW-PACE",
-}
+def label(name: str) -> str:
+    """The printed name of a model or GPU by its id; the id itself if no table has it."""
+    found = _models().get(name) or _gpus().get(name)
+    return found.name if found else name
+
+
+@cache
+def _zones() -> dict[str, dict[str, str]]:
+    return {row["zone"]: row for row in table("zones")}
+
+
+@cache
+def _also() -> dict[str, str]:
+    return {name: zone for zone, row in _zones().items() for name in row["also"].split("|")}
+
+
+def zone_name(zone: str) -> str:
+    """The printed name of a grid zone by its code; the code itself if no table has it."""
+    if zone in _zones():
+        return _zones()[zone]["name"]
+    return next((item.name for item in _grids().values() if item.zone == zone), zone)
+
+
+def utc_offset_h(zone: str) -> int:
+    """Hours that the standard time of a zone is ahead of UTC (California: -8)."""
+    if zone not in _zones():
+        known = ", ".join(_zones())
+        raise Refused(f"The local time of {zone!r} is unknown; known zones are {known}.")
+    return int(_zones()[zone]["utc_offset_h"])
 
 
 @cache
@@ -237,7 +262,7 @@ def grid(zone: str, year: int = 2023, kind: str = "lifecycle") -> Grid:
     kind: `lifecycle` (fuel chains included), `direct` (stacks only) or `lifecycle-hourly-mean` (another vintage); the
     last two exist for the paper's three regions in 2023. Raises KeyError with the nearest names.
     """
-    wanted = REGIONS.get(zone.lower(), zone).lower()
+    wanted = _also().get(zone.lower(), zone).lower()
     found = []
     for field in ("zone", "name", "country"):
         found = found or [
