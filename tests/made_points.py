@@ -1,12 +1,16 @@
-"""Points of the six pairs made up for a test, in the columns of `findings.points`."""
+"""Points made up for a test: a points Dataset, or a table in the columns of `findings.points`."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from footprint import spec
 from footprint.energy import findings
 
+MODELS = ("llama-1b", "llama-3b", "llama-7b")
+GPUS = ("t4", "rtx-6000-ada")
 BATCHES = (1, 4, 16)
 
 
@@ -52,3 +56,51 @@ def pairs(
     for end in ("", "_low", "_high"):
         table[f"energy_per_token_J{end}"] = table[f"energy_J{end}"] / table["tokens"]
     return table
+
+
+def points(
+    time=lambda model, gpu, batch: 1.0,
+    power=lambda model, gpu, batch: 100.0,
+    log_sd=0.0,
+    evidence="modelled",
+    **changes,
+) -> xr.Dataset:
+    """A points Dataset made up for a test: a prefill takes a tenth of the time that `time` gives for a decode.
+
+    None for a point that runs out of memory. changes: gpus, models, batches, dtype, lengths ((prompt, output), ...).
+    """
+    labels = {
+        "model": list(changes.get("models", MODELS)),
+        "gpu": list(changes.get("gpus", GPUS)),
+        "engine": [changes.get("engine", "eager")],
+        "batch": list(changes.get("batches", BATCHES)),
+        "prompt": [changes.get("prompt", 128)],
+        "output": [changes.get("output", 101)],
+        "phase": ["prefill", "decode"],
+    }
+    shape = [len(values) for values in labels.values()]
+    seconds, joules = np.full(shape, np.nan), np.full(shape, np.nan)
+    status = np.full(shape[:-1], "ok", dtype=object)
+    for i, model in enumerate(labels["model"]):
+        for j, gpu in enumerate(labels["gpu"]):
+            for k, batch in enumerate(labels["batch"]):
+                took = time(model, gpu, batch)
+                if took is None:
+                    status[i, j, 0, k] = "oom"
+                    continue
+                seconds[i, j, 0, k, 0, 0] = took * np.array([0.1, 1.0])
+                joules[i, j, 0, k] = seconds[i, j, 0, k] * power(model, gpu, batch)
+    dims, place = list(labels), list(labels)[:3]
+    found = {"time_s": (dims, seconds, {"units": "s"}), "energy_J": (dims, joules, {"units": "J"})}
+    for name in ("time_s_low_sd", "time_s_high_sd", "energy_J_low_sd", "energy_J_high_sd"):
+        found[name] = (dims, np.full(shape, changes.get(name, log_sd)), {"units": "1"})
+    words = {"dtype": changes.get("dtype", "fp16"), "weights": "trained", "place": "committed"}
+    coords = {name: (place, np.full(shape[:3], word, object)) for name, word in words.items()}
+    coords |= {
+        "status": (dims[:-1], status),
+        "evidence": (dims, np.full(shape, evidence, dtype=object)),
+    }
+    idle = [spec.gpu(name).idle_W if name in spec.gpus() else 20.0 for name in labels["gpu"]]
+    whole = xr.Dataset(found, labels | coords)
+    whole["idle_W"] = ("gpu", idle, {"units": "W"})
+    return whole.assign(generated=whole["batch"] * whole["output"])

@@ -177,3 +177,41 @@ def test_quebec_falls_eighteenfold_on_a_direct_basis():
     )
     with pytest.raises(KeyError, match="nearest names are"):
         spec.grid("Qebec")
+
+
+def test_a_token_by_hand():
+    use = carbon.Use(lifetime_years=4, utilisation=0.5, pue=1.2, host_W=30.0, host_kg=50.0)
+    found = carbon.token(2.0, 100.0, 10, 20.0, 150.0, 300.0, use)
+    assert float(found["token_s"]) == pytest.approx(0.2)
+    joules = (100 + 2 * (30 + 20)) / 10
+    assert float(found["token_J"]) == pytest.approx(joules)
+    assert float(found["operational_g"]) == pytest.approx(joules / 3.6e6 * 1.2 * 300)
+    life_s = 4 * 365.25 * 86400
+    assert float(found["embodied_g"]) == pytest.approx(200e3 * 0.2 / 0.5 / life_s)
+    units = {name: found[name].attrs["units"] for name in found}
+    assert units == {"token_s": "s", "token_J": "J", "operational_g": "g", "embodied_g": "g"}
+
+
+def test_a_busy_gpu_needs_no_idle_power_and_an_idle_one_does():
+    busy, half = (
+        carbon.token(1.0, 1.0, 1, np.nan, 1.0, 1.0, carbon.Use(utilisation=used))
+        for used in (1, 0.5)
+    )
+    assert np.isfinite(busy["token_J"]) and np.isnan(half["token_J"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lifetime_years": 0},
+        {"utilisation": 1.5},
+        {"utilisation": 0.0},
+        {"pue": 0.9},
+        {"host_W": -1.0},
+        {"host_kg": np.inf},
+        {"lifetime_years": "long"},
+    ],
+)
+def test_a_use_that_cannot_be_is_refused(wrong):
+    with pytest.raises(Refused, match=next(iter(wrong))):
+        carbon.Use(**wrong)

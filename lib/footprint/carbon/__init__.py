@@ -5,8 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "equation": ["amortised", "operational", "score"],
+        "equation": ["Use", "amortised", "operational", "score", "token"],
         "methods": ["compare", "embodied", "host"],
-        "uncertainty": ["embodied_draws"],
+        "uncertainty": ["embodied_draws", "summary"],
     },
 )

@@ -1,8 +1,16 @@
-"""Grams of CO2e: operational from energy, embodied from making the card, amortised over its life, a score per token.
+"""Grams of CO2e: of electricity, of a GPU's embodied carbon, and of one generated token.
+
+The equation of a token, from which break-even, payback and plans follow:
+
+    token_J       = (energy_J + time_s x (host_W + idle_W x (1 / utilisation - 1))) / tokens
+    operational_g = token_J / 3.6e6 x PUE x g_per_kwh
+    embodied_g    = (embodied_kg + host_kg) x 1000 x time_s / tokens / utilisation / lifetime
 
 Every function takes numbers, numpy and xarray (which broadcast); NaN travels; negative and infinite values are refused.
 A year has 365.25 days.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -13,6 +21,7 @@ from footprint.carbon.uncertainty import YEAR_S, embodied_draws
 from footprint.spec.hours import at, hourly, typical
 
 __all__ = [
+    "Use",
     "amortised",
     "at",
     "compare",
@@ -22,39 +31,67 @@ __all__ = [
     "hourly",
     "operational",
     "score",
+    "token",
     "typical",
 ]
 
 J_PER_KWH = 3.6e6
+LIMITS = {  # of numbers that describe a use: units, the least, the most, and whether the least is left out
+    "lifetime_years": ("years", 0, np.inf, True),
+    "utilisation": ("1", 0, 1, True),
+    "pue": ("1", 1, np.inf, False),
+    "host_W": ("W", 0, np.inf, False),
+    "host_kg": ("kg", 0, np.inf, False),
+}
 
 
-def checked(name: str, value, units: str, above: bool = False, most: float = np.inf):
-    """`value` as float, array or DataArray, or `Refused` in one sentence: negative, infinite, or in other units."""
+def checked(name: str, value, units: str, above: bool = False, most: float = np.inf, least=0):
+    """`value` as float, array or DataArray, or `Refused` in one sentence: out of bounds, infinite, or in other units."""
     if isinstance(value, xr.Dataset):
         raise Refused(f"{name} is a Dataset; one variable of it is allowed.")
     stated = value.attrs.get("units", units) if isinstance(value, xr.DataArray) else units
     if stated != units:
         raise Refused(f"{name} is in {stated}; {units} is allowed.")
     try:
-        numbers = np.asarray(value, dtype=float)
+        numbers = np.asarray("none" if value is None else value, dtype=float)
     except (TypeError, ValueError):
-        value = None
-    if value is None:
-        raise Refused(f"{name} is no number; numbers and arrays of them are allowed.")
-    wrong = np.isinf(numbers) | (numbers < 0) | (numbers > most) | (above & (numbers == 0))
+        raise Refused(f"{name} is no number; numbers and arrays of them are allowed.") from None
+    wrong = np.isinf(numbers) | (numbers < least) | (numbers > most) | (above & (numbers == least))
     if wrong.any():
-        least = "above 0" if above else "of 0 or more"
-        limit = f" and at most {most:g}" if np.isfinite(most) else ""
+        lower = f"above {least:g}" if above else f"of {least:g} or more"
+        upper = f" and at most {most:g}" if np.isfinite(most) else ""
         raise Refused(
-            f"{name} holds {numbers[wrong].flat[0]:g}; finite numbers {least}{limit} are allowed."
+            f"{name} holds {numbers[wrong].flat[0]:g}; finite numbers {lower}{upper} are allowed."
         )
-    return (
-        value
-        if isinstance(value, xr.DataArray)
-        else float(numbers)
-        if numbers.ndim == 0
-        else numbers
-    )
+    if isinstance(value, xr.DataArray):
+        return value
+    return float(numbers) if numbers.ndim == 0 else numbers
+
+
+def _of_use(name: str, value):
+    """A number that describes a use of a GPU, checked."""
+    units, least, most, above = LIMITS[name]
+    return checked(name, value, units, above, most, least)
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a GPU is used, and what is counted beside it; numbers or arrays of them.
+
+    lifetime_years: years in service. utilisation: busy share of that time (idle reserved time is charged to the tokens).
+    pue: power usage effectiveness of the data centre. host_W, host_kg: the share of a host for each GPU, in watts while
+    the GPU is busy and in kg of embodied carbon.
+    """
+
+    lifetime_years: float = 5.0
+    utilisation: float = 1.0
+    pue: float = 1.0
+    host_W: float = 0.0
+    host_kg: float = 0.0
+
+    def __post_init__(self):
+        for name in LIMITS:
+            _of_use(name, getattr(self, name))
 
 
 def _labelled(result, units: str, long_name: str, *inputs):
@@ -74,17 +111,15 @@ def _labelled(result, units: str, long_name: str, *inputs):
 def operational(energy_J, g_per_kwh, pue=1.0):
     """Grams emitted by electricity: E / 3.6e6 x PUE x I, with E in J, I in g/kWh and PUE of 1 or more (1: GPU only)."""
     energy, intensity = checked("energy_J", energy_J, "J"), checked("g_per_kwh", g_per_kwh, "g/kWh")
-    overhead = checked("pue", pue, "1", above=True)
-    if (np.asarray(overhead, dtype=float) < 1).any():
-        raise Refused(f"pue holds {np.min(overhead):g}; a power usage effectiveness is at least 1.")
+    overhead = _of_use("pue", pue)
     grams = energy / J_PER_KWH * overhead * intensity
     return _labelled(grams, "g", "operational emissions", energy, intensity, overhead)
 
 
 def amortised(embodied_kg, busy_s, lifetime_years=5, utilisation=1.0):
-    """Grams of a card's making charged to busy seconds: kg x 1000 x busy / (lifetime x utilisation).
+    """Grams of a GPU's embodied carbon charged to busy seconds: kg x 1000 x busy / (lifetime x utilisation).
 
-    utilisation is the share of the lifetime that the card is busy: below 1 the idle reserved time is charged too.
+    utilisation is the share of the lifetime that the GPU is busy: below 1 the idle reserved time is charged too.
     """
     kg, busy = checked("embodied_kg", embodied_kg, "kg"), checked("busy_s", busy_s, "s")
     share = _time_share(busy, lifetime_years, utilisation)
@@ -93,9 +128,42 @@ def amortised(embodied_kg, busy_s, lifetime_years=5, utilisation=1.0):
 
 def _time_share(busy, lifetime_years, utilisation):
     """SCI's TS: time reserved over expected lifespan."""
-    life = checked("lifetime_years", lifetime_years, "years", above=True)
-    used = checked("utilisation", utilisation, "1", above=True, most=1)
-    return busy / used / (life * YEAR_S)
+    life = _of_use("lifetime_years", lifetime_years)
+    return busy / _of_use("utilisation", utilisation) / (life * YEAR_S)
+
+
+def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) -> xr.Dataset:
+    """What one generated token takes and emits: token_s, token_J, operational_g, embodied_g.
+
+    time_s, energy_J: of a batch, or of a phase of it (phases add up). tokens: what the batch generates. idle_W: power of
+    the GPU while it waits. embodied_kg: of the GPU. g_per_kwh: of the grid. token_J includes the energy of idle reserved
+    time and of the host (see `Use`).
+    """
+    time = _plain(checked("time_s", time_s, "s"))
+    energy = _plain(checked("energy_J", energy_J, "J"))
+    count = _plain(checked("tokens", tokens, "1", above=True))
+    kg = _plain(checked("embodied_kg", embodied_kg, "kg")) + _plain(use.host_kg)
+    waits = 1 / _plain(use.utilisation) - 1
+    idle = xr.where(waits > 0, _plain(checked("idle_W", idle_W, "W")) * waits, 0.0)
+    seconds, joules = time / count, (energy + (idle + _plain(use.host_W)) * time) / count
+    grams = {
+        "operational_g": operational(joules, g_per_kwh, use.pue),
+        "embodied_g": amortised(kg, seconds, use.lifetime_years, use.utilisation),
+    }
+    found = xr.Dataset({"token_s": seconds, "token_J": joules} | grams).drop_attrs()
+    for name, units, meaning in (
+        ("token_s", "s", "time of the GPU"),
+        ("token_J", "J", "energy"),
+        ("operational_g", "g", "operational carbon"),
+        ("embodied_g", "g", "embodied carbon"),
+    ):
+        found[name].attrs = {"units": units, "long_name": f"{meaning} for a generated token"}
+    return found.assign_attrs(per="generated token", boundary="GPU only, SCI-style")
+
+
+def _plain(value):
+    """The same numbers without attributes, whose units would not hold after a product."""
+    return value.drop_attrs() if isinstance(value, xr.DataArray) else value
 
 
 def score(
@@ -114,7 +182,7 @@ def score(
 ) -> xr.Dataset:
     """Software Carbon Intensity, (O + M) / R with O = E x I and M = TE x TS x RS, in the standard's own names.
 
-    E kWh with PUE, I g/kWh, O g, TE g (all embodied emissions of the card), TS = TiR / EL (time reserved over
+    E kWh with PUE, I g/kWh, O g, TE g (all embodied emissions of the GPU), TS = TiR / EL (time reserved over
     lifespan), RS = RR / ToR (resource share), M g, R functional units, SCI g per unit. `unit` says what R counts.
     Without the host this is SCI-style, not conformant: the boundary stands in the attributes.
     """
@@ -132,7 +200,7 @@ def score(
         ),
         "I": (g_per_kwh, "g/kWh", "location-based carbon intensity of electricity"),
         "O": (grams, "g", "operational emissions, E x I"),
-        "TE": (kg * 1000, "g", "total embodied emissions of the card"),
+        "TE": (kg * 1000, "g", "total embodied emissions of the GPU"),
         "TS": (time_share, "1", "time share, TiR / EL"),
         "RS": (share, "1", "resource share, RR / ToR"),
         "M": (embodied_g, "g", "embodied emissions, TE x TS x RS"),

@@ -196,12 +196,13 @@ def use_draws(n: int = 10_000, seed: int = 0) -> xr.Dataset:
 
 
 def summary(draws: xr.DataArray, level: float = 0.9) -> xr.Dataset:
-    """mean, median, low and high (a central interval of `level`) over the dimension draw."""
+    """mean, median, low and high (a central interval of `level`) over the dimension sample (or draw)."""
+    over = "sample" if "sample" in draws.dims else "draw"
     if not 0 < level < 1:
         raise Refused(f"The level is {level}; a share between 0 and 1 is allowed.")
     tails = (1 - level) / 2
-    cut = draws.quantile([tails, 0.5, 1 - tails], "draw", skipna=False)
-    found = {"mean": draws.mean("draw", skipna=False)}
+    cut = draws.quantile([tails, 0.5, 1 - tails], over, skipna=False)
+    found = {"mean": draws.mean(over, skipna=False)}
     found |= {
         name: cut.isel(quantile=at, drop=True) for at, name in enumerate(("low", "median", "high"))
     }

@@ -4,5 +4,21 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"breakeven": ["break_even", "payback"], "compare": ["optimum", "pareto"]},
+    submod_attrs={
+        "breakeven": ["break_even", "payback"],
+        "compare": ["optimum", "pareto"],
+        "world": [
+            "best_batch",
+            "common_length",
+            "draw_world",
+            "grid_years",
+            "grids",
+            "intervals",
+            "points",
+            "sampled",
+            "sampled_use",
+            "tokens",
+            "total",
+        ],
+    },
 )

@@ -1,0 +1,244 @@
+"""One world for all pages: the samples of everything uncertain, and the points of all GPUs as it sees them.
+
+A sample is one state of the world: how far the times and the power of each GPU are off, what each GPU took to make, the
+year of the grid, how a GPU is used. All points of a GPU share its errors, and two GPUs err apart. So ratios, shares and
+rankings are computed sample by sample, and their intervals and probabilities are those of the whole chain.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import ndtri
+
+from footprint import Refused, carbon, spec
+from footprint.carbon import uncertainty
+from footprint.carbon.equation import checked
+
+ZONES = ("CA-QC", "US-CAL-CISO", "US-NW-PACE")
+METHODS = {  # TODO(registry)
+    "ACT": ("act", False),
+    "ACT with priors": ("act", True),
+    "teardown": ("teardown", True),
+    "paper": ("paper", True),
+}
+MAIN = "ACT with priors"
+METHOD = (
+    "embodied_method"  # not `method`: xarray takes sel(method=...) for something else, silently
+)
+QUANTITIES, ENDS = ("time_s", "energy_J"), ("_low", "_high")
+DIMS = ("model", "gpu", "engine", "batch", "prompt", "output", "phase")  # of a points Dataset
+WORDS = ("model", "gpu", "engine", "phase")
+GAPS = {"evidence": "not run", "status": "not run", "dtype": "", "weights": "", "place": ""}
+
+
+def draw_world(
+    gpus: Sequence[str],
+    zones: Sequence[str] = ZONES,
+    n: int = 2000,
+    seed: int = 0,
+    embodied_kg: Mapping[str, float] | None = None,
+) -> xr.Dataset:
+    """n samples of everything uncertain, for these GPUs and zones (dimension sample).
+
+    time_error, power_error (gpu): standard normal. embodied_kg (embodied_method, gpu): kg; NaN where a method has no value
+    of a GPU, and `embodied_reason` says why; the argument embodied_kg gives the kg of GPUs that no table knows.
+    g_per_kwh (zone): lifecycle intensity in one of the table's years, the same for all zones. lifetime_years,
+    utilisation, pue: see `sampled_use`. Each variable has a random stream of its own, so another GPU or zone changes no
+    number.
+    """
+    names = [str(name) for name in gpus]
+    errors = {
+        f"{what}_error": (
+            ("gpu", "sample"),
+            [ndtri(uncertainty.stream((f"{what} error", name), n, seed)) for name in names],
+            {"units": "1"},
+        )
+        for what in ("time", "power")
+    }
+    rows = [_embodied(name, n, seed, embodied_kg or {}) for name in names]
+    known = grid_years(zones)
+    year = (uncertainty.stream(("year", "grid"), n, seed) * known.sizes["year"]).astype(int)
+    whole = xr.Dataset(errors, {"gpu": names}).assign(
+        embodied_kg=xr.concat(rows, "gpu", coords=["embodied_reason"], join="exact"),
+        g_per_kwh=known.isel(year=xr.DataArray(year, dims="sample")).drop_vars("year"),
+        **uncertainty.use_draws(n, seed).rename(draw="sample"),
+    )
+    return whole.transpose(METHOD, "gpu", "zone", "sample").assign_attrs(n=n, seed=seed)
+
+
+def _embodied(gpu: str, n: int, seed: int, given: Mapping[str, float]) -> xr.DataArray:
+    """Samples of a GPU's embodied kg by each method (embodied_method, sample), with the reasons of those that are NaN."""
+    rows, reasons = [], []
+    for method in METHODS:
+        kg, reason = np.full(n, np.nan), ""
+        if gpu in given:
+            kg = np.full(n, checked(f"embodied_kg of {gpu}", given[gpu], "kg"))
+        elif gpu not in spec.gpus():
+            reason = f"{gpu} is in no table"
+        else:
+            try:
+                kg, reason = _kilograms(gpu, method, n, seed)
+            except Refused as refusal:
+                reason = str(refusal)
+        rows.append(kg)
+        reasons.append(reason)
+    coords = {METHOD: list(METHODS), "embodied_reason": (METHOD, reasons)}
+    attrs = {"units": "kg", "long_name": "embodied carbon of the GPU"}
+    return xr.DataArray(rows, coords, (METHOD, "sample"), "embodied_kg", attrs)
+
+
+def _kilograms(gpu: str, method: str, n: int, seed: int) -> tuple[np.ndarray, str]:
+    name, drawn = METHODS[method]
+    if drawn:
+        found = carbon.embodied_draws(gpu, n, seed, name)
+        return found.values, str(found["embodied_reason"].item())
+    found = carbon.embodied(gpu, name)
+    return np.full(n, float(found["total_kg"])), str(found["embodied_reason"].item())
+
+
+def sampled_use(world: xr.Dataset) -> carbon.Use:
+    """The use of a GPU as uncertain as it is: lifetime, utilisation and PUE from their priors."""
+    return carbon.Use(world["lifetime_years"], world["utilisation"], world["pue"])
+
+
+def grids(
+    zones: Sequence[str] = ZONES, basis: str | Sequence[str] = "lifecycle", year: int = 2023
+) -> xr.DataArray:
+    """g/kWh of zones in one year (and, for several bases, of each basis: `lifecycle`, `direct`)."""
+    bases = [basis] if isinstance(basis, str) else list(basis)
+    values = [[spec.grid(zone, year, kind).g_per_kwh for kind in bases] for zone in zones]
+    table = xr.DataArray(
+        values, {"zone": list(zones), "basis": bases}, name="g_per_kwh", attrs={"units": "g/kWh"}
+    )
+    return table.isel(basis=0, drop=True) if isinstance(basis, str) else table
+
+
+def grid_years(zones: Sequence[str] = ZONES) -> xr.DataArray:
+    """Lifecycle g/kWh of zones in each year of the table (zone, year)."""
+    years = sorted({int(row["year"]) for row in spec.table("grids") if row["kind"] == "lifecycle"})
+    each = [grids(zones, year=year) for year in years]
+    return xr.concat(each, xr.Variable("year", years)).transpose("zone", "year")
+
+
+def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
+    """One points Dataset of two: a measured point replaces the modelled one of its place and dtype, and no other.
+
+    Where a model was measured in another dtype than it is modelled in (on the same GPU and engine), the modelled points
+    stay, since two dtypes never mix.
+    """
+    both = {name: [*modelled[name].values, *measured[name].values] for name in DIMS}
+    labels = {
+        name: list(dict.fromkeys(values if name in WORDS else sorted(values)))
+        for name, values in both.items()
+    }
+    seen, made = (_filled(part, labels) for part in (measured, modelled))
+    point = (seen["evidence"] == "measured") & (
+        (seen["dtype"] == made["dtype"]) | (made["dtype"] == "")
+    )
+    request, place = point.any("phase"), point.any(["batch", "prompt", "output", "phase"])
+    rules = dict.fromkeys(("dtype", "weights", "place"), place)
+    rules |= {"status": request, "idle_W": seen["idle_W"].notnull()}
+    found = {
+        name: xr.where(rules.get(name, point), seen[name], values, keep_attrs=False).assign_attrs(
+            values.attrs
+        )
+        for name, values in made.items()
+    }
+    whole = xr.Dataset(found).transpose(*DIMS).set_coords(list(GAPS))
+    return whole.assign(generated=whole["batch"] * whole["output"])
+
+
+def _filled(part: xr.Dataset, labels: Mapping[str, list]) -> xr.Dataset:
+    """The points under these labels; what was not run has no numbers."""
+    plain = part.reset_coords(list(GAPS)).drop_vars("generated")
+    plain = plain.assign({name: plain[name].astype(object) for name in GAPS})
+    return plain.reindex(labels, fill_value=dict.fromkeys(plain, np.nan) | GAPS)
+
+
+def common_length(points: xr.Dataset) -> xr.Dataset:
+    """The points of one length of prompt and output: the shortest that most of the points were run at."""
+    ran = points["time_s"].notnull().all("phase").sum(["model", "gpu", "engine", "batch"])
+    best = ran.stack(length=("prompt", "output")).idxmax("length").item()
+    return points.sel(prompt=best[0], output=best[1])
+
+
+def sampled(points: xr.Dataset, world: xr.Dataset) -> xr.Dataset:
+    """Samples of time_s and energy_J of points: log-normal on either side of the value, as their intervals are.
+
+    Energy is power x time: the part of its error that the time's explains goes with the time, the rest is the power's.
+    """
+    wrong = world[["time_error", "power_error"]].sel(gpu=points["gpu"]).drop_attrs()
+    time_sd, energy_sd = ({end: points[f"{name}{end}_sd"] for end in ENDS} for name in QUANTITIES)
+    shared = {end: np.minimum(time_sd[end], energy_sd[end]) for end in ENDS}
+    own = {end: np.sqrt(energy_sd[end] ** 2 - shared[end] ** 2) for end in ENDS}
+    of_energy = _sided(wrong["time_error"], shared) + _sided(wrong["power_error"], own)
+    found = {
+        "time_s": points["time_s"] * np.exp(_sided(wrong["time_error"], time_sd)),
+        "energy_J": points["energy_J"] * np.exp(of_energy),
+    }
+    return xr.Dataset(found).drop_attrs()
+
+
+def _sided(error: xr.DataArray, sd: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """A standard normal error in units of the standard deviation of its own side."""
+    return error * xr.where(error < 0, sd["_low"], sd["_high"])
+
+
+def tokens(
+    points: xr.Dataset,
+    world: xr.Dataset,
+    use: carbon.Use | None = None,
+    *,
+    g_per_kwh: xr.DataArray | None = None,
+    methods: Sequence[str] | None = None,
+    by_phase: bool = False,
+) -> xr.Dataset:
+    """Samples of what one generated token takes: token_s, token_J, operational_g (zone), embodied_g (embodied_method).
+
+    use: five years and always busy by default. g_per_kwh: the world's grid (its year sampled) by default, or `grids()`.
+    methods: all of the world by default. by_phase keeps prefill and decode apart. The coordinate `evidence` of a token is
+    `mixed` where one phase was measured and the other modelled.
+    """
+    took = sampled(points, world)
+    known = points["evidence"]
+    if not by_phase:
+        took = took.sum("phase", skipna=False)
+        first = known.isel(phase=0, drop=True)
+        known = first.where((known == first).all("phase"), "mixed")
+    kg = world["embodied_kg"].sel(gpu=points["gpu"])
+    if methods is not None:
+        if unknown := set(methods) - set(kg[METHOD].values):
+            known = ", ".join(kg[METHOD].values)
+            raise Refused(f"The method {min(unknown)!r} is unknown here; allowed are {known}.")
+        kg = kg.sel({METHOD: list(methods)})
+    found = carbon.token(
+        took["time_s"],
+        took["energy_J"],
+        points["generated"],
+        points["idle_W"],
+        kg,
+        world["g_per_kwh"] if g_per_kwh is None else g_per_kwh,
+        use or carbon.Use(),
+    )
+    return found.transpose(..., "sample").assign_coords(evidence=known.reset_coords(drop=True))
+
+
+def total(tokens: xr.Dataset) -> xr.DataArray:
+    """Operational plus embodied grams of a token (zone, embodied_method, sample)."""
+    whole = tokens["operational_g"] + tokens["embodied_g"]
+    return whole.rename("total_g").assign_attrs(units="g", long_name="carbon of a generated token")
+
+
+def best_batch(tokens: xr.Dataset, method: str = MAIN) -> xr.DataArray:
+    """The batch with the least mean grams of those that fit, by all other dimensions; NaN where none fits."""
+    mean = total(tokens.sel({METHOD: method}, drop=True)).mean("sample", skipna=False)
+    return mean.fillna(np.inf).idxmin("batch").where(mean.notnull().any("batch"))
+
+
+def intervals(values: xr.DataArray) -> pd.DataFrame:
+    """Mean, median, low and high (90 %) of samples as rows, with their evidence where it is known."""
+    found = carbon.summary(values)
+    extra = [name for name in found.coords if name not in (*found.dims, "evidence")]
+    return found.drop_vars(extra).to_dataframe().reset_index()
