@@ -1,7 +1,8 @@
 """The numbers of each page of the book, a function a page: `chapters.energy(book) -> dict`.
 
 How a page is made. Its function, in one of the modules of this room and named in `PAGES`, takes the `Book` and returns a dict
-of three kinds of things: numbers; phrases (a `str` whose words depend on numbers, in Markdown; a badge is a `theme.Page`);
+of four kinds of things: numbers; labelled numbers (a Series, DataArray or dict: prose names `share.t4`, and `share.min` and
+`share.max` of all); phrases (a `str` whose words depend on numbers, in Markdown; a badge is a `theme.Page`);
 and frames or Datasets for figures and tables. The page's first cell, tagged remove-cell, is `n = chapters.show("energy")`. It
 calls the function and glues every number and phrase, which the prose then takes in: {glue:text}`ratio:.2f` formats a number,
 {glue:text}`word` takes plain words, {glue:md}`phrase:myst` words with Markdown in them, {glue:}`evidence` a badge, and a
@@ -13,7 +14,10 @@ need them: each page is a process of its own. `python -m footprint.chapters [PAG
 
 import lazy_loader
 
-PAGES = {"comparison": ["energy"]}  # module: the pages whose numbers it makes
+PAGES = {
+    "carbon": ["operational"],
+    "comparison": ["energy"],
+}  # module: the pages whose numbers it makes
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from footprint.carbon import served
 from footprint.energy import findings
 
 
@@ -39,9 +40,17 @@ class Book:
         return findings.six_pairs(self.points)
 
     @cached_property
+    def requests(self) -> xr.Dataset:
+        """What requests of one length take on the paper's models and GPUs, both phases."""
+        return served.common(served.requests(self.pairs))
+
+    @cached_property
     def serving(self) -> pd.DataFrame:
         """The same points as the model expects them with a serving engine."""
         return findings.instead(self.pairs, "serving")
+
+
+LABELLED = 200  # more labels than these are of a figure or a table
 
 
 class Phrase(str):
@@ -66,6 +75,26 @@ def numbers(page: str, book: Book) -> dict:
     }
 
 
+def named(found: dict) -> dict:
+    """What prose can name: numbers and phrases, and of labelled numbers each (`share.t4`) with `share.min` and `share.max`."""
+    names = {}
+    for key, value in found.items():
+        if isinstance(value, xr.Dataset):
+            value = value.to_array()
+        if isinstance(value, xr.DataArray):
+            value = value.to_series() if value.ndim else value.item()
+        if isinstance(value, dict | pd.Series) and len(value) <= LABELLED:
+            series = pd.Series(value)
+            if series.dtype.kind in "if":
+                names |= {f"{key}.min": series.min().item(), f"{key}.max": series.max().item()}
+            for label, each in series.to_dict().items():
+                parts = label if isinstance(label, tuple) else [label]
+                names[".".join([key, *map(str, parts)])] = each
+        elif isinstance(value, bool | int | float | str):
+            names[key] = value
+    return names
+
+
 def show(page: str, **cast) -> dict:
     """Numbers of a page for its cells, those that prose can take in glued; `cast`: arguments of `load`."""
     from myst_nb import glue
@@ -74,8 +103,7 @@ def show(page: str, **cast) -> dict:
 
     theme.enable()
     found = numbers(page, load(**cast))
-    for key, value in found.items():
-        if isinstance(value, (bool, int, float, str)):
-            words = isinstance(value, str) and not isinstance(value, theme.Page)
-            glue(key, Phrase(value) if words else value, display=False)
+    for key, value in named(found).items():
+        words = isinstance(value, str) and not isinstance(value, theme.Page)
+        glue(key, Phrase(value) if words else value, display=False)
     return found

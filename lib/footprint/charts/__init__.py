@@ -5,6 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "carbon": [
+            "embodied_bars",
+            "embodied_share",
+            "hour_map",
+            "operational_regions",
+            "tornado",
+            "total_per_token",
+        ],
         "performance": ["cards", "energy_per_token", "headline", "latency", "memory", "ratios"],
         "evidence": [
             "bound",
