@@ -92,7 +92,9 @@ def _shaped(name: str, value, coords: dict) -> np.ndarray:
             value = value.broadcast_like(template).transpose(*coords).values
         except ValueError:
             raise Refused(f"{name} does not fit the axes of the points.") from None
-    value = np.asarray(value, object if name in LABELS else float)
+    value = np.asarray(value)
+    if name in LABELS or value.dtype.kind not in "iuf":
+        value = value.astype(object if name in LABELS else float)
     try:
         return np.broadcast_to(value, shape).copy()
     except ValueError:

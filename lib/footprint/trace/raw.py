@@ -101,11 +101,11 @@ def quick(path: str | Path) -> tuple[dict, dict]:
     return attrs, windows
 
 
-def samples(path: str | Path, kind: str) -> dict[str, np.ndarray]:
-    """Samples of one trace; raises one of `ODD` at the least oddity."""
+def columns(path: str | Path, group: str, kind: str) -> dict[str, np.ndarray]:
+    """Samples or steps of one trace; raises one of `ODD` at the least oddity."""
     with h5py.File(path) as file:
-        found = {name: file["samples"][name][()] for name in variables("samples", kind)}
-        sound = set(file["samples"]) - {DIMS["samples"]} == set(found)
+        found = {name: file[group][name][()] for name in variables(group, kind)}
+        sound = set(file[group]) - {DIMS[group]} == set(found)
     if (
         not sound
         or len({values.shape for values in found.values()}) > 1
