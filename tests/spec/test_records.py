@@ -155,11 +155,26 @@ def test_a_card_that_cannot_be_is_refused(field, value):
         spec.GPU(**{**CARD, field: value})
 
 
-@pytest.mark.parametrize("field", ["idle_W", "measured_matmul_tflops", "measured_bandwidth_GBps"])
+@pytest.mark.parametrize("field", ["idle_W", "cache_MB"])
 @pytest.mark.parametrize("value", [-1.0, math.inf])
 def test_an_optional_value_may_be_unknown_but_not_impossible(field, value):
     with pytest.raises(Refused, match=f"^{field} of mine is {value};"):
         spec.GPU(**{**CARD, field: value})
+
+
+def test_a_row_needs_no_more_than_what_a_data_sheet_says():
+    row = {name: str(value) for name, value in CARD.items()}
+    optional = ("idle_W", "release_year", "node_class_nm", "memory_family", "inline_ecc")
+    optional += ("half_rate_accumulation", "cache_MB", "bf16_tensor_cores", "architecture")
+    gpu = spec.record(spec.GPU, row | dict.fromkeys(optional, "-"))
+    assert gpu == spec.GPU(**CARD)
+    assert (gpu.node_class_nm, gpu.memory_family, gpu.cache_MB) == (5, "gddr", 6)
+    assert gpu.bf16_tensor_cores and not (gpu.inline_ecc or gpu.half_rate_accumulation)
+    for node, nm in (("12nm", 12), ("4NP", 5), ("6 nm", 6), ("secret", 5)):
+        assert spec.GPU(**{**CARD, "node": node}).node_class_nm == nm
+    assert spec.GPU(**{**CARD, "memory_type": "HBM4"}).memory_family == "hbm"
+    with pytest.raises(Refused, match="memory_family of mine is 'tape'; hbm or gddr is allowed"):
+        spec.GPU(**CARD, memory_family="tape")
 
 
 def test_a_grid_by_code_name_country_and_region():

@@ -102,17 +102,7 @@ def test_an_unknown_card_or_model_is_a_note(monkeypatch):
 
 
 def test_the_dtype_is_the_one_that_will_run():
-    cpu = spec.GPU(
-        id="c",
-        name="c",
-        peak_fp16_tflops=1,
-        bandwidth_GBps=1,
-        memory_GiB=24,
-        memory_type="probed",
-        tdp_W=1,
-        die_mm2=1,
-        node="x",
-    )
+    cpu = predict.gpu_from_probe("c", bandwidth_GBps=1, matmul_GFLOPs=1000, memory_GiB=24)
     assert forecast._dtype(run(model="llama-7b", device="cpu").request, cpu) == "bf16"
     assert forecast._dtype(run(model="llama-1b", device="cpu").request, cpu) == "fp32"
     assert forecast._dtype(run(model="llama-1b", device="cuda").request, cpu) == "fp16"

@@ -177,8 +177,3 @@ def measure(card: str, column: str) -> float:
 def remark(card: str) -> str:
     """Why inputs of a card are missing or borrowed."""
     return _cards()[card]["remarks"] if card in _cards() else f"{card} is not in cards.csv"
-
-
-def memory_family(card: spec.GPU) -> str:
-    """`hbm` (stacks) or `gddr` (packages), by the memory type's name."""
-    return "hbm" if card.memory_type.upper().startswith("HBM") else "gddr"

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from footprint import Refused, spec
-from footprint.carbon.act import MURPHY_DEFECTS, die_yield, measure, memory_family, positive
+from footprint.carbon.act import MURPHY_DEFECTS, die_yield, measure, positive
 
 INPUTS = ("memory_packages", "board_cm2", "heatsink_kg", "casing_kg", "mass_kg")
 
@@ -71,7 +71,7 @@ def teardown(
         card.die_mm2, "murphy", defects_per_cm2=positive("defects_per_cm2", defects_per_cm2)
     )
     kg = teardown_kg(
-        card.die_mm2, good, teardown_factors(tuple(without)), memory_family(card), inputs
+        card.die_mm2, good, teardown_factors(tuple(without)), card.memory_family, inputs
     )
     source = "mean factors of the cards in teardown.csv x areas, packages and masses in cards.csv"
     return kg, {

@@ -13,15 +13,7 @@ import xarray as xr
 from scipy import special
 
 from footprint import Refused, spec
-from footprint.carbon.act import (
-    act_kg,
-    die_yield,
-    fab_row,
-    measure,
-    memory_family,
-    nearest_node,
-    remark,
-)
+from footprint.carbon.act import act_kg, die_yield, fab_row, measure, nearest_node, remark
 from footprint.carbon.teardown import INPUTS, paper, teardown_factors, teardown_kg, vendor
 
 Key = tuple[str, str]
@@ -75,7 +67,7 @@ def stream(key: Key, n: int, seed: int) -> np.ndarray:
 
 def parameters(card: spec.GPU, method: str) -> dict[str, str]:
     """Uncertain parameters of a card by method, and the group that each belongs to."""
-    node, family = f"{nearest_node(card.node):g}", memory_family(card)
+    node, family = f"{nearest_node(card.node):g}", card.memory_family
     if method == "act":
         by_node = ("epa_scale", "gas_position", "fab_g_per_kwh", "defects_per_cm2")
         return dict.fromkeys(by_node, node) | {"mpa_scale": "all", "memory_kg_per_gb": family}
@@ -104,7 +96,7 @@ def _act_parts(card: spec.GPU, good: np.ndarray, values: dict[str, np.ndarray]) 
 
 
 def _teardown_parts(card: spec.GPU, good: np.ndarray, values: dict[str, np.ndarray]) -> dict:
-    family = memory_family(card)
+    family = card.memory_family
     scales = {name: values[f"{name.replace(' ', '_')}_scale"] for name in SCALED} | {
         family: values["memory_scale"]
     }

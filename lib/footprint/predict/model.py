@@ -45,24 +45,26 @@ def calibrated() -> frozenset[tuple[str, str]]:
     return frozenset((row["gpu"], row["engine"]) for row in spec.table("measurements"))
 
 
-def card_from_probe(
-    name: str, bandwidth_GBps: float, matmul_gflops: float, memory_GiB: float
+def gpu_from_probe(
+    name: str, bandwidth_GBps: float, matmul_GFLOPs: float, memory_GiB: float
 ) -> spec.GPU:
-    """A processor as a card, from what it reached in a run of its own; its power is unknown and stays NaN.
+    """A processor in the form of a GPU, from what it reached in a run of its own; its power is unknown and stays NaN.
 
-    bandwidth_GBps: GB/s that a matrix-vector product read; matmul_gflops: GFLOP/s of a square matrix product, both in
-    the dtype to be predicted. These are reached rates, so no share is taken off, and host and card do not overlap.
+    bandwidth_GBps: GB/s that a matrix-vector product read; matmul_GFLOPs: GFLOP/s of a square matrix product, both in
+    the dtype to be predicted. These are reached rates, so no share is taken off, and host and device do not overlap.
     """
     return spec.GPU(
         id=name,
         name=name,
-        peak_fp16_tflops=matmul_gflops / 1e3,
+        peak_fp16_tflops=matmul_GFLOPs / 1e3,
         bandwidth_GBps=bandwidth_GBps,
         memory_GiB=memory_GiB,
-        memory_type="probed",
-        tdp_W=1.0,
-        die_mm2=1.0,
+        memory_type="unknown",
+        tdp_W=math.nan,
+        die_mm2=math.nan,
         node="unknown",
+        cache_MB=32.0,
+        probed=True,
     )
 
 

@@ -23,22 +23,8 @@ DTYPES = tuple(spec.DTYPE_BYTES)
 WEIGHT_BYTES = np.array(
     [4.0, 2.0, 2.0, 1.0625, 0.5625]
 )  # of DTYPES; quantised: a scale of 16 bits for 32 weights
-NODE_NM = {
-    "12nm": 12.0,
-    "8nm": 10.0,
-    "7nm": 7.0,
-    "5nm": 5.0,
-    "4N": 5.0,
-}  # Samsung's 8 nm is of the 10 nm class
 MEMORIES = ("hbm", "gddr", "gddr_ecc", "probed")
 KINDS = ("hbm", "gddr", "gddr", "probed")  # for what error correction does not change
-ON_CHIP_MB = {
-    "Turing": 4,
-    "Volta": 6,
-    "Ampere": 6,
-    "Ada": 72,
-    "Hopper": 50,
-}  # last-level cache; A100: 40
 CHUNK = np.array(
     [np.inf, 512.0, np.inf]
 )  # tokens of a sequence that an engine prefills at once (llama.cpp: 512)
@@ -83,10 +69,10 @@ def shapes(models: list[spec.Model]) -> Shapes:
 
 
 def memory_of(gpu: spec.GPU) -> int:
-    """Index in MEMORIES. GDDR of server cards (T4, L4, A10, A40, L40S) spends bandwidth on error correction."""
-    if gpu.memory_type == "probed":
+    """Index in MEMORIES."""
+    if gpu.probed:
         return 3
-    return 0 if gpu.memory_type.startswith("HBM") else 1 if gpu.name.startswith("RTX") else 2
+    return 0 if gpu.memory_family == "hbm" else 2 if gpu.inline_ecc else 1
 
 
 def cards(p: dict[str, float], gpus: list[spec.GPU]) -> Cards:
@@ -94,36 +80,24 @@ def cards(p: dict[str, float], gpus: list[spec.GPU]) -> Cards:
     rows = []
     for gpu in gpus:
         memory = memory_of(gpu)
-        if gpu.node not in NODE_NM and memory != 3:
-            raise Refused(
-                f"The node {gpu.node!r} of {gpu.id} is unknown; allowed are {', '.join(NODE_NM)}."
-            )
-        modelled = (
-            p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
-        )
-        idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
-        if idle >= gpu.tdp_W and memory != 3:
+        idle = p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
+        idle = idle if np.isnan(gpu.idle_W) else gpu.idle_W
+        if idle >= gpu.tdp_W:
             raise Refused(
                 f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed."
             )
-        watts = (np.nan, np.nan) if memory == 3 else (gpu.tdp_W, idle)
-        on_chip = {("Ampere", 0): 40, ("unknown", 3): 32}.get(
-            (gpu.architecture, memory), ON_CHIP_MB.get(gpu.architecture, 6)
-        )
-        half_rate = gpu.name.startswith("RTX") and (
-            gpu.memory_type == "GDDR6X" or gpu.name[4:6] == "30"
-        )
         rows.append(
             (
                 gpu.bandwidth_GBps * 1e9,
                 gpu.peak_fp16_tflops * 1e12,
                 gpu.memory_GiB * 2**30,
-                *watts,
-                NODE_NM.get(gpu.node, 5.0) / 5,
+                gpu.tdp_W,
+                idle,
+                gpu.node_class_nm / 5,
                 memory,
-                on_chip * 1e6,
-                half_rate,
-                gpu.architecture in ("Turing", "Volta"),
+                gpu.cache_MB * 1e6,
+                gpu.half_rate_accumulation,
+                not gpu.bf16_tensor_cores,
             )
         )
     return Cards(*np.array(rows, dtype=float).T)

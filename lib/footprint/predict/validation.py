@@ -84,7 +84,7 @@ def processors(points: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for run in findings.processors(points).itertuples():
-        card = predict.card_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
+        card = predict.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
         expected = predict.windows(run.model, card, engine=run.engine, dtype=run.dtype, **at)[
             "tpot_s"

@@ -3,7 +3,8 @@
 import csv
 import difflib
 import math
-from dataclasses import dataclass, fields
+import re
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.resources import files
 from os.path import exists
@@ -28,15 +29,14 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 
 def record(cls, row: dict[str, str]):
-    """A frozen record of `cls` from one row of strings, by the types of its fields."""
+    """A frozen record of `cls` from one row of strings, by the types of its fields; `-` leaves the default."""
     read = {bool: lambda text: text == "1", int: int, float: float, str: str}
-    return cls(
-        **{
-            field.name: read[field.type](row[field.name])
-            for field in fields(cls)
-            if field.name in row
-        }
-    )
+    given = {}
+    for field in fields(cls):
+        cell = row.get(field.name)
+        if cell is not None and (cell != "-" or field.default is MISSING):
+            given[field.name] = read[field.type](cell)
+    return cls(**given)
 
 
 def nearest(what: str, wanted: str, known: list[str]) -> KeyError:
@@ -128,7 +128,14 @@ class Model:
 
 @dataclass(frozen=True)
 class GPU:
-    """A card: what its maker or a reader of it published (rates are peaks; `measured_*` is NaN where nobody did)."""
+    """A GPU as published: peak rates, memory, power limit, die and what of its chip changes times or energy.
+
+    What is left out takes a default: idle_W is modelled; memory_family comes from memory_type (HBM... is `hbm`, all else
+    `gddr`); node_class_nm is the number in `node`, and 5 where that is smaller or missing. inline_ecc: error correction
+    takes bandwidth and capacity of the memory. half_rate_accumulation: sums in fp32 run at half the rate of sums in fp16.
+    cache_MB: last-level cache. bf16_tensor_cores: whether tensor cores multiply bf16. probed: rates are what a program
+    reached (`predict.gpu_from_probe`), so that tdp_W and die_mm2 may be unknown. Raises `Refused` for impossible values.
+    """
 
     id: str
     name: str
@@ -142,17 +149,34 @@ class GPU:
     idle_W: float = math.nan
     architecture: str = "unknown"
     release_year: int = 0
-    measured_matmul_tflops: float = math.nan
-    measured_bandwidth_GBps: float = math.nan
+    node_class_nm: float = math.nan
+    memory_family: str = "-"
+    inline_ecc: bool = False
+    half_rate_accumulation: bool = False
+    cache_MB: float = 6.0
+    bf16_tensor_cores: bool = True
+    probed: bool = False
 
     def __post_init__(self):
-        for field in ("peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "tdp_W", "die_mm2"):
+        if self.memory_family == "-":
+            stacked = self.memory_type.upper().startswith("HBM")
+            object.__setattr__(self, "memory_family", "hbm" if stacked else "gddr")
+        if math.isnan(self.node_class_nm):
+            number = re.match(r"\d+(\.\d+)?", self.node)
+            object.__setattr__(self, "node_class_nm", max(5.0, float(number[0]) if number else 0))
+        if self.memory_family not in ("hbm", "gddr"):
+            raise Refused(
+                f"memory_family of {self.id} is {self.memory_family!r}; hbm or gddr is allowed."
+            )
+        needed = ["peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "node_class_nm"]
+        needed += [] if self.probed else ["tdp_W", "die_mm2"]
+        for field in needed:
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise Refused(
                     f"{field} of {self.id} is {value}; a finite number above 0 is allowed."
                 )
-        for field in ("idle_W", "measured_matmul_tflops", "measured_bandwidth_GBps"):
+        for field in ("idle_W", "tdp_W", "die_mm2", "cache_MB"):
             value = getattr(self, field)
             if math.isinf(value) or value < 0:
                 raise Refused(

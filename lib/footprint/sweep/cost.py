@@ -46,7 +46,7 @@ def probe() -> spec.GPU:
     reading = min(_timed(lambda: matrix @ vector) for _ in range(5))
     multiplying = min(_timed(lambda: square @ square) for _ in range(5))
     memory = psutil.virtual_memory().total / 2**30
-    return predict.card_from_probe(
+    return predict.gpu_from_probe(
         "cpu", matrix.nbytes / reading / 1e9, 2 * 1024**3 / multiplying / 1e9, memory
     )
 
