@@ -19,9 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from footprint import workload
-from footprint.sweep import runner as launch
-from footprint.sweep import sweeps as sweep
+from footprint import sweep, workload
 from footprint.trace import file as trace
 from footprint.trace import stack, stream
 
@@ -128,7 +126,7 @@ def efficiency() -> list[dict]:
         ]
         began = time.perf_counter()
         outcomes = sweep.run(
-            [launch.Run("profile", request) for request in requests], folder / "out"
+            [sweep.Run("profile", request) for request in requests], folder / "out"
         )
         wall = time.perf_counter() - began
         assert all(outcome["status"] == "ok" for outcome in outcomes), outcomes
@@ -171,7 +169,7 @@ def pairs() -> list[dict]:
             found = {}
             for which in ("bare", "ours") if index % 2 else ("ours", "bare"):
                 if which == "ours":
-                    (outcome,) = sweep.run([launch.Run("profile", request)], folder / "out")
+                    (outcome,) = sweep.run([sweep.Run("profile", request)], folder / "out")
                     windows = trace.load(outcome["file"])["windows"].to_dataset()
                     windows = windows.where(windows["phase"] == "decode", drop=True)
                     found["ours"] = float(

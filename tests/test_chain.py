@@ -12,7 +12,7 @@ import fake_nvml as fake
 from footprint import workload
 from footprint.energy import window as energy
 from footprint.measure import profile, sensor
-from footprint.sweep import mlperf
+from footprint.sweep import report
 from footprint.trace import file as trace
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
@@ -57,7 +57,7 @@ def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
     assert ((data["energy_J_low"] <= true) & (true <= data["energy_J_high"])).all()
     assert np.allclose(data["energy_J"] + 200 * data["paused_s"], true, rtol=0.06)
     assert (data["sampler_share"] < 0.1).all() and (data["sampling_rate_hz"] > 5).all()
-    (record,) = mlperf.records(tree)
+    (record,) = report.records(trace.frame(trace.labelled(data, tree.attrs, "run.nc")))
     assert record["measurement_method"] == "nvml" and record["prefill_energy_joules"] is None
     assert record["generation_energy_joules"] == pytest.approx(
         (data["energy_J"] / data["iterations"]).values[-1]

@@ -8,18 +8,15 @@ from footprint import Refused, root
 
 
 def _profile(options) -> int:
-    from footprint import workload
-    from footprint.sweep import matrix as plan
+    from footprint import sweep, workload
     from footprint.sweep import report
-    from footprint.sweep import runner as launch
 
-    given = _pairs(options.parameter) | ({"device": options.device} if options.device else {})
+    given = _parameters(options)
     if not options.matrix:
-        return _go([launch.Run("profile", workload.request("profile", **given))], options)
-    file = root() / "notebooks" / "sweep.toml"
-    runs = [run for run in plan.matrix(file, options.matrix, **given) if run.notebook == "profile"]
+        return _go([sweep.Run("profile", workload.request("profile", **given))], options)
+    runs = sweep.runs(root() / "notebooks" / "sweep.toml", options.matrix, **given)
     options.to = options.to or root() / "notebooks" / "runs"
-    code = _go(runs, options)
+    code = _go([run for run in runs if run.notebook == "profile"], options)
     if options.dry_run:
         return code
     faults = report.check(options.to)
@@ -29,40 +26,41 @@ def _profile(options) -> int:
 
 
 def _predict(options) -> int:
-    from footprint import workload
-    from footprint.sweep import runner as launch
+    from footprint import sweep, workload
 
-    return _go(
-        [launch.Run("predict", workload.request("predict", **_pairs(options.parameter)))], options
-    )
+    request = workload.request("predict", **_parameters(options))
+    return _go([sweep.Run("predict", request)], options)
 
 
 def _sweep(options) -> int:
-    from footprint.sweep import matrix as plan
+    from footprint import sweep
 
-    given = _pairs(options.parameter) | ({"device": options.device} if options.device else {})
-    return _go(plan.matrix(options.file, options.matrix, **given), options)
+    return _go(sweep.runs(options.file, options.matrix, **_parameters(options)), options)
+
+
+def _parameters(options) -> dict[str, str]:
+    """Parameters of the notebook that the options name."""
+    device = {"device": options.device} if getattr(options, "device", "") else {}
+    return dict(options.parameter or []) | device
 
 
 def _go(runs: list, options) -> int:
     """Run them, or say what they would cost; the exit code."""
-    from footprint import spec
-    from footprint.sweep import cost as forecast
-    from footprint.sweep import progress
-    from footprint.sweep import sweeps as sweep
+    from footprint import spec, sweep
+    from footprint.sweep import progress, sweeps
 
     grid = spec.grid(options.grid)
     if options.limit:
         runs = [run._replace(limit_s=options.limit) for run in runs]
-    costs = forecast.of(runs, grid, options.card)
+    costs = sweep.costs(runs, grid, options.card)
     if options.dry_run:
         print(progress.plan(runs, costs, grid))
         return 0
     folder = options.to or root() / "notebooks" / "local"
     with progress.showing(runs, [cost.seconds for cost in costs], grid) as tell:
-        outcomes = sweep.run(runs, folder, tell, tries=options.tries, scheduler=options.scheduler)
+        outcomes = sweep.run(runs, folder, tell, options.tries, options.scheduler)
     print(progress.verdict(outcomes))
-    return 0 if all(outcome["status"] in sweep.FINE for outcome in outcomes) else 1
+    return 0 if all(outcome["status"] in sweeps.FINE for outcome in outcomes) else 1
 
 
 def _gather(options) -> int:
@@ -100,19 +98,14 @@ def _gather(options) -> int:
 
 
 def _sensor(options) -> int:
-    from footprint.measure import locks as devices
-    from footprint.measure import nvml as meter
-    from footprint.measure import probe as hardware
-    from footprint.measure import sensor
+    from footprint.measure import locks, nvml, probe, sensor
 
-    load = sensor.Load(*hardware.exercise(hardware.find(options.device)))
-    length = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
-    print(
-        f"describing the sensor of {options.device}: about {'10 s' if options.quick else 'a minute'} ...",
-        flush=True,
-    )
-    with devices.alone(options.device):
-        card = sensor.measure(meter.instrument(options.device), load, **length)
+    load = sensor.Load(*probe.exercise(probe.find(options.device)))
+    pulses = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
+    length = "10 s" if options.quick else "a minute"
+    print(f"describing the sensor of {options.device}: about {length} ...", flush=True)
+    with locks.alone(options.device):
+        card = sensor.measure(nvml.instrument(options.device), load, **pulses)
     path = sensor.save(card, options.to or root() / "notebooks" / "local")
     print(sensor.table(card).to_string(index=False))
     print(f"The sensor card: {path}")
@@ -122,8 +115,7 @@ def _sensor(options) -> int:
 def _report(options) -> int:
     from footprint.sweep import report
 
-    for path in report.write(options.folder):
-        print(path)
+    print(*report.write(options.folder, mlperf=options.mlperf), sep="\n")
     return 0
 
 
@@ -133,33 +125,10 @@ def _preflight(options) -> int:
     return preflight.show()
 
 
-def _pairs(given: list[list[str]]) -> dict[str, str]:
-    return {name: value for name, value in given or []}
-
-
 def _positive(text: str) -> float:
     if not float(text) > 0:
         raise ValueError
     return float(text)
-
-
-COMMANDS = (
-    (
-        "profile",
-        _profile,
-        "measure one model on one device: -p model llama-1b -p device cuda:0; or a matrix on your GPU",
-    ),
-    ("predict", _predict, "model one model on one GPU: -p model llama-7b -p gpu t4"),
-    ("sweep", _sweep, "run a matrix of a TOML file; finished runs are not repeated"),
-    (
-        "sensor",
-        _sensor,
-        "describe the power sensor of a GPU, about a minute: its card is used by every later run",
-    ),
-    ("gather", _gather, "print the windows of all traces below a folder as CSV"),
-    ("report", _report, "write an RO-Crate and flat tables into a folder of finished runs"),
-    ("preflight", _preflight, "say what this machine has and what is missing"),
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -167,75 +136,61 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="footprint", description=__doc__)
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True)
-    for name, function, said in COMMANDS:
-        command = commands.add_parser(name, help=said, description=said)
-        command.set_defaults(function=function)
-        command.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
-        add = command.add_argument
-        if name in ("profile", "predict", "sweep"):
-            add(
-                "-p",
-                dest="parameter",
-                nargs=2,
-                action="append",
-                metavar=("NAME", "VALUE"),
-                help="a parameter of the notebook",
-            )
-            add("--to", help="folder of the results (default: notebooks/local)")
-            add(
-                "--dry-run",
-                action="store_true",
-                help="only say what runs, what it will cost, and what cannot fit",
-            )
-            add(
-                "--grid",
-                default="US",
-                help="zone whose carbon intensity counts the grams (default: US)",
-            )
-            add("--card", default="", help="for a dry run: id of the card to think of")
-            add(
-                "--tries",
-                type=int,
-                default=2,
-                help="how often a run that fails is tried (default: 2)",
-            )
-            add(
-                "--limit",
-                type=_positive,
-                metavar="SECONDS",
-                help="end a run that takes longer (default: 6 hours)",
-            )
-            add(
-                "--scheduler",
-                default="",
-                metavar="tcp://...",
-                help="address of a Dask scheduler that spreads the runs",
-            )
-        if name in ("profile", "sweep"):
-            add("--device", default="", help="measure on this device: cpu, cuda, cuda:N")
-        if name == "profile":
-            add(
-                "--matrix",
-                default="",
-                help="a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end",
-            )
-        if name == "sweep":
-            add("file", help="TOML file with the matrices")
-            add("--matrix", default="quick", help="which one (default: quick)")
-        if name in ("gather", "report"):
-            add("folder", nargs="?", default="notebooks", help="where to look (default: notebooks)")
-        if name == "gather":
-            add(
-                "--stored",
-                action="store_true",
-                help="all that is stored, a thousand files a second, nothing derived",
-            )
-        if name == "sensor":
-            add("--device", default="cuda", help="cuda, cuda:N or a GPU-... UUID (default: cuda)")
-            add("--to", help="folder of the card (default: notebooks/local)")
-            add("--quick", action="store_true", help="about ten seconds, less exact")
+
+    debug = argparse.ArgumentParser(add_help=False)
+    hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    debug.add_argument("--debug", action="store_true", **hidden)
+    runs = argparse.ArgumentParser(add_help=False)
+    pair = {"dest": "parameter", "nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
+    runs.add_argument("-p", **pair, help="a parameter of the notebook")
+    runs.add_argument("--to", help="folder of the results (default: notebooks/local)")
+    said = "only say what runs, what it will cost, and what cannot fit"
+    runs.add_argument("--dry-run", action="store_true", help=said)
+    said = "zone whose carbon intensity counts the grams (default: US)"
+    runs.add_argument("--grid", default="US", help=said)
+    runs.add_argument("--card", default="", help="for a dry run: id of the GPU to assume")
+    said = "how often a run that fails is tried (default: 2)"
+    runs.add_argument("--tries", type=int, default=2, help=said)
+    said = "end a run that takes longer (default: 6 hours)"
+    runs.add_argument("--limit", type=_positive, metavar="SECONDS", help=said)
+    said = "address of a Dask scheduler that spreads the runs"
+    runs.add_argument("--scheduler", default="", metavar="tcp://...", help=said)
+
+    def command(function, about: str, *shared: argparse.ArgumentParser):
+        """A command under the name of its function; returns what adds its options."""
+        name = function.__name__.removeprefix("_")
+        made = commands.add_parser(name, help=about, description=about, parents=[debug, *shared])
+        made.set_defaults(function=function)
+        return made.add_argument
+
+    device = {"default": "", "help": "measure on this device: cpu, cuda, cuda:N"}
+    folder = {"nargs": "?", "default": "notebooks", "help": "where to look (default: notebooks)"}
+    where = "measure one model on one device: -p model llama-1b -p device cuda:0"
+    add = command(_profile, f"{where}; or a matrix on your GPU", runs)
+    add("--device", **device)
+    said = "a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end"
+    add("--matrix", default="", help=said)
+    command(_predict, "model one model on one GPU: -p model llama-7b -p gpu t4", runs)
+    add = command(_sweep, "run a matrix of a TOML file; finished runs are not repeated", runs)
+    add("--device", **device)
+    add("file", help="TOML file with the matrices")
+    add("--matrix", default="quick", help="which one (default: quick)")
+    about = (
+        "describe the power sensor of a GPU, about a minute: its card is used by every later run"
+    )
+    add = command(_sensor, about)
+    add("--device", default="cuda", help="cuda, cuda:N or a GPU-... UUID (default: cuda)")
+    add("--to", help="folder of the card (default: notebooks/local)")
+    add("--quick", action="store_true", help="about ten seconds, less exact")
+    add = command(_gather, "print the windows of all traces below a folder as CSV")
+    add("folder", **folder)
+    said = "all that is stored, a thousand files a second, nothing derived"
+    add("--stored", action="store_true", help=said)
+    add = command(_report, "write an RO-Crate and flat tables into a folder of finished runs")
+    add("folder", **folder)
+    said = "write the measured points in the field names proposed to MLPerf too"
+    add("--mlperf", action="store_true", help=said)
+    command(_preflight, "say what this machine has and what is missing")
     return top
 
 

@@ -16,11 +16,8 @@ from pathlib import Path
 import pytest
 
 import light_project as light
-from footprint import Refused, digest
-from footprint.sweep import cluster, results
-from footprint.sweep import matrix as plan
-from footprint.sweep import runner as launch
-from footprint.sweep import sweeps as sweep
+from footprint import Refused, digest, sweep
+from footprint.sweep import cluster, results, runner
 from footprint.trace import file as trace
 
 pytest.importorskip("distributed")
@@ -105,7 +102,7 @@ def runs(place, each: str, device: str = "cuda"):
         place / "sweep.toml",
         f'[[m]]\nnotebook = "profile"\ndevice = "{device}"\neach = {{ {each} }}',
     )
-    return plan.matrix(place / "sweep.toml", "m")
+    return sweep.runs(place / "sweep.toml", "m")
 
 
 def spans(folder):
@@ -170,7 +167,7 @@ def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, g
         worker(FOOTPRINT_FAKE_GPU=card)
     shutil.copy(Path(__file__).parents[2] / "notebooks" / "profile.ipynb", place / "notebooks")
     light.matrix(place / "sweep.toml", REAL)
-    outcomes = sweep.run(plan.matrix(place / "sweep.toml", "m"), place / "out", scheduler=address)
+    outcomes = sweep.run(sweep.runs(place / "sweep.toml", "m"), place / "out", scheduler=address)
     assert [outcome["status"] for outcome in outcomes] == ["ok"] * 4
     found = alone_on_each(place / "out")
     assert found.keys() == {digest(f"GPU-FAKE-{card}") for card in (0, 1)}
@@ -270,6 +267,6 @@ def test_without_dask_one_sentence_says_how_to_get_it(place, monkeypatch):
 
 
 def test_a_worker_forgets_an_earlier_stop():
-    launch.STOP["asked"] = 2
-    cluster._fresh()
-    assert launch.STOP["asked"] == 0
+    runner.STOP["asked"] = 2
+    cluster._forget_stop()
+    assert runner.STOP["asked"] == 0

@@ -4,12 +4,10 @@ import math
 
 import pytest
 
-from footprint import spec, workload
-from footprint.carbon import equation as carbon
-from footprint.measure import locks as devices
+from footprint import carbon, spec, sweep, workload
+from footprint.measure import locks
 from footprint.predict import model as predict
-from footprint.sweep import cost as forecast
-from footprint.sweep import matrix as plan
+from footprint.sweep import cost
 from footprint.sweep.runner import Run
 
 GRID = spec.grid("CA-QC")
@@ -19,13 +17,13 @@ def run(kind="profile", **parameters):
     return Run(kind, workload.request(kind, **parameters))
 
 
-def cost(named="t4", **parameters):
-    (found,) = forecast.of([run(device="cuda:0", dtype="fp16", **parameters)], GRID, named)
+def priced(card="t4", **parameters):
+    (found,) = cost.costs([run(device="cuda:0", dtype="fp16", **parameters)], GRID, card)
     return found
 
 
 def test_one_point_by_hand():
-    found = cost(
+    found = priced(
         model="llama-1b",
         batches=[1],
         prompt_tokens=[128],
@@ -37,23 +35,23 @@ def test_one_point_by_hand():
     )
     at = predict.windows("llama-1b", "t4", batch=1, prompt=128, output=2).squeeze()
     ttft, step = float(at["ttft_s"]), float(at["tpot_s"])
-    windows = (3 + forecast.WARM) * 2 * (
+    windows = (3 + cost.WARM) * 2 * (
         ttft + step
     ) + 3 * ttft  # prefill, decode, both; decode needs its cache first
-    loading = forecast.START_S + spec.model("llama-1b").weight_bytes("fp16") / forecast.LOAD_BPS
+    loading = cost.START_S + spec.model("llama-1b").weight_bytes("fp16") / cost.LOAD_BPS
     assert found.seconds == pytest.approx(windows + loading + 2 * 0.01)
-    busy = (3 + forecast.WARM) * 2 * (
+    busy = (3 + cost.WARM) * 2 * (
         float(at["prefill_energy_J"]) + float(at["decode_energy_J"])
     ) + 3 * float(at["prefill_energy_J"])
     assert found.energy_J == pytest.approx(
         busy + (loading + 0.02) * spec.gpu("t4").idle_W, rel=1e-6
     )
     assert found.operational_g == pytest.approx(carbon.operational(found.energy_J, GRID.g_per_kwh))
-    assert 0 < found.embodied_g < 1 and found.points == 1 and found.misfits == []
+    assert 0 < found.embodied_g < 1 and found.points == 1 and found.misfits == ()
 
 
 def test_what_cannot_fit_is_what_the_model_says():
-    found = cost(model="llama-7b", batches=[1, 64], prompt_tokens=[512], output_tokens=[128])
+    found = priced(model="llama-7b", batches=[1, 64], prompt_tokens=[512], output_tokens=[128])
     assert (
         found.points == 2
         and len(found.misfits) == 1
@@ -63,7 +61,7 @@ def test_what_cannot_fit_is_what_the_model_says():
 
 
 def test_more_work_costs_more():
-    small, repeats, windows = cost(repeats=1), cost(repeats=5), cost(repeats=1, window_s=20)
+    small, repeats, windows = priced(repeats=1), priced(repeats=5), priced(repeats=1, window_s=20)
     assert (
         small.seconds < repeats.seconds
         and small.seconds < windows.seconds
@@ -72,7 +70,7 @@ def test_more_work_costs_more():
 
 
 def test_the_energy_of_a_processor_is_unknown_and_not_zero():
-    (found,) = forecast.of([run(model="llama-24m", device="cpu")], GRID)
+    (found,) = cost.costs([run(model="llama-24m", device="cpu")], GRID)
     assert (
         math.isnan(found.energy_J)
         and math.isnan(found.operational_g)
@@ -82,9 +80,9 @@ def test_the_energy_of_a_processor_is_unknown_and_not_zero():
 
 
 def test_a_modelled_run_takes_a_moment():
-    (found,) = forecast.of([run("predict", model="llama-7b", gpu="t4")], GRID)
+    (found,) = cost.costs([run("predict", model="llama-7b", gpu="t4")], GRID)
     assert (
-        found.seconds == forecast.MODELLED_S
+        found.seconds == cost.MODELLED_S
         and math.isnan(found.energy_J)
         and found.points == 14
         and len(found.misfits) > 3
@@ -92,23 +90,23 @@ def test_a_modelled_run_takes_a_moment():
 
 
 def test_an_unknown_card_or_model_is_a_note(monkeypatch):
-    (nobody,) = forecast.of([run(device="cuda:0")], GRID)
+    (nobody,) = cost.costs([run(device="cuda:0")], GRID)
     assert math.isnan(nobody.seconds) and "--card" in nobody.note
-    monkeypatch.setattr(devices, "name", lambda device: "voodoo-2")
-    (strange,) = forecast.of([run(device="cuda:0")], GRID)
+    monkeypatch.setattr(locks, "name", lambda device: "voodoo-2")
+    (strange,) = cost.costs([run(device="cuda:0")], GRID)
     assert "voodoo-2" in strange.note and "--card" in strange.note
-    (hub,) = forecast.of([run(device="cpu", model="someone/something")], GRID)
+    (hub,) = cost.costs([run(device="cpu", model="someone/something")], GRID)
     assert math.isnan(hub.seconds) and "someone/something" in hub.note
 
 
 def test_the_dtype_is_the_one_that_will_run():
     cpu = predict.gpu_from_probe("c", bandwidth_GBps=1, matmul_GFLOPs=1000, memory_GiB=24)
-    assert forecast._dtype(run(model="llama-7b", device="cpu").request, cpu) == "bf16"
-    assert forecast._dtype(run(model="llama-1b", device="cpu").request, cpu) == "fp32"
-    assert forecast._dtype(run(model="llama-1b", device="cuda").request, cpu) == "fp16"
+    assert cost._dtype(run(model="llama-7b", device="cpu").request, cpu) == "bf16"
+    assert cost._dtype(run(model="llama-1b", device="cpu").request, cpu) == "fp32"
+    assert cost._dtype(run(model="llama-1b", device="cuda").request, cpu) == "fp16"
 
 
 def test_every_shipped_matrix_has_a_forecast():
     for name in ("paper", "full", "modelled"):
-        costs = forecast.of(plan.matrix("notebooks/sweep.toml", name), GRID, "a100-80gb-sxm")
+        costs = cost.costs(sweep.runs("notebooks/sweep.toml", name), GRID, "a100-80gb-sxm")
         assert all(found.seconds > 0 for found in costs)

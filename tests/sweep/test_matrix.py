@@ -3,13 +3,13 @@
 import pytest
 
 from footprint import Refused, workload
-from footprint.sweep import matrix as plan
+from footprint.sweep import matrix
 
 
-def runs(tmp_path, text, name="m", **changes):
+def planned(tmp_path, text, name="m", **changes):
     file = tmp_path / "sweep.toml"
     file.write_text(text, encoding="utf-8")
-    return plan.matrix(file, name, **changes)
+    return matrix.runs(file, name, **changes)
 
 
 TWO = """
@@ -21,7 +21,7 @@ batches = [1, 2]
 
 
 def test_lists_multiply_in_order(tmp_path):
-    found = runs(tmp_path, TWO)
+    found = planned(tmp_path, TWO)
     assert [(run.request["model"], run.request["gpu"]) for run in found] == [
         ("llama-1b", "t4"),
         ("llama-1b", "l4"),
@@ -32,14 +32,14 @@ def test_lists_multiply_in_order(tmp_path):
 
 
 def test_blocks_of_a_matrix_follow_each_other(tmp_path):
-    found = runs(tmp_path, TWO + '[[m]]\nnotebook = "profile"\nlimit_s = 60\n')
+    found = planned(tmp_path, TWO + '[[m]]\nnotebook = "profile"\nlimit_s = 60\n')
     assert [run.notebook for run in found] == ["predict"] * 4 + ["profile"]
-    assert (found[-1].limit_s, found[0].limit_s) == (60, plan.LIMIT_S)
+    assert (found[-1].limit_s, found[0].limit_s) == (60, matrix.LIMIT_S)
     assert found[-1].request == workload.request("profile")
 
 
 def test_excluded_combinations_are_left_out(tmp_path):
-    found = runs(tmp_path, TWO + 'exclude = [{ model = "llama-7b", gpu = ["t4", "a10"] }]')
+    found = planned(tmp_path, TWO + 'exclude = [{ model = "llama-7b", gpu = ["t4", "a10"] }]')
     assert [(run.request["model"], run.request["gpu"]) for run in found] == [
         ("llama-1b", "t4"),
         ("llama-1b", "l4"),
@@ -48,7 +48,7 @@ def test_excluded_combinations_are_left_out(tmp_path):
 
 
 def test_overrides_change_what_they_match_and_nothing_else(tmp_path):
-    found = runs(
+    found = planned(
         tmp_path,
         TWO + 'override = [{ when = { model = "llama-7b" }, batches = [8], dtype = "int8" }]',
     )
@@ -58,7 +58,7 @@ def test_overrides_change_what_they_match_and_nothing_else(tmp_path):
 
 
 def test_a_change_from_outside_holds_for_the_runs_that_know_it(tmp_path):
-    found = runs(tmp_path, TWO + '[[m]]\nnotebook = "profile"\n', device="cuda:1", seed=3)
+    found = planned(tmp_path, TWO + '[[m]]\nnotebook = "profile"\n', device="cuda:1", seed=3)
     assert [run.request["seed"] for run in found] == [3] * 5
     assert found[-1].device == "cuda:1" and found[0].device == ""
 
@@ -90,18 +90,18 @@ def test_a_change_from_outside_holds_for_the_runs_that_know_it(tmp_path):
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, said):
     with pytest.raises(Refused, match=said) as refused:
-        runs(tmp_path, text)
+        planned(tmp_path, text)
     assert "\n" not in str(refused.value)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(Refused, match="no sweep file"):
-        plan.matrix(tmp_path / "none.toml", "quick")
+        matrix.runs(tmp_path / "none.toml", "quick")
 
 
 def test_the_shipped_matrices_are_sound():
     sizes = {
-        name: len(plan.matrix("notebooks/sweep.toml", name))
+        name: len(matrix.runs("notebooks/sweep.toml", name))
         for name in ("quick", "cpu", "modelled", "paper", "full")
     }
     assert min(sizes.values()) >= 2 and sizes["modelled"] == 6 and sizes["paper"] == 3
@@ -109,8 +109,8 @@ def test_the_shipped_matrices_are_sound():
 
 def test_the_key_is_of_what_is_asked_not_of_where(tmp_path):
     first, second = (
-        runs(tmp_path, '[[m]]\nnotebook = "profile"\n', device=device)[0]
+        planned(tmp_path, '[[m]]\nnotebook = "profile"\n', device=device)[0]
         for device in ("cuda:0", "cuda:1")
     )
-    other = runs(tmp_path, '[[m]]\nnotebook = "profile"\nseed = 1\n')[0]
+    other = planned(tmp_path, '[[m]]\nnotebook = "profile"\nseed = 1\n')[0]
     assert first.key == second.key != other.key

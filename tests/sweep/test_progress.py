@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from footprint import spec, workload
-from footprint.sweep import cost as forecast
-from footprint.sweep import progress
+from footprint.sweep import cost, progress
 from footprint.sweep.runner import Run
 
 GRID = spec.grid("CA-QC")
@@ -75,17 +74,14 @@ def test_a_table_where_it_is_one():
 
 
 def test_what_is_unknown_is_not_added_up():
-    rows = [
-        {"status": "ok", "s": 5.0, "J": math.nan},
-        {"status": "waiting", "s": math.nan, "J": math.nan},
-    ]
-    said = progress.summary(rows, {"expected": [5.0, math.nan], "grid": GRID})
+    states = [progress.State("a", 5.0, status="ok", seconds=5.0), progress.State("b")]
+    said = progress.summary(states, GRID)
     assert said == "1 of 2 done; about 5 s left"
 
 
 def test_a_plan_in_words():
     asked = [*runs(1), Run("predict", workload.request("predict"))]
-    text = progress.plan(asked, forecast.of(asked, GRID, "t4"), GRID)
+    text = progress.plan(asked, cost.costs(asked, GRID, "t4"), GRID)
     lines = text.splitlines()
     assert lines[0].split()[:4] == ["run", "time", "memory", "energy"] and "T4" not in lines[1]
     assert (
@@ -96,7 +92,7 @@ def test_a_plan_in_words():
 
 
 def test_a_plan_without_any_energy_says_so():
-    text = progress.plan(runs(2), [forecast.UNKNOWN._replace(note="No card.")] * 2, GRID)
+    text = progress.plan(runs(2), [cost.Cost(note="No card.")] * 2, GRID)
     assert (
         text.endswith("2 runs, about 0 s and 2 of unknown time; the energy of 2 runs is unknown.")
         and "No card." in text

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,11 +12,15 @@ import light_project as light
 from footprint import Refused, workload
 from footprint.energy import window as energy
 from footprint.predict import model as predict
-from footprint.sweep import events as ledger
 from footprint.sweep import report, results
 from footprint.trace import file as trace
+from footprint.trace.schema import ATTRS
 
 pytest.importorskip("rocrate")
+mlc = pytest.importorskip("mlcroissant")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:ConjunctiveGraph:DeprecationWarning"
+)  # of mlcroissant's reader
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def folder(tmp_path):
         predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])),
         tmp_path / "t4" / "m-modelled.nc",
     )
-    ledger.note(tmp_path, "sweep", runs=2)
+    results.note(tmp_path, "sweep", runs=2)
     return tmp_path
 
 
@@ -121,3 +126,153 @@ def test_a_folder_is_checked_before_it_is_sent(folder, monkeypatch):
     assert any("names a place" in fault and "/home/ada" in fault for fault in faults)
     assert any("are allowed for all runs together" in fault for fault in faults)
     assert report.check(folder / "nowhere") == ["There is no trace in it."]
+
+
+# -- Croissant: the format's own reader accepts the description and finds what the table holds ------
+
+DATA = pd.DataFrame(
+    {
+        "model": ["llama-1b", 't, "x"'],
+        "batch": [1, 4],
+        "energy_J": [2.5, 10.0],
+        "fits": [True, False],
+    }
+)
+SAID = {"energy_J": {"units": "J", "long_name": "energy of the window"}}
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A table and its description side by side."""
+    table = tmp_path / "windows.csv"
+    DATA.to_csv(table, index=False)
+    place = tmp_path / "croissant.json"
+    found = report.croissant(table, DATA, SAID, "Two windows.", "2026-11-22")
+    place.write_text(json.dumps(found, default=str))
+    return place
+
+
+def test_a_reader_finds_every_row_and_every_type(described):
+    dataset = mlc.Dataset(jsonld=str(described))
+    assert not dataset.metadata.ctx.issues.errors
+    rows = [
+        {
+            key.removeprefix("windows/"): value.decode() if isinstance(value, bytes) else value
+            for key, value in row.items()
+        }
+        for row in dataset.records("windows")
+    ]
+    assert pd.DataFrame(rows).equals(DATA)
+
+
+def test_columns_say_what_they_are(described):
+    fields = {
+        field["name"]: field for field in json.loads(described.read_text())["recordSet"][0]["field"]
+    }
+    assert fields["energy_J"]["description"] == "energy of the window [J]"
+    assert fields["model"]["description"] == "id of the model"
+    assert {name: field["dataType"] for name, field in fields.items()} == {
+        "model": "sc:Text",
+        "batch": "sc:Integer",
+        "energy_J": "sc:Float",
+        "fits": "sc:Boolean",
+    }
+
+
+def test_another_table_is_noticed(described):
+    table = described.parent / "windows.csv"
+    table.write_text(table.read_text().replace("2.5", "2.6"))
+    with pytest.raises(Exception, match=r"Download\(windows\.csv\)"):
+        list(mlc.Dataset(jsonld=str(described)).records("windows"))
+
+
+# -- MLPerf: measured points only, unknown energies as null with a reason ---------------------------
+
+RUN = {name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
+RUN |= {"status": "ok", "model": "llama-24m", "device": "t4", "device_name": "Tesla T4"}
+FIELDS = {
+    "prefill_energy_joules",
+    "generation_energy_joules",
+    "total_energy_joules",
+    "energy_per_token_joules",
+    "batch_size",
+    "sampling_rate_hz",
+    "measurement_method",
+    "thermal_stabilization_seconds",
+    "output_token_count",
+}
+
+
+def run(source: str):
+    """Five seconds each of prefill (100 W), decode (200 W) and generate (160 W), batch 4, twice; 20 Hz."""
+    watts = {"prefill": 100.0, "decode": 200.0, "generate": 160.0}
+    time_s = np.arange(0, 70, 0.05)
+    rows, power = [], np.full(len(time_s), 50.0)
+    for i, (phase, k) in enumerate((phase, k) for phase in watts for k in range(2)):
+        start = 2.0 + 10 * i
+        power[(time_s > start - 1) & (time_s < start + 6)] = watts[phase]
+        ends = {
+            "start_s": start,
+            "stop_s": start + 5,
+            "boot_s": 5.0,
+            "warmup_s": 3.0,
+            "status": "ok",
+        }
+        shape = {
+            "batch": 4,
+            "prompt_tokens": 64,
+            "output_tokens": 9,
+            "iterations": 10,
+            "tokens": 360,
+        }
+        rows.append({"phase": phase, "repeat": k, **shape, **ends})
+    samples = {"time_s": time_s, "power_W": power} if source != "none" else {}
+    return trace.new("measured", RUN | {"energy_source": source}, rows, samples)
+
+
+def modelled():
+    return trace.new("modelled", RUN, [{"phase": "decode", "batch": 1, "status": "ok"}])
+
+
+def windows(tree):
+    """The windows of a trace as a report has them."""
+    return trace.frame(trace.labelled(energy.windows(tree), tree.attrs, "a.nc"))
+
+
+def test_a_measured_point_is_one_record(tmp_path):
+    trace.save(run("nvml_instant"), tmp_path / "t4" / "a.nc")
+    trace.save(modelled(), tmp_path / "t4" / "b.nc")
+    assert tmp_path / "mlperf.json" in report.write(tmp_path, mlperf=True)
+    (record,) = json.loads((tmp_path / "mlperf.json").read_text())
+    assert set(record) > FIELDS
+    assert (record["prefill_energy_joules"], record["generation_energy_joules"]) == (
+        pytest.approx(50),
+        pytest.approx(100),
+    )
+    assert record["total_energy_joules"] == pytest.approx(80) and record["gpu_power_draw_watts"][
+        "mean"
+    ] == pytest.approx(160)
+    assert record["energy_per_token_joules"]["mean"] == pytest.approx(800 / 360)
+    assert record["measurement_method"] == "nvml" and record["sampling_rate_hz"] == pytest.approx(
+        20, rel=0.02
+    )
+    assert (
+        record["thermal_stabilization_seconds"] == 3
+        and record["scenario"] == "offline"
+        and record["reason"] == ""
+    )
+    assert record["output_token_count"] == 36 and record["file"] == "t4/a.nc"
+
+
+def test_what_nobody_measured_is_null_with_a_reason():
+    (record,) = report.records(windows(run("none")))
+    assert record["prefill_energy_joules"] is None and record["energy_per_token_joules"] == {
+        "mean": None,
+        "std": None,
+    }
+    assert record["measurement_method"] is None and record["reason"] == "not_supported"
+
+
+def test_a_modelled_run_is_refused():
+    with pytest.raises(Refused, match="is modelled"):
+        report.records(windows(modelled()))

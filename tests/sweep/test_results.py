@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import math
 import os
 import platform
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 import light_project as light
 from footprint import Refused, root, workload
 from footprint.measure import provenance
-from footprint.sweep import events as ledger
 from footprint.sweep import results
 from footprint.trace import file as trace
 
@@ -122,7 +122,7 @@ def test_a_half_finished_run_is_swept_away_and_its_processes_end(tmp_path):
     scratch.mkdir()
     (scratch / "run.nc").write_bytes(b"half")
     (scratch / "claim").touch()
-    environ = {**os.environ, results.MARK: str(scratch.resolve())}
+    environ = {**os.environ, results.VARIABLE: str(scratch.resolve())}
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)"], env=environ, start_new_session=True
     )
@@ -146,8 +146,8 @@ def test_the_finished_ones_are_known_by_request_and_device(tmp_path):
         )
         trace.save(tree, tmp_path / f"{index}.nc")
     (tmp_path / "bad.nc").write_bytes(b"bad")
-    ledger.note(tmp_path, "end", key="k", status="oom", device="abc")
-    ledger.note(tmp_path, "end", key="l", status="failed", device="abc")
+    results.note(tmp_path, "end", key="k", status="oom", device="abc")
+    results.note(tmp_path, "end", key="l", status="failed", device="abc")
     done = results.finished(tmp_path)
     assert done[results.key("profile", asked(seed=0))] == [
         (provenance.processor(), "ok", tmp_path / "0.nc")
@@ -208,3 +208,33 @@ def test_a_common_name_is_no_secret(monkeypatch):
         ],
     }
     assert "provenance.root()" in results.scrub(json.dumps(page), "predict", b"")
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+def test_events_come_back_in_order_and_unknown_numbers_as_null(tmp_path):
+    assert results.note(tmp_path, "start", key="a")
+    assert results.note(tmp_path, "end", key="a", status="ok", joules=math.nan)
+    assert [event["event"] for event in results.events(tmp_path)] == ["start", "end"]
+    assert results.last_ends(tmp_path)["a"]["joules"] is None
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
+    results.note(tmp_path, "end", key="a", status="ok")
+    with open(tmp_path / results.LOG, "a") as file:
+        file.write('{"event": "end", "key": "b", "sta')
+    results.note(tmp_path, "end", key="c", status="oom")
+    assert set(results.last_ends(tmp_path)) == {"a", "c"}
+
+
+def test_the_last_word_on_a_run_counts(tmp_path):
+    for status in ("failed", "ok"):
+        results.note(tmp_path, "end", key="a", status=status)
+    assert results.last_ends(tmp_path)["a"]["status"] == "ok"
+
+
+def test_a_disk_that_takes_nothing_is_no_error(tmp_path):
+    (tmp_path / ".sweep").write_text("in the way")
+    assert not results.note(tmp_path, "start")
+    assert results.events(tmp_path / "nowhere") == []

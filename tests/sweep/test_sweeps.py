@@ -11,10 +11,8 @@ import time
 import pytest
 
 import light_project as light
-from footprint.sweep import matrix as plan
-from footprint.sweep import mill, results
-from footprint.sweep import runner as launch
-from footprint.sweep import sweeps as sweep
+from footprint import sweep
+from footprint.sweep import results, sweeps
 from footprint.trace import file as trace
 
 MODELS = [
@@ -43,7 +41,7 @@ def matrix(place, each: str, rest: str = ""):
         place / "sweep.toml",
         f'[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = {{ {each} }}\n{rest}',
     )
-    return plan.matrix(place / "sweep.toml", "m")
+    return sweep.runs(place / "sweep.toml", "m")
 
 
 def listener():
@@ -133,33 +131,8 @@ def test_larger_models_are_not_tried_where_a_smaller_one_did_not_fit(place):
 def test_a_run_on_another_device_does_not_count(place, monkeypatch):
     runs = matrix(place, "seed = [1]")
     sweep.run(runs, place / "out")
-    monkeypatch.setattr(sweep.devices, "identities", lambda device: {"another processor"})
+    monkeypatch.setattr(sweeps.locks, "identities", lambda device: {"another processor"})
     assert sweep.run(runs, place / "out")[0]["reason"] == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "status", "again"),
-    [
-        ("Refused", "No.", "failed", False),
-        ("OutOfMemoryError", "CUDA out of memory. Tried", "oom", False),
-        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "oom", False),
-        ("NVMLError_GpuIsLost", "GPU is lost", "gpu_lost", True),
-        ("KeyboardInterrupt", "", "interrupted", False),
-        ("OSError", "[Errno 28] No space left on device", "failed", True),
-    ],
-)
-def test_errors_in_the_schema_s_words(name, value, status, again):
-    from papermill.exceptions import PapermillExecutionError
-
-    error = PapermillExecutionError(1, 1, "", name, value, [])
-    found = mill.verdict(error, 5)
-    assert (found["status"], found["again"]) == (status, again) and found["reason"].endswith(".")
-
-
-def test_a_kernel_that_does_not_start_is_a_timeout():
-    assert (
-        mill.verdict(RuntimeError("Kernel didn't respond in 5 seconds"), 5)["status"] == "timeout"
-    )
 
 
 def started(place, *more, **environ):
@@ -309,11 +282,3 @@ def test_a_full_disk_and_a_read_only_folder_fail_the_run_and_not_the_sweep(place
 def test_an_outcome_says_how_long_and_never_zero_joules(place):
     outcome = sweep.run(matrix(place, "seed = [1]"), place / "out")[0]
     assert outcome["seconds"] > 0.05 and math.isnan(outcome["joules"])
-
-
-def test_a_stop_before_the_start_is_said(place):
-    launch.STOP["asked"] = 1
-    try:
-        assert launch.attempt(matrix(place, "seed = [1]")[0], place)["status"] == "interrupted"
-    finally:
-        launch.STOP["asked"] = 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from footprint import Refused, root, spec
 from footprint.measure import nvml as meter
 from footprint.measure import provenance
-from footprint.sweep.progress import columns
 
 GIB = 2**30
 WORTH_GIB = 20.0  # of free disk, for the CUDA build of torch (3 GB to fetch, more when unpacked) and for results
@@ -184,6 +183,13 @@ def rows() -> list[list[str]]:
         there, seen, todo = check()
         found.append([name, "ok" if there else "missing", seen or "none", "" if there else todo])
     return found
+
+
+def columns(head: list[str], rows: list[list[str]]) -> str:
+    """A plain table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    padded = [map(str.ljust, row, widths) for row in (head, *rows)]
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def show() -> int:

@@ -1,16 +1,16 @@
 """What a sweep will cost before it runs: time, memory, energy and grams of each run, by the model of `predict`."""
 
-import math
 import time
+from collections.abc import Callable
+from math import nan
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import psutil
 
-from footprint import Refused, spec, workload
-from footprint.carbon import equation as carbon
-from footprint.measure import locks as devices
-from footprint.measure import window
+from footprint import Refused, carbon, spec, workload
+from footprint.measure import locks, window
 from footprint.predict import model as predict
 from footprint.sweep.runner import Run
 
@@ -21,173 +21,132 @@ WARM = 3  # iterations of a warm-up, at least
 
 
 class Cost(NamedTuple):
-    """Of one run: seconds, largest memory, joules of the card, grams of electricity and of the card's making."""
+    """Of one run; NaN is unknown. Grams are those of electricity and of the GPU's embodied carbon."""
 
-    seconds: float
-    memory_GiB: float
-    energy_J: float
-    operational_g: float
-    embodied_g: float
-    points: int
-    misfits: list[str]
-    note: str
+    seconds: float = nan
+    memory_GiB: float = nan  # the largest
+    energy_J: float = nan  # of the GPU
+    operational_g: float = nan
+    embodied_g: float = nan
+    points: int = 0
+    misfits: tuple[str, ...] = ()  # points that need more memory than there is
+    note: str = ""
 
 
-UNKNOWN = Cost(math.nan, math.nan, math.nan, math.nan, math.nan, 0, [], "")
+def costs(runs: list[Run], grid: spec.Grid, card: str = "") -> list[Cost]:
+    """The cost of each run; NaN and a note where the GPU or the model is unknown.
+
+    card: id of the GPU to assume in place of the one that a run's device is.
+    """
+    gpus, found = {}, []
+    for run in runs:
+        try:
+            if run.device and run.device not in gpus:
+                gpus[run.device] = _gpu(run.device, card)
+            gpu = gpus[run.device] if run.device else spec.gpu(run.request["gpu"])
+            found.append(_cost(run, gpu, grid))
+        except (Refused, KeyError) as unknown:
+            found.append(Cost(note=str(unknown.args[0])))
+    return found
+
+
+def _gpu(device: str, card: str) -> spec.GPU:
+    """The GPU of this id, else the one behind a device, or the processor as if it were a GPU."""
+    if device == "cpu":
+        return probe()
+    try:
+        return spec.gpu(card or locks.name(device))
+    except KeyError as unknown:
+        reason = f"{unknown.args[0].rstrip('.')}; name the card that it resembles with --card."
+    except Refused as missing:
+        reason = f"{str(missing).partition(';')[0].rstrip('.')}; name the card with --card."
+    raise Refused(reason)
 
 
 def probe() -> spec.GPU:
-    """The processor here as a card: what it reads and multiplies in fp32, tried for some tenths of a second."""
-    matrix, vector, square = (
-        np.ones((2**14, 2**12), np.float32),
-        np.ones(2**12, np.float32),
-        np.ones((1024,) * 2, "f4"),
-    )
-    reading = min(_timed(lambda: matrix @ vector) for _ in range(5))
-    multiplying = min(_timed(lambda: square @ square) for _ in range(5))
-    memory = psutil.virtual_memory().total / 2**30
+    """The processor here as a GPU: what it reads and multiplies in fp32, tried for some tenths of a second."""
+    matrix, vector = np.ones((2**14, 2**12), np.float32), np.ones(2**12, np.float32)
+    square = np.ones((1024, 1024), np.float32)
+    reading_s = min(_timed(lambda: matrix @ vector) for _ in range(5))
+    multiplying_s = min(_timed(lambda: square @ square) for _ in range(5))
+    memory_GiB = psutil.virtual_memory().total / 2**30
     return predict.gpu_from_probe(
-        "cpu", matrix.nbytes / reading / 1e9, 2 * 1024**3 / multiplying / 1e9, memory
+        "cpu", matrix.nbytes / reading_s / 1e9, 2 * 1024**3 / multiplying_s / 1e9, memory_GiB
     )
 
 
-def _timed(call) -> float:
+def _timed(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
-def card(device: str, named: str = "") -> spec.GPU:
-    """The card behind a device: the one of this name, else what is here. Raises `Refused` when neither is known."""
-    if device == "cpu":
-        return probe()
-    try:
-        return spec.gpu(named or devices.name(device))
-    except KeyError as unknown:
-        raise Refused(
-            f"{unknown.args[0].rstrip('.')}; name the card that it resembles with --card."
-        ) from None
-    except Refused as missing:
-        raise Refused(
-            f"{str(missing).partition(';')[0].rstrip('.')}; name the card with --card."
-        ) from None
-
-
-def of(runs: list[Run], grid: spec.Grid, named: str = "") -> list[Cost]:
-    """The cost of each run; NaN and a note where the card or the model is unknown. `named`: a card to think of."""
-    cards, costs = {}, []
-    for run in runs:
-        try:
-            if run.device and run.device not in cards:
-                cards[run.device] = card(run.device, named)
-            costs.append(
-                _one(run, cards[run.device] if run.device else spec.gpu(run.request["gpu"]), grid)
-            )
-        except (Refused, KeyError) as unknown:
-            costs.append(UNKNOWN._replace(note=str(unknown.args[0])))
-    return costs
-
-
-def _one(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
-    request = run.request
-    model, dtype, on_cpu = spec.model(request["model"]), _dtype(request, gpu), run.device == "cpu"
-    shapes = _shapes(run)
-    sizes = dict(
-        zip(
-            ("batch", "prompt", "output"),
-            (sorted(set(axis)) for axis in zip(*shapes, strict=True)),
-            strict=True,
-        )
+def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
+    request, model, on_cpu = run.request, spec.model(run.request["model"]), run.device == "cpu"
+    dtype, shapes = _dtype(request, gpu), _shapes(run)
+    sizes = {name: list(shapes.unique(name)) for name in shapes.names}
+    data = predict.windows(model, gpu, **sizes, engine=request["engine"], dtype=dtype)
+    table = data.squeeze(("model", "gpu", "engine")).to_dataframe(shapes.names)
+    points = table.loc[shapes]
+    misfits = tuple(
+        f"batch {batch}, prompt {prompt}, output {output} ({memory_B / 2**30:.1f} GiB)"
+        for (batch, prompt, output), memory_B in points.loc[~points["fits"], "memory_B"].items()
     )
-    data = predict.windows(model, gpu, **sizes, engine=request["engine"], dtype=dtype).squeeze(
-        ("model", "gpu", "engine")
-    )
-    seconds, joules, misfits, memory = 0.0, 0.0, [], 0.0
-    for batch, prompt, output in shapes:
-        at = {
-            name: float(values)
-            for name, values in data.sel(batch=batch, prompt=prompt, output=output).items()
-        }
-        if not at["fits"]:
-            misfits.append(
-                f"batch {batch}, prompt {prompt}, output {output} ({at['memory_B'] / 2**30:.1f} GiB)"
-            )
-            continue
-        memory = max(memory, at["memory_B"] / 2**30)
-        spent, used = _point(request, at, output, on_cpu) if run.device else (0.0, 0.0)
-        seconds, joules = seconds + spent, joules + used
+    points = points[points["fits"]]
+    memory_GiB = points["memory_B"].max() / 2**30
     if not run.device:
-        return UNKNOWN._replace(
-            seconds=MODELLED_S, memory_GiB=memory, points=len(shapes), misfits=misfits
-        )
-    quiet = START_S + model.weight_bytes(dtype) / LOAD_BPS + 2 * _length(request, on_cpu)
-    seconds, joules = seconds + quiet, math.nan if on_cpu else joules + quiet * gpu.idle_W
-    made = (
-        math.nan
-        if on_cpu
-        else carbon.amortised(float(carbon.embodied(gpu)["embodied_kg"].sum()), seconds)
-    )
-    note = "energy unknown: no instrument on a CPU" if on_cpu else ""
-    return Cost(
-        seconds,
-        memory,
-        joules,
-        carbon.operational(joules, grid.g_per_kwh),
-        made,
-        len(shapes),
-        misfits,
-        note,
+        return Cost(MODELLED_S, memory_GiB, points=len(shapes), misfits=misfits)
+    full = not (on_cpu or request["quick"])
+    length_s = max(request["window_s"], window.SHORTEST_S) if full else request["window_s"]
+    quiet_s = START_S + model.weight_bytes(dtype) / LOAD_BPS + 2 * length_s
+    measured_s, energy_J = _measured(request, points, length_s, min(window.LEAD_S, length_s) * full)
+    seconds = measured_s + quiet_s
+    known = Cost(seconds, memory_GiB, points=len(shapes), misfits=misfits)
+    if on_cpu:
+        return known._replace(note="energy unknown: no instrument on a CPU")
+    energy_J += quiet_s * gpu.idle_W
+    embodied_kg = float(carbon.embodied(gpu)["embodied_kg"].sum())
+    return known._replace(
+        energy_J=energy_J,
+        operational_g=carbon.operational(energy_J, grid.g_per_kwh),
+        embodied_g=carbon.amortised(embodied_kg, seconds),
     )
 
 
-def _shapes(run: Run) -> list[tuple[int, int, int]]:
-    """The points of a run, each once."""
+def _shapes(run: Run) -> pd.MultiIndex:
+    """The points of a run, each once: batch, prompt, output."""
     names = ("batch", "prompt_tokens", "output_tokens")
     if run.device:
-        return sorted(
-            {tuple(int(point[name]) for name in names) for point in workload.windows(run.request)}
-        )
+        points = {tuple(point[name] for name in names) for point in workload.windows(run.request)}
+        return pd.MultiIndex.from_tuples(sorted(points), names=["batch", "prompt", "output"])
     axes = [run.request[name] for name in ("batches", *names[1:])]
-    return [(b, p, o) for b in axes[0] for p in axes[1] for o in axes[2]]
+    return pd.MultiIndex.from_product(axes, names=["batch", "prompt", "output"])
 
 
 def _dtype(request: dict, gpu: spec.GPU) -> str:
-    """The dtype that `auto` becomes on this card, as `engine.choose_dtype` decides."""
+    """The dtype that `auto` becomes on this GPU, as `engine.choose_dtype` decides."""
     if request["dtype"] != "auto":
         return request["dtype"]
     if request["device"] != "cpu":
         return "fp16"
-    return (
-        "fp32"
-        if spec.model(request["model"]).weight_bytes("fp32") < gpu.memory_GiB * 2**29
-        else "bf16"
-    )
+    fits = spec.model(request["model"]).weight_bytes("fp32") < gpu.memory_GiB * 2**29
+    return "fp32" if fits else "bf16"
 
 
-def _length(request: dict, on_cpu: bool) -> float:
-    return (
-        request["window_s"]
-        if on_cpu or request["quick"]
-        else max(request["window_s"], window.SHORTEST_S)
-    )
-
-
-def _point(request: dict, at: dict, output: int, on_cpu: bool) -> tuple[float, float]:
-    """Seconds and joules of the windows of a point, warm-up and ways of preparing it included, over all repeats."""
-    length, full = _length(request, on_cpu), not (on_cpu or request["quick"])
-    times = {"prefill": at["ttft_s"], "decode": at["tpot_s"] * (output - 1)}
-    power = {"prefill": at["prefill_power_W"], "decode": at["decode_power_W"]}
-    times["generate"] = sum(times.values())
-    power["generate"] = sum(power[name] * times[name] for name in power) / times["generate"]
-    seconds = joules = 0.0
-    for phase, once in times.items():
-        warm = once * max(WARM, math.ceil(request["warmup_s"] / once))
-        busy = (
-            request["repeats"]
-            * (once * math.ceil(length / once) + (min(window.LEAD_S, length) if full else 0))
-            + warm
-        )
-        prepared = request["repeats"] * times["prefill"] if phase == "decode" else 0.0
-        seconds += busy + prepared
-        joules += busy * power[phase] + prepared * power["prefill"]
-    return seconds, joules
+def _measured(
+    request: dict, points: pd.DataFrame, length_s: float, lead_s: float
+) -> tuple[float, float]:
+    """Seconds and joules of all windows of some points, with their warm-ups, leads and preparations."""
+    decode_s = points["tpot_s"] * (points.index.get_level_values("output") - 1)
+    prefill_s = points["ttft_s"]
+    prefill_W, decode_W = points["prefill_power_W"], points["decode_power_W"]
+    whole_s = prefill_s + decode_s
+    whole_W = (prefill_W * prefill_s + decode_W * decode_s) / whole_s
+    prepared_s = request["repeats"] * prefill_s  # a cache for each window of decode
+    seconds, joules = prepared_s, prepared_s * prefill_W
+    for once_s, power_W in ((prefill_s, prefill_W), (decode_s, decode_W), (whole_s, whole_W)):
+        warm_s = once_s * np.maximum(WARM, np.ceil(request["warmup_s"] / once_s))
+        window_s = once_s * np.ceil(length_s / once_s) + lead_s
+        seconds = seconds + request["repeats"] * window_s + warm_s
+        joules = joules + (request["repeats"] * window_s + warm_s) * power_W
+    return float(seconds.sum()), float(joules.sum())

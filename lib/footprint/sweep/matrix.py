@@ -1,4 +1,4 @@
-"""The matrix: blocks of a TOML file multiplied into runs, some left out, some changed, every one checked."""
+"""The matrix: blocks of a TOML file multiplied into runs, some left out, some changed, each one checked."""
 
 import itertools
 import tomllib
@@ -7,16 +7,10 @@ from pathlib import Path
 from footprint import Refused, workload
 from footprint.sweep.runner import LIMIT_S, Run
 
-OWN = (
-    "notebook",
-    "each",
-    "exclude",
-    "override",
-    "limit_s",
-)  # keys of a block that are no parameter
+OWN = {"notebook", "each", "exclude", "override", "limit_s"}  # keys of a block but parameters
 
 
-def matrix(path: str | Path, name: str, **changes) -> list[Run]:
+def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
     """The runs of one matrix of a TOML file, in its order; `changes` are parameters that hold for all (`device`).
 
     A block names its `notebook` and its parameters; lists under `each` multiply; `exclude` lists the combinations that
@@ -25,91 +19,85 @@ def matrix(path: str | Path, name: str, **changes) -> list[Run]:
     two runs that are the same.
     """
     try:
-        blocks = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        matrices = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refused(f"There is no sweep file at {path}.") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Refused(f"The sweep file {path} cannot be read as TOML ({error}).") from None
-    found = blocks.get(name)
-    if not isinstance(found, list) or not all(isinstance(block, dict) for block in found):
-        listed = (
-            ", ".join(key for key, value in blocks.items() if isinstance(value, list)) or "none"
-        )
-        raise Refused(f"There is no matrix {name!r} in {path}; there are {listed}.")
-    runs = [run for block in found for run in _block(block, name, changes)]
-    keys = [(run.key, run.device) for run in runs]
-    for run, key in zip(runs, keys, strict=True):
-        if keys.count(key) > 1:
-            raise Refused(f"The matrix {name!r} holds the same run twice: {run.label}.")
-    if not runs:
+    if not _is_list(matrices.get(name), dict):
+        names = ", ".join(key for key, value in matrices.items() if isinstance(value, list))
+        raise Refused(f"There is no matrix {name!r} in {path}; there are {names or 'none'}.")
+    found = [run for block in matrices[name] for run in _multiply(block, name, changes)]
+    if not found:
         raise Refused(f"The matrix {name!r} of {path} holds no run.")
-    return runs
+    seen = set()
+    for run in found:
+        if (run.key, run.device) in seen:
+            raise Refused(f"The matrix {name!r} holds the same run twice: {run.label}.")
+        seen.add((run.key, run.device))
+    return found
 
 
-def _block(block: dict, name: str, changes: dict) -> list[Run]:
-    notebook, each, limit = (
-        block.get("notebook"),
-        block.get("each", {}),
-        block.get("limit_s", LIMIT_S),
-    )
+def _is_list(values: object, of: type) -> bool:
+    return isinstance(values, list) and all(isinstance(one, of) for one in values)
+
+
+def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
+    """The runs of one block."""
+    notebook, each = block.get("notebook"), block.get("each", {})
+    limit_s = block.get("limit_s", LIMIT_S)
     if notebook not in workload.PARAMETERS:
         allowed = " or ".join(workload.PARAMETERS)
         raise Refused(f"The notebook of matrix {name!r} is {notebook!r}; allowed is {allowed}.")
-    if not isinstance(each, dict) or not all(
-        isinstance(values, list) and values for values in each.values()
-    ):
+    lists = list(each.values()) if isinstance(each, dict) else [each]
+    if not _is_list(lists, list) or not all(lists):
         raise Refused(
             f"`each` of matrix {name!r} is {each!r:.80}; lists of values by parameter are allowed."
         )
-    if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit > 0:
+    if not isinstance(limit_s, int | float) or isinstance(limit_s, bool) or not limit_s > 0:
         raise Refused(
-            f"limit_s of matrix {name!r} is {limit!r}; a number of seconds above 0 is allowed."
+            f"limit_s of matrix {name!r} is {limit_s!r}; a number of seconds above 0 is allowed."
         )
     fixed = {key: value for key, value in block.items() if key not in OWN}
-    changes = {key: value for key, value in changes.items() if key in workload.PARAMETERS[notebook]}
-    asked = [
-        {**fixed, **dict(zip(each, values, strict=True))}
+    requests = [
+        workload.request(notebook, **fixed, **dict(zip(each, values, strict=True)))
         for values in itertools.product(*each.values())
     ]
-    asked = [workload.request(notebook, **one) for one in asked]
-    rules = [(rule, {}) for rule in _rules(block, "exclude", name)]
-    for rule in _rules(block, "override", name):
-        if not isinstance(rule.get("when"), dict):
+    for when in _tables(block, "exclude", name):
+        hits = _matching(notebook, when, requests, name)
+        requests = [one for one, hit in zip(requests, hits, strict=True) if not hit]
+    for rule in _tables(block, "override", name):
+        when, new = rule.get("when"), {key: rule[key] for key in rule if key != "when"}
+        if not isinstance(when, dict):
             raise Refused(
                 f"An override of matrix {name!r} has no `when`; a table of parameters is allowed."
             )
-        rules.append((rule["when"], {key: value for key, value in rule.items() if key != "when"}))
-    for when, new in rules:
-        hit = [_matches(notebook, when, one) for one in asked]
-        if not any(hit):
-            raise Refused(f"The rule {when} of matrix {name!r} matches none of its runs.")
-        asked = [
-            workload.request(notebook, **{**one, **new}) if yes else one
-            for one, yes in zip(asked, hit, strict=True)
-            if new or not yes
+        hits = _matching(notebook, when, requests, name)
+        requests = [
+            workload.request(notebook, **(one | new)) if hit else one
+            for one, hit in zip(requests, hits, strict=True)
         ]
-    return [
-        Run(notebook, workload.request(notebook, **{**one, **changes}), float(limit))
-        for one in asked
-    ]
+    known = {key: value for key, value in changes.items() if key in workload.PARAMETERS[notebook]}
+    requests = [workload.request(notebook, **(one | known)) for one in requests]
+    return [Run(notebook, one, float(limit_s)) for one in requests]
 
 
-def _rules(block: dict, what: str, name: str) -> list[dict]:
-    rules = block.get(what, [])
-    if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
-        raise Refused(f"`{what}` of matrix {name!r} is {rules!r:.80}; a list of tables is allowed.")
+def _tables(block: dict, key: str, name: str) -> list[dict]:
+    """The rules of a block under this key."""
+    rules = block.get(key, [])
+    if not _is_list(rules, dict) or not all(rules):
+        raise Refused(f"`{key}` of matrix {name!r} is {rules!r:.80}; a list of tables is allowed.")
     return rules
 
 
-def _matches(notebook: str, when: dict, request: dict) -> bool:
-    """Whether a request has all the values of a rule; of a list given for a parameter that is no list, any one."""
-    for name, value in when.items():
-        choice = (
-            value
-            if isinstance(value, list) and not isinstance(request.get(name), list)
-            else [value]
-        )
-        allowed = [workload.request(notebook, **{name: one})[name] for one in choice]
-        if request[name] not in allowed:
-            return False
-    return True
+def _matching(notebook: str, when: dict, requests: list[dict], name: str) -> list[bool]:
+    """Which requests have all the values of a rule; of a list given for a parameter that is no list, any one."""
+    hits, defaults = [True] * len(requests), workload.request(notebook)
+    for key, value in when.items():
+        several = isinstance(value, list) and not isinstance(defaults.get(key), list)
+        choices = value if several else [value]
+        allowed = [workload.request(notebook, **{key: one})[key] for one in choices]
+        hits = [hit and one[key] in allowed for hit, one in zip(hits, requests, strict=True)]
+    if not any(hits):
+        raise Refused(f"The rule {when} of matrix {name!r} matches none of its runs.")
+    return hits

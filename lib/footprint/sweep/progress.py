@@ -7,14 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import nan
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from footprint import spec
-from footprint.carbon import equation as carbon
+from footprint import carbon, spec
+from footprint.measure.preflight import columns
 from footprint.sweep.runner import Run
 
 STYLE = {"ok": "green", "running": "bold", "waiting": "dim", "skipped": "dim", "oom": "yellow"}
@@ -25,18 +27,47 @@ def length(seconds: float) -> str:
     """A time for people: 42 s, 7 min, 3.2 h."""
     if math.isnan(seconds):
         return "?"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def amount(value: float, unit: str) -> str:
     """A number with a unit, three digits; a question mark when it is unknown."""
     return "?" if math.isnan(value) else f"{value:.3g} {unit}"
+
+
+@dataclass
+class State:
+    """How far a run is."""
+
+    label: str
+    expected_s: float = nan
+    status: str = "waiting"
+    began: float = 0.0
+    seconds: float = nan
+    joules: float = nan
+    line: str = ""  # the last that it said, or the reason of its end
+
+    @property
+    def waits(self) -> bool:
+        return self.status in ("waiting", "running")
+
+    def spent_s(self) -> float:
+        """Seconds since it began while it runs, else those that it took."""
+        return time.monotonic() - self.began if self.status == "running" else self.seconds
+
+    def update(self, event: str, facts: dict) -> None:
+        """Take in an event of `sweep.run`."""
+        if event == "start":
+            self.status, self.began, self.line = "running", time.monotonic(), ""
+        elif event == "line":
+            self.line = facts["line"]
+        elif event == "retry":
+            self.status, self.line = "waiting", f"again: {facts['reason']}"
+        elif event == "end":
+            self.status, self.line = facts["status"], facts.get("reason", "")
+            self.seconds, self.joules = facts.get("seconds") or nan, facts.get("joules", nan)
 
 
 @contextmanager
@@ -46,206 +77,142 @@ def showing(runs: list[Run], seconds: list[float], grid: spec.Grid, out=None) ->
     seconds: how long each is expected to take (NaN: as long as the others); grid: whose grams are counted.
     """
     console = Console(file=out or sys.stdout)
-    place = {(run.key, run.device): index for index, run in enumerate(runs)}
-    rows = [
-        {"label": run.label, "status": "waiting", "s": math.nan, "J": math.nan, "line": ""}
-        for run in runs
-    ]
-    state = {"began": time.monotonic(), "expected": seconds, "grid": grid}
+    places = {(run.key, run.device): index for index, run in enumerate(runs)}
+    states = [State(run.label, hope) for run, hope in zip(runs, seconds, strict=True)]
+
+    def tell(event: str, run: Run | None = None, **facts) -> None:
+        index = places[run.key, run.device] if run else None
+        if run:
+            states[index].update(event, facts)
+        if not console.is_terminal:
+            said = _line(event, states, index, facts)
+        elif event == "end" and facts["status"] not in ("ok", "oom"):
+            said = f"{run.label}: {facts['status']}. {facts['reason']}"
+        elif run:
+            return  # the table shows it
+        else:
+            said = facts["line"]
+        console.print(said, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
     if not console.is_terminal:
-        yield lambda event, run=None, **facts: _plain(
-            console, rows, place, state, event, run, facts
-        )
+        yield tell
         return
-    with Live(
-        console=console, refresh_per_second=2, get_renderable=lambda: _table(rows, state)
-    ) as live:
-
-        def tell(event: str, run: Run | None = None, **facts) -> None:
-            _update(rows, place, event, run, facts)
-            if event in ("retry", "line") and not run:
-                live.console.print(facts.get("line", ""))
-            if event == "end" and facts["status"] not in ("ok", "oom"):
-                live.console.print(
-                    f"{run.label}: {facts['status']}. {facts['reason']}",
-                    markup=False,
-                    highlight=False,
-                )
-
+    with Live(console=console, refresh_per_second=2, get_renderable=lambda: _table(states, grid)):
         yield tell
 
 
-def _update(rows: list[dict], place: dict, event: str, run: Run | None, facts: dict) -> dict:
-    row = rows[place[run.key, run.device]] if run else {}
+def _line(event: str, states: list[State], index: int | None, facts: dict) -> str:
+    """An event as a line: what begins, what it says, how it ended."""
     if event == "start":
-        row.update(status="running", began=time.monotonic(), line="")
-    elif event == "line":
-        row["line"] = facts["line"]
-    elif event == "retry":
-        row.update(status="waiting", line=f"again: {facts['reason']}")
-    elif event == "end":
-        joules = facts.get("joules", math.nan)
-        row.update(
-            status=facts["status"],
-            s=facts.get("seconds") or math.nan,
-            J=joules,
-            line=facts.get("reason", ""),
-        )
-    return row
+        left_s = left(states)
+        more = f" (about {length(left_s)} left)" if left_s > 0 else ""
+        return f"[{index + 1}/{len(states)}] {states[index].label}{more}"
+    if event == "end":
+        name = os.path.relpath(facts["file"]) if facts.get("file") else states[index].label
+        more = f" ({facts['reason']})" if facts.get("reason") else ""
+        return f"  {facts['status']}: {name}{more}"
+    if event == "retry":
+        return f"  to be tried again: {states[index].label} ({facts['reason']})"
+    return f"  {facts['line']}"
 
 
-def left(rows: list[dict], state: dict) -> float:
-    """Seconds until all is done: what is expected, scaled by how the expectation held so far; else the mean so far."""
-    now = time.monotonic()
-    expected = [value if value > 0 else math.nan for value in state["expected"]]
-    ended = [index for index, row in enumerate(rows) if row["s"] > 0]
-    taken = sum(rows[index]["s"] for index in ended)
-    hoped = sum(expected[index] for index in ended)
-    mean = taken / len(ended) if ended else math.nan
-    scale = taken / hoped if ended and hoped > 0 else 1.0
-    total = 0.0
-    for row, hope in zip(rows, expected, strict=True):
-        if row["status"] in ("waiting", "running"):
-            whole = mean if math.isnan(hope) else hope * scale
-            total += max(0.0, whole - (now - row["began"] if row["status"] == "running" else 0.0))
-    return total
+def left(states: list[State]) -> float:
+    """Seconds until all is done: what is expected, scaled by how expectations held so far; else the mean so far."""
+    ended = [state for state in states if state.seconds > 0]
+    taken_s = sum(state.seconds for state in ended)
+    hoped_s = sum(state.expected_s for state in ended)
+    mean_s = taken_s / len(ended) if ended else nan
+    scale = taken_s / hoped_s if hoped_s > 0 else 1.0
+    total_s = 0.0
+    for state in states:
+        if state.waits:
+            whole_s = state.expected_s * scale if state.expected_s > 0 else mean_s
+            total_s += max(0.0, whole_s - (state.spent_s() if state.status == "running" else 0.0))
+    return total_s
 
 
-def summary(rows: list[dict], state: dict) -> str:
+def summary(states: list[State], grid: spec.Grid) -> str:
     """One line on the whole: how many are done, what is left, power, energy and grams so far."""
-    count = {
-        status: sum(row["status"] == status for row in rows)
-        for status in dict.fromkeys(row["status"] for row in rows)
-    }
-    going = count.pop("waiting", 0) + count.pop("running", 0)
-    said = [f"{len(rows) - going} of {len(rows)} done"] + [
-        f"{n} {status}" for status, n in count.items() if status != "ok"
-    ]
-    text = ", ".join(said) + (f"; about {length(left(rows, state))} left" if going else "")
-    known = [row for row in rows if not math.isnan(row["J"])]
+    count = Counter(state.status for state in states if not state.waits)
+    said = [f"{count.total()} of {len(states)} done"]
+    said += [f"{number} {status}" for status, number in count.items() if status != "ok"]
+    text = ", ".join(said)
+    if count.total() < len(states):
+        text += f"; about {length(left(states))} left"
+    known = [state for state in states if not math.isnan(state.joules)]
     if known:
-        joules, grid = sum(row["J"] for row in known), state["grid"]
-        grams = carbon.operational(joules, grid.g_per_kwh)
-        watts = joules / sum(row["s"] for row in known)
-        text += f"; {amount(watts, 'W')}, {amount(joules / 3600, 'Wh')}, {amount(grams, 'g')} CO2e so far"
-        text += f" ({grid.zone} {grid.year}: {grid.g_per_kwh:.0f} g/kWh)"
+        joules, seconds = (
+            sum(state.joules for state in known),
+            sum(state.seconds for state in known),
+        )
+        grams = amount(carbon.operational(joules, grid.g_per_kwh), "g")
+        text += (
+            f"; {amount(joules / seconds, 'W')}, {amount(joules / 3600, 'Wh')}, {grams} CO2e so far"
+        )
+        text += f" ({_zone(grid)})"
     return text
 
 
-def _table(rows: list[dict], state: dict) -> Group:
+def _zone(grid: spec.Grid) -> str:
+    return f"{grid.zone} {grid.year}: {grid.g_per_kwh:.0f} g/kWh"
+
+
+def _table(states: list[State], grid: spec.Grid) -> Group:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "time", "power", "grams", ""):
-        table.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if name in ("time", "power", "grams") else "left",
-        )
-    order = {"running": 0, "waiting": 2}
-    shown = sorted(rows, key=lambda row: order.get(row["status"], 1))
-    ended = [row for row in shown if order.get(row["status"], 1) == 1][-ROWS // 2 :]
-    for row in [
-        *[r for r in shown if r["status"] == "running"],
-        *ended,
-        *[r for r in shown if r["status"] == "waiting"],
-    ][:ROWS]:
-        seconds = time.monotonic() - row["began"] if row["status"] == "running" else row["s"]
-        grams = carbon.operational(row["J"], state["grid"].g_per_kwh)
-        cells = (length(seconds), amount(row["J"] / seconds, "W"), amount(grams, "g"))
-        shy = [Text("" if cell == "?" else cell) for cell in cells]
-        style = STYLE.get(row["status"], "red")
+        side = "right" if name in ("time", "power", "grams") else "left"
+        table.add_column(name, no_wrap=True, overflow="ellipsis", justify=side)
+    running = [state for state in states if state.status == "running"]
+    ended = [state for state in states if not state.waits][-ROWS // 2 :]
+    waiting = [state for state in states if state.status == "waiting"]
+    for state in [*running, *ended, *waiting][:ROWS]:
+        seconds = state.spent_s()
+        grams = carbon.operational(state.joules, grid.g_per_kwh)
+        cells = (length(seconds), amount(state.joules / seconds, "W"), amount(grams, "g"))
         table.add_row(
-            Text(row["label"]),
-            Text(row["status"], style=style),
-            *shy,
-            Text(row["line"], style="dim"),
+            Text(state.label),
+            Text(state.status, style=STYLE.get(state.status, "red")),
+            *["" if cell == "?" else cell for cell in cells],
+            Text(state.line, style="dim"),
         )
-    return Group(table, Text(summary(rows, state)))
-
-
-def _plain(console: Console, rows, place, state, event: str, run: Run | None, facts: dict) -> None:
-    """The same as lines: what begins, what it says, how it ended."""
-    row = _update(rows, place, event, run, facts)
-    if event == "start":
-        index = place[run.key, run.device] + 1
-        rest = left(rows, state)
-        said = f"[{index}/{len(rows)}] {run.label}" + (
-            f" (about {length(rest)} left)" if rest > 0 else ""
-        )
-    elif event == "end":
-        file = facts.get("file")
-        said = f"  {row['status']}: {os.path.relpath(file) if file else run.label}"
-        said += f" ({row['line']})" if row["line"] else ""
-    elif event == "retry":
-        said = f"  to be tried again: {run.label} ({facts['reason']})"
-    else:
-        said = f"  {facts['line']}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
-def columns(head: list[str], rows: list[list[str]]) -> str:
-    """A plain table with aligned columns."""
-    width = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
-    return "\n".join(lines)
+    return Group(table, Text(summary(states, grid)))
 
 
 def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
     """What would run: time, memory, energy and grams of each run and of all, and the points that cannot fit. Modelled."""
+    head = ["run", "time", "memory", "energy", "electricity", "embodied", "points that fit"]
     rows, notes = [], []
     for run, cost in zip(runs, costs, strict=True):
-        points = f"{cost.points - len(cost.misfits)} of {cost.points}" if cost.points else "?"
-        rows.append(
-            [
-                run.label,
-                length(cost.seconds),
-                amount(cost.memory_GiB, "GiB"),
-                amount(cost.energy_J / 3600, "Wh"),
-                amount(cost.operational_g, "g"),
-                amount(cost.embodied_g, "g"),
-                points,
-            ]
-        )
-        notes += [f"{run.label}: {note}." for note in [cost.note.rstrip(".")] if note]
+        row = [run.label, length(cost.seconds), amount(cost.memory_GiB, "GiB")]
+        row += [amount(cost.energy_J / 3600, "Wh"), amount(cost.operational_g, "g")]
+        fit = f"{cost.points - len(cost.misfits)} of {cost.points}" if cost.points else "?"
+        rows.append([*row, amount(cost.embodied_g, "g"), fit])
+        notes += [f"{run.label}: {cost.note.rstrip('.')}."] if cost.note else []
         notes += [f"{run.label} cannot fit {'; '.join(cost.misfits)}."] if cost.misfits else []
-    head = ["run", "time", "memory", "energy", "electricity", "making", "points that fit"]
     return "\n".join([columns(head, rows), *notes, f"All is modelled. {_total(costs, grid)}."])
 
 
 def _total(costs: list, grid: spec.Grid) -> str:
     """The whole plan in one sentence; what is unknown is counted, not taken as nothing."""
-    known = {
-        name: [value for cost in costs if not math.isnan(value := getattr(cost, name))]
-        for name in ("seconds", "energy_J")
-    }
-    text = f"{len(costs)} runs, about {length(sum(known['seconds']))}"
-    text += (
-        f" and {len(costs) - len(known['seconds'])} of unknown time"
-        if len(known["seconds"]) < len(costs)
-        else ""
-    )
-    if known["energy_J"]:
-        used, made = (
-            math.fsum(getattr(cost, name) for cost in costs if not math.isnan(getattr(cost, name)))
-            for name in ("operational_g", "embodied_g")
-        )
-        text += f"; {sum(known['energy_J']) / 3600:.3g} Wh and {used:.3g} g CO2e of electricity"
-        text += f" ({grid.zone} {grid.year}: {grid.g_per_kwh:.0f} g/kWh)"
-        text += f", {made:.3g} g of the cards' making (5 years, always busy)"
-    unknown = len(costs) - len(known["energy_J"])
+    timed = [cost for cost in costs if not math.isnan(cost.seconds)]
+    metered = [cost for cost in costs if not math.isnan(cost.energy_J)]
+    text = f"{len(costs)} runs, about {length(sum(cost.seconds for cost in timed))}"
+    if len(timed) < len(costs):
+        text += f" and {len(costs) - len(timed)} of unknown time"
+    if metered:
+        text += f"; {sum(cost.energy_J for cost in metered) / 3600:.3g} Wh and "
+        text += f"{sum(cost.operational_g for cost in metered):.3g} g CO2e of electricity"
+        text += f" ({_zone(grid)}), {sum(cost.embodied_g for cost in metered):.3g} g"
+        text += " of the GPUs' embodied carbon (5 years, always busy)"
+    unknown = len(costs) - len(metered)
     return text + (f"; the energy of {unknown} runs is unknown" if unknown else "")
 
 
 def verdict(outcomes: list[dict]) -> str:
     """The end of a sweep in words: how many ended how, then a line for each run that needs a look."""
     count = Counter(outcome["status"] for outcome in outcomes)
-    lines = [
-        ", ".join(f"{number} {status}" for status, number in count.items())
-        + f" of {len(outcomes)} runs"
-    ]
+    ended = ", ".join(f"{number} {status}" for status, number in count.items())
+    lines = [f"{ended} of {len(outcomes)} runs"]
     for outcome in outcomes:
         if outcome["status"] != "ok":
             page = f" See {os.path.relpath(outcome['page'])}." if outcome.get("page") else ""

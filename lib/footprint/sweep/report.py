@@ -1,36 +1,50 @@
-"""A finished sweep for others: an RO-Crate around its files, and its windows as a flat table that Croissant describes."""
+"""A finished sweep for others: an RO-Crate around its files, and its windows as flat tables.
+
+The tables are described in Croissant 1.0 (https://docs.mlcommons.org/croissant); on request the measured points
+stand beside them in the field names that MLPerf inference issue 2558 proposes.
+"""
 
 import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import isnan, nan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from footprint import Refused, root
 from footprint.energy import window as energy
-from footprint.sweep import croissant, results
-from footprint.sweep import events as ledger
+from footprint.sweep import results
 from footprint.trace import file as trace
+from footprint.trace.schema import ATTRS
 
 NEEDED = "A report needs rocrate and mlcroissant: pip install 'footprint[sweep]'."
 MOST_MB = 20.0  # all committed runs together
-FORMATS = {
-    ".csv": "text/csv",
-    ".parquet": "application/vnd.apache.parquet",
-    ".json": "application/ld+json",
+FILES = {
+    "windows.csv": ("text/csv", "all windows with derived energies, a row each"),
+    "windows.parquet": ("application/vnd.apache.parquet", "the same table"),
+    "croissant.json": ("application/ld+json", "the table described in Croissant"),
+    "mlperf.json": ("application/json", "measured points in the field names proposed to MLPerf"),
 }
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+PAPER = "https://doi.org/10.1145/3727200.3727220"
+CITATION = f"Nguyen et al. 2024, Towards Sustainable Large Language Model Serving, {PAPER}"
+LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
 SECRET = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|mnt|data)/[\w.-]+|GPU-[0-9a-f]{8}-")
+POINT = ["batch", "prompt_tokens", "output_tokens"]
 
 
-def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
+def write(
+    folder: str | Path, say: Callable[[str], None] = print, mlperf: bool = False
+) -> list[Path]:
     """Write `windows.csv`, `windows.parquet`, `croissant.json` and `ro-crate-metadata.json` into a folder of runs.
 
-    Returns the files. Raises `Refused` when there is no trace, or rocrate or mlcroissant is not installed; without pyarrow
-    the Parquet file is left out.
+    mlperf: write `mlperf.json` too. Returns the files. Raises `Refused` when there is no trace, or rocrate or
+    mlcroissant is not installed; without pyarrow the Parquet file is left out.
     """
     folder = Path(folder)
     if not all(importlib.util.find_spec(name) for name in ("rocrate", "mlcroissant")):
@@ -40,92 +54,85 @@ def write(folder: str | Path, say: Callable[[str], None] = print) -> list[Path]:
     if not len(data):
         raise Refused(f"There is no trace below {folder}.")
     data["file"] = [str(Path(path).relative_to(folder)) for path in data["file"]]
-    tables = [folder / "windows.csv"]
-    trace.whole(tables[0], lambda path: data.to_csv(path, index=False))
+    files = [trace.whole(folder / "windows.csv", partial(data.to_csv, index=False))]
     if importlib.util.find_spec("pyarrow"):
-        tables.append(folder / "windows.parquet")
-        trace.whole(tables[1], lambda path: data.to_parquet(path, index=False))
+        table = folder / "windows.parquet"
+        files.append(trace.whole(table, partial(data.to_parquet, index=False)))
     else:
         say("no Parquet: pip install 'footprint[sweep]'")
-    said = {str(name): values.attrs for name, values in gathered.variables.items()}
-    about, date = _about(data)
-    tables.append(
-        _json(folder / "croissant.json", croissant.describe(tables[0], data, said, about, date))
+    known = {str(name): values.attrs for name, values in gathered.variables.items()}
+    described = croissant(files[0], data, known, *_about(data))
+    files.append(_json(folder / "croissant.json", described))
+    if mlperf:
+        files.append(_json(folder / "mlperf.json", records(data)))
+    crate = _crate(folder, data, files)
+    return [*files, _json(folder / "ro-crate-metadata.json", crate.metadata.generate())]
+
+
+def _json(place: Path, content: dict | list) -> Path:
+    return results.write(
+        place,
+        json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n",
     )
-    crate = _crate(folder, data, tables)
-    return [*tables, _json(folder / "ro-crate-metadata.json", crate.metadata.generate())]
-
-
-def _json(place: Path, content: dict) -> Path:
-    text = json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
-    trace.whole(place, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    return place
 
 
 def _about(data: pd.DataFrame) -> tuple[str, str]:
     """What the runs are of in one line, and the last day on which one of them began."""
     runs = data.drop_duplicates("file")
-    models, places = (", ".join(sorted(set(runs[column]))) for column in ("model", "device"))
+    models, places = ", ".join(sorted(set(runs["model"]))), ", ".join(sorted(set(runs["device"])))
     date = max((text[:10] for text in runs["start_utc"] if text), default="2026-01-01")
     return f"{len(runs)} runs, {len(data)} windows: {models} on {places}", date
+
+
+# -- the crate --------------------------------------------------------------------------------------------------------
 
 
 def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
     """The crate: each run an action with its notebook as the instrument, trace and page as results."""
     from rocrate.rocrate import ROCrate
 
-    crate, runs, notebooks = ROCrate(), data.drop_duplicates("file").set_index("file"), {}
-    crate.name = "Runs of The Footprint of a Token"
+    crate = ROCrate()
+    crate.name, crate.license = "Runs of The Footprint of a Token", LICENCE
     crate.description, crate.datePublished = _about(data)
-    crate.license = croissant.LICENCE
     facts = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     crate.root_dataset["conformsTo"] = _entity(crate, PROFILE, facts)
-    for file, run in runs.iterrows():
-        _action(crate, folder, file, run, notebooks)
+    for file, run in data.drop_duplicates("file").set_index("file").iterrows():
+        _action(crate, folder, file, run)
     for table in tables:
-        _file(
-            crate,
-            folder,
-            table,
-            FORMATS[table.suffix],
-            "all windows with derived energies, a row each",
-        )
-    if (folder / ledger.PLACE).exists():
-        _file(crate, folder, folder / ledger.PLACE, "application/jsonl", "event log of the sweep")
+        _file(crate, folder, table, *FILES[table.name])
+    if (folder / results.LOG).exists():
+        _file(crate, folder, folder / results.LOG, "application/jsonl", "event log of the sweep")
     return crate
 
 
-def _action(crate, folder: Path, file: str, run: pd.Series, notebooks: dict) -> None:
+def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
     """The run whose trace is `file`, with the notebook that made it."""
-    page, made = (
-        (folder / file).with_suffix(".ipynb"),
-        [_file(crate, folder, folder / file, "application/x-netcdf", "trace")],
-    )
-    record = {}
+    page, record = (folder / file).with_suffix(".ipynb"), {}
+    made = [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
     if page.exists():
         record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
         made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
-    kind, digest = (
-        "predict" if run["kind"] == "modelled" else "profile",
-        record.get("notebook_sha256", "unknown"),
-    )
-    if (kind, digest) not in notebooks:
-        facts = {
+    name, digest = results.notebook_of(run), record.get("notebook_sha256", "unknown")
+    instrument = crate.dereference(f"#{name}-{digest[:12]}") or _entity(
+        crate,
+        f"#{name}-{digest[:12]}",
+        {
             "@type": "SoftwareApplication",
-            "name": f"notebooks/{kind}.ipynb",
+            "name": f"notebooks/{name}.ipynb",
             "sha256": digest,
-        }
-        facts["softwareVersion"] = record.get("git_commit") or run["git_commit"] or "unknown"
-        facts["softwareRequirements"] = record.get("environment", [])
-        notebooks[kind, digest] = _entity(crate, f"#{kind}-{digest[:12]}", facts)
+            "softwareVersion": record.get("git_commit") or run["git_commit"] or "unknown",
+            "softwareRequirements": record.get("environment", []),
+        },
+    )
     ending = "Completed" if run["run_status"] in results.FINAL else "Failed"
+    what = f"{run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}"
     facts = {
-        "name": f"{run['run_status']}: {run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}",
+        "name": f"{run['run_status']}: {what}",
         "description": run["request"],
         "actionStatus": f"http://schema.org/{ending}ActionStatus",
     }
     facts |= {"startTime": run["start_utc"]} if run["start_utc"] else {}
-    crate.add_action(notebooks[kind, digest], f"#{file}", result=made, properties=facts)
+    crate.add_action(instrument, f"#{file}", result=made, properties=facts)
 
 
 def _entity(crate, name: str, facts: dict):
@@ -145,10 +152,116 @@ def _file(crate, folder: Path, path: Path, kind: str, about: str):
     return crate.add_file(path, str(path.relative_to(folder)), properties=facts)
 
 
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def croissant(
+    table: Path, data: pd.DataFrame, known: Mapping[str, Mapping[str, str]], about: str, date: str
+) -> dict:
+    """JSON-LD of one CSV file: its checksum, and each column with its type, its meaning and its units.
+
+    known: `units` and `long_name` by column, as xarray keeps them; columns of the run are described by the schema.
+    """
+    import mlcroissant as mlc
+
+    types = {"b": "BOOL", "i": "INTEGER", "u": "INTEGER", "f": "FLOAT"}
+    fields = [
+        mlc.Field(
+            id=f"windows/{name}",
+            name=name,
+            description=_meaning(name, known.get(name, {})),
+            data_types=[getattr(mlc.DataType, types.get(data[name].dtype.kind, "TEXT"))],
+            source=mlc.Source(file_object=table.name, extract=mlc.Extract(column=name)),
+        )
+        for name in data
+    ]
+    content = table.read_bytes()
+    file = mlc.FileObject(
+        id=table.name,
+        name=table.name,
+        content_url=table.name,
+        content_size=f"{len(content)} B",
+        encoding_formats=["text/csv"],
+        sha256=hashlib.sha256(content).hexdigest(),
+        description="all windows with derived energies, a row each",
+    )
+    return mlc.Metadata(
+        name="footprint-of-a-token-windows",
+        description=about,
+        license=[LICENCE],
+        url=PAPER,
+        version="1.0.0",
+        date_published=date,
+        cite_as=CITATION,
+        distribution=[file],
+        record_sets=[mlc.RecordSet(id="windows", name="windows", fields=fields)],
+    ).to_json()
+
+
+def _meaning(name: str, known: Mapping[str, str]) -> str:
+    """One line: what the column is and in which units."""
+    text = known.get("long_name") or ATTRS.get(name, ("", name.replace("_", " ")))[1]
+    return f"{text} [{known['units']}]" if known.get("units") else text
+
+
+def records(data: pd.DataFrame) -> list[dict]:
+    """MLPerf's proposed record of each point of each measured run; an energy that nobody measured is None.
+
+    prefill_energy_joules and generation_energy_joules (the decode phase) are medians over repeats of one iteration of the
+    whole batch, each measured in windows of its own; total_energy_joules is that of `generate`, measured too; `reason`
+    says why one is missing. Raises `Refused` where every run is modelled: the proposal is about measurements.
+    """
+    data = data[data["kind"] == "measured"]
+    if data.empty:
+        raise Refused("Each run there is modelled; MLPerf's fields are for measured runs.")
+    rows = data[data["batch"] > 0]
+    rows = rows.assign(joules=rows["energy_J"] / rows["iterations"].where(rows["iterations"] > 0))
+    return [_record(rows) for _, rows in rows.groupby(["file", *POINT])]
+
+
+def _record(rows: pd.DataFrame) -> dict:
+    joules, first = rows.groupby("phase")["joules"].median(), rows.iloc[0]
+    whole = rows[rows["phase"] == "generate"]
+    record = {
+        "prefill_energy_joules": joules.get("prefill", nan),
+        "generation_energy_joules": joules.get("decode", nan),
+        "total_energy_joules": joules.get("generate", nan),
+        "energy_per_token_joules": {
+            "mean": _plain(whole["energy_per_token_J"].mean()),
+            "std": _plain(whole["energy_per_token_J"].std()),
+        },
+        "gpu_power_draw_watts": {"mean": _plain(whole["power_W"].mean())},
+        "output_token_count": first["batch"] * first["output_tokens"],
+        "batch_size": first["batch"],
+        "input_sequence_length": first["prompt_tokens"],
+        "output_sequence_length": first["output_tokens"],
+        "scenario": "singlestream" if first["batch"] == 1 else "offline",
+        "measurement_method": "nvml" if first["energy_source"].startswith("nvml") else None,
+        "energy_source": first["energy_source"],
+        "sampling_rate_hz": rows["sampling_rate_hz"].median(),
+        "thermal_stabilization_seconds": rows["warmup_s"].max(),
+        "repeats": rows["repeat"].nunique(),
+        "model": first["model"],
+        "device": first["device_name"],
+        "file": first["file"],
+        "reason": ", ".join(sorted(set(rows["energy_status"]) - {"ok"})),
+    }
+    return {name: _plain(value) for name, value in record.items()}
+
+
+def _plain(value: object) -> object:
+    """A value as JSON knows it: NaN is None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+# -- before a folder is sent ------------------------------------------------------------------------------------------
+
+
 def check(folder: str | Path) -> list[str]:
     """What keeps a folder of runs from being sent to others, a sentence each; nothing when it is fit."""
-    folder, faults, size, names = Path(folder), [], 0, trace.names(folder)
-    for name in names:
+    folder, faults, size = Path(folder), [], 0
+    for name in trace.names(folder):
         path, page = folder / name, (folder / name).with_suffix(".ipynb")
         try:
             run = trace.load(path).attrs
@@ -161,8 +274,8 @@ def check(folder: str | Path) -> list[str]:
             faults.append(f"{name} has no executed notebook beside it.")
             continue
         size += path.stat().st_size + page.stat().st_size
-        said = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
-        found = SECRET.search(said) or re.search(re.escape(str(root())) + r"\b", said)
+        text = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
+        found = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
         if found:
             faults.append(
                 f"{name} or its page names a place or a serial number of this machine: {found[0]}."
@@ -171,4 +284,4 @@ def check(folder: str | Path) -> list[str]:
         faults.append(
             f"The folder holds {size / 2**20:.0f} MiB; {MOST_MB:.0f} are allowed for all runs together."
         )
-    return faults if names else ["There is no trace in it."]
+    return faults if trace.names(folder) else ["There is no trace in it."]

@@ -1,4 +1,8 @@
-"""Where results lie: a claim on each run, page and trace placed together or not at all, pages of failed runs apart."""
+"""Results of runs: claimed by one process, page and trace placed together or not at all, each end logged.
+
+A run works in the scratch folder `.run-<name>`. Its files are moved to their place once `commit` is
+written there, so that whoever finds the folder after a crash can finish the move or sweep it away.
+"""
 
 import fcntl
 import getpass
@@ -12,79 +16,88 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import xarray as xr
 
-from footprint import digest, root, workload
+from footprint import digest, root
 from footprint.measure import provenance
-from footprint.sweep import events as ledger
 from footprint.trace import file as trace
 from footprint.trace import raw
 
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
-MARK = "FOOTPRINT_RUN"  # names the scratch folder in the environment of all processes of a run
-STEM = "THIS-RUN"  # stands in a page for the name that it will get
-NOBODY = {
-    "root",
-    "user",
-    "admin",
-    "ubuntu",
-    "debian",
-    "runner",
-    "docker",
-    "jovyan",
-    "localhost",
-}  # names of no one
+LOG = Path(".sweep") / "events.jsonl"
+VARIABLE = "FOOTPRINT_RUN"  # environment variable of all processes of a run: its scratch folder
+STEM = "THIS-RUN"  # stands in a page for the name that the page will get
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
+NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
+
+
+class Finished(NamedTuple):
+    """A finished run: its device as `device_of` says, its status, its trace (None: nothing was loaded)."""
+
+    device: str
+    status: str
+    file: Path | None
 
 
 def key(notebook: str, asked: str) -> str:
-    """Hash of what was asked of which notebook; on which of equal devices is left out."""
+    """Hash of the notebook and of what was asked, except on which of several equal devices."""
     request = {name: value for name, value in json.loads(asked).items() if name != "device"}
     return digest(json.dumps([notebook, request], sort_keys=True))
 
 
-def whose(run: dict) -> str:
-    """What the device of a trace is known by: the hash of its UUID, else its name."""
-    return run["device_hash"] or (
-        run["device_name"] if run["kind"] == "measured" else run["device"]
-    )
+def notebook_of(attrs: dict) -> str:
+    """The notebook that made a trace, from the trace's root attributes."""
+    return "predict" if attrs["kind"] == "modelled" else "profile"
 
 
-def finished(
-    folder: str | Path, seen: dict | None = None
-) -> dict[str, list[tuple[str, str, Path]]]:
-    """Finished runs below `folder` by their key: (device, status, trace) of each.
+def device_of(attrs: dict) -> str:
+    """What identifies the device of a trace: the hash of its UUID, else its name."""
+    name = attrs["device_name"] if attrs["kind"] == "measured" else attrs["device"]
+    return attrs["device_hash"] or name
 
-    seen: what an earlier call read, by file; it is filled, and unchanged files are not read again.
+
+def _identity(attrs: dict) -> tuple[str, str]:
+    """Runs with equal identities are the same work."""
+    return key(notebook_of(attrs), attrs["request"]), device_of(attrs)
+
+
+def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Finished]]:
+    """Finished runs below `folder` by their keys.
+
+    seen: heads of traces that an earlier call read; filled here, and files unchanged since are not read again.
     """
     done, seen = {}, {} if seen is None else seen
     for path in trace.files(folder):
         try:
             now = path.stat()
-            mark = (path, now.st_ino, now.st_size, now.st_ctime_ns)
-            if mark not in seen:
-                seen[mark] = raw.head(path)
-            run = seen[mark]
-            if run["status"] in FINAL:
-                name = "predict" if run["kind"] == "modelled" else "profile"
-                done.setdefault(key(name, run["request"]), []).append(
-                    (whose(run), run["status"], path)
-                )
-        except (OSError, KeyError, ValueError, RuntimeError):
-            continue  # `gather` names such files; here they only do not count as done
-    for name, event in ledger.last(folder).items():
+            version = (path, now.st_ino, now.st_size, now.st_ctime_ns)
+            if version not in seen:
+                seen[version] = raw.head(path)
+            if seen[version]["status"] in FINAL:
+                name, device = _identity(seen[version])
+                done.setdefault(name, []).append(Finished(device, seen[version]["status"], path))
+        except UNREADABLE:
+            continue  # `footprint gather` names such files; here they only do not count as done
+    for name, event in last_ends(folder).items():
         if event["status"] == "oom" and name not in done and event.get("device"):
-            done[name] = [(event["device"], "oom", None)]  # did not even load: there is no trace
+            done[name] = [Finished(event["device"], "oom", None)]
     return done
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def claim(folder: Path, name: str) -> Iterator[Path | None]:
     """The scratch folder of a run, for this process alone; None while another process has it.
 
-    What a killed process left of the run is ended; results that it had finished are in `folder` afterwards.
+    Processes that a killed owner left are ended first, and what it had finished is placed in `folder`.
     """
     scratch = Path(folder) / f".run-{name}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -99,7 +112,7 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
         return
     try:
         if len(os.listdir(scratch)) > 1:
-            end(scratch)
+            kill(scratch)
             _complete(scratch, folder)
         yield scratch
     finally:
@@ -107,12 +120,12 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
         os.close(handle)
 
 
-def end(scratch: Path) -> None:
-    """Kill every process that belongs to the run in this scratch folder, wherever it went."""
+def kill(scratch: Path) -> None:
+    """Kill every process that belongs to the run in this scratch folder, in whichever group it is."""
     wanted = str(Path(scratch).resolve())
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == wanted:
+            if process.pid != os.getpid() and process.environ().get(VARIABLE) == wanted:
                 process.kill()
         except (psutil.Error, OSError):
             continue  # gone, or somebody else's
@@ -138,30 +151,35 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
-    """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and where it lies.
+    """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and its path.
 
-    From the moment that `commit` is there the run counts: who finds it after a crash completes the two renames.
+    From the moment that `commit` exists the run counts: `claim` completes the two renames after a crash.
     """
     tree = trace.load(scratch / "run.nc")
     text = (scratch / "run.ipynb").read_text(encoding="utf-8")
     with _one_at_a_time(folder):
-        target = _free(trace.place(tree, folder), tree)
-        page = text.replace(STEM, target.stem)
-        trace.whole(
-            scratch / "run.ipynb", lambda path: Path(path).write_text(page, encoding="utf-8")
-        )
-        line = os.path.relpath(target, folder)
-        trace.whole(scratch / "commit", lambda path: Path(path).write_text(line, encoding="utf-8"))
+        target = _free(trace.place(tree, folder), tree.attrs)
+        write(scratch / "run.ipynb", text.replace(STEM, target.stem))
+        write(scratch / "commit", os.path.relpath(target, folder))
         _land(scratch, target)
     return tree, target
 
 
-def _land(scratch: Path, target: Path) -> None:
+def write(place: Path, text: str) -> Path:
+    return trace.whole(place, lambda path: Path(path).write_text(text, encoding="utf-8"))
+
+
+def _move(scratch: Path, target: Path) -> None:
     """First the page, then the trace, which makes both count."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     for ending in (".ipynb", ".nc"):
         if (scratch / f"run{ending}").exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(scratch / f"run{ending}", target.with_suffix(ending))
+
+
+def _land(scratch: Path, target: Path) -> None:
+    """Move the files, and let the disk keep it."""
+    _move(scratch, target)
     handle = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -170,7 +188,7 @@ def _land(scratch: Path, target: Path) -> None:
 
 
 def _complete(scratch: Path, folder: Path) -> None:
-    """Do what `commit` in the scratch folder of a dead process promises, unless another run took the place since."""
+    """Finish the move of a dead process that had written `commit`, unless the place was taken since."""
     if not (scratch / "commit").exists() or not (scratch / "run.nc").exists():
         return
     if (scratch / "run.ipynb").exists():
@@ -182,26 +200,22 @@ def _complete(scratch: Path, folder: Path) -> None:
             _land(scratch, target)
 
 
-def _free(path: Path, tree: xr.DataTree) -> Path:
-    """The place itself, unless the finished run of another request or device lies there: then one beside it."""
-    name = "predict" if tree.attrs["kind"] == "modelled" else "profile"
-    own = key(name, tree.attrs["request"]), whose(tree.attrs)
+def _free(path: Path, attrs: dict) -> Path:
+    """The path itself, or one beside it where a finished run of another request or device lies."""
     try:
         other = raw.head(path)
-        taken = other["status"] in FINAL and (key(name, other["request"]), whose(other)) != own
-    except (OSError, KeyError, ValueError, RuntimeError):
+        taken = other["status"] in FINAL and _identity(other) != _identity(attrs)
+    except UNREADABLE:
         taken = False
-    ending = digest(" ".join(own))[:8]
-    return path.with_stem(f"{path.stem}-{ending}") if taken else path
+    return (
+        path.with_stem(f"{path.stem}-{digest(' '.join(_identity(attrs)))[:8]}") if taken else path
+    )
 
 
-def keep_failed(scratch: Path, folder: Path, model: str, name: str) -> Path | None:
-    """Keep page and trace of a failed run for reading, apart from the finished ones."""
-    target = Path(folder) / ".sweep" / "failed" / f"{workload.slug(model)}-{name}.ipynb"
-    for ending in (".ipynb", ".nc"):
-        if (scratch / f"run{ending}").exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch / f"run{ending}", target.with_suffix(ending))
+def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
+    """Move page and trace of a failed run to `.sweep/failed`; returns the page, if there is one."""
+    target = Path(folder) / ".sweep" / "failed" / f"{name}.ipynb"
+    _move(scratch, target)
     return target if target.exists() else None
 
 
@@ -209,28 +223,65 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
     """An executed notebook without host name, user name, serial numbers or absolute paths, and with its provenance."""
     text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
     text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
-    paths = [(str(root()), "."), (sys.prefix, "venv"), (str(Path.home()), "~")]
+    paths = {str(root()): ".", sys.prefix: "venv", str(Path.home()): "~"}
     if Path(model).exists():
-        paths.insert(0, (str(Path(model).parent) + os.sep, ""))
-    for secret, stand_in in paths:
-        text = text.replace(secret, stand_in) if len(secret) > 3 else text
-    for secret in {platform.node(), getpass.getuser()} - NOBODY:
-        text = (
-            re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", "someone", text)
-            if len(secret) > 3
-            else text
-        )
+        paths = {str(Path(model).parent) + os.sep: "", **paths}
+    for path in paths:
+        text = text.replace(path, paths[path]) if len(path) > 3 else text
+    for name in {platform.node(), getpass.getuser()}:
+        if len(name) > 3 and not NOBODY.fullmatch(name):
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "someone", text)
     page = json.loads(text)
     record = page["metadata"].setdefault("papermill", {})
     record |= {"input_path": f"notebooks/{notebook}.ipynb", "output_path": f"{STEM}.ipynb"}
-    versions = sorted(
-        {f"{item.name}=={item.version}" for item in importlib.metadata.distributions()}
-    )
+    packages = importlib.metadata.distributions()
     page["metadata"]["footprint"] = {
         "notebook": f"notebooks/{notebook}.ipynb",
         "notebook_sha256": hashlib.sha256(template).hexdigest(),
         "git_commit": provenance.commit(),
         "python": platform.python_version(),
-        "environment": versions,
+        "environment": sorted({f"{item.name}=={item.version}" for item in packages}),
     }
     return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+def note(folder: str | Path, event: str, **facts: object) -> bool:
+    """Append an event to the log, a line of JSON in one write; NaN becomes null. False when the disk fails."""
+    unknown = [name for name, value in facts.items() if isinstance(value, float) and isnan(value)]
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    facts = {"utc": now, "event": event, **facts, **dict.fromkeys(unknown)}
+    line = json.dumps(facts, default=str) + "\n"
+    path = Path(folder) / LOG
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                line = "\n" + line  # the last write was cut off
+            return os.write(handle, line.encode()) == len(line.encode())
+        finally:
+            os.close(handle)
+    except OSError:
+        return False
+
+
+def events(folder: str | Path) -> list[dict]:
+    """All logged events in order, except lines that were cut off (the machine lost its power)."""
+    path, found = Path(folder) / LOG, []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in found if isinstance(event, dict)]
+
+
+def last_ends(folder: str | Path) -> dict[str, dict]:
+    """The last `end` event of each run, by the run's key."""
+    found = [event for event in events(folder) if event.get("event") == "end" and "key" in event]
+    return {event["key"]: event for event in found}

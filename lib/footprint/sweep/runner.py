@@ -1,5 +1,6 @@
-"""One run: papermill in a process group of its own, under limits of time, on a device that nobody else uses."""
+"""One run: papermill in a process group of its own, with a time limit, on a device that nobody else uses."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,21 +10,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 from footprint import Refused, digest, root
-from footprint.measure import locks as devices
-from footprint.measure import nvml as meter
-from footprint.measure import provenance
-from footprint.sweep import mill, results
+from footprint.measure import locks, nvml, provenance
+from footprint.sweep import kernel, results
 
-START_S, LIMIT_S = 120.0, 6 * 3600.0
-RUNNING: dict[int, tuple[subprocess.Popen, Path]] = {}  # children of this process by their ids
+LIMIT_S = 6 * 3600.0
+RUNNING: set[subprocess.Popen] = set()  # the inner processes of this process
 STOP = {"asked": 0}  # how often this process was asked to stop
 
 
@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash of what is asked."""
+        """Hash of the notebook and its parameters, except which of several equal devices to use."""
         return results.key(self.notebook, provenance.asked(self.request))
 
     @property
@@ -47,21 +47,32 @@ class Run(NamedTuple):
     @property
     def label(self) -> str:
         """A name for people."""
-        where = self.request.get("gpu") or self.device
-        return f"{self.notebook} {self.request['model']} on {where}, {self.request['engine']} {self.request['dtype']}"
+        place = self.request.get("gpu") or self.device
+        model, engine, dtype = (self.request[name] for name in ("model", "engine", "dtype"))
+        return f"{self.notebook} {model} on {place}, {engine} {dtype}"
+
+
+def outcome(
+    status: str, reason: str, again: bool = False, seconds: float = 0.0, **facts: object
+) -> dict:
+    """How a run ended: status and reason in the schema's words, and whether to try `again`."""
+    return {"status": status, "reason": reason, "again": again, "seconds": seconds, **facts}
+
+
+def disk_error(error: OSError, folder: Path) -> dict:
+    """The outcome of a run whose files the disk did not take."""
+    name = os.path.basename(str(error.filename or folder))
+    return outcome("failed", f"{error.strerror or error}: {name}.")
 
 
 def attempt(
-    run: Run,
-    scratch: Path,
-    say: Callable[[str], None] = print,
-    start_s: float = START_S,
-    environ: Mapping[str, str] = os.environ,
+    run: Run, scratch: Path, say: Callable[[str], None], environ: Mapping[str, str] = os.environ
 ) -> dict:
-    """Execute a run into `scratch` (`run.ipynb`, scrubbed, and `run.nc`); never raises for what the run does.
+    """Execute a run into `scratch` (`run.ipynb`, scrubbed, and `run.nc`); returns its outcome.
 
-    The outcome: status and reason in the schema's words, whether to try `again`, seconds, joules of the card (NaN
-    without a counter) and the hash of the device.
+    Beside status and reason it has the seconds and, of a measured run, the joules of the GPU (NaN
+    without a counter) and the hash of the device. Never raises for what goes wrong within the run;
+    raises `Refused` where there is no such notebook.
     """
     template = root() / "notebooks" / f"{run.notebook}.ipynb"
     if not template.exists():
@@ -69,87 +80,62 @@ def attempt(
             f"There is no notebook {template.name} here; run this from a checkout of the project."
         )
     if STOP["asked"]:
-        return _outcome("interrupted", "Not started: the sweep was stopped.")
-    if not run.device:
-        return _executed(run, template, scratch, say, start_s, environ, "")
+        return outcome("interrupted", "Not started: the sweep was stopped.")
     try:
-        with devices.alone(run.device, lambda: STOP["asked"] > 0, say) as uuid:
+        if not run.device:
+            return _execute(run, template, scratch, say, environ)
+        with locks.alone(run.device, lambda: STOP["asked"] > 0, say) as uuid:
             before = _joules(uuid)
-            outcome = _executed(run, template, scratch, say, start_s, environ, uuid)
+            ended = _execute(run, template, scratch, say, environ, uuid)
             device = digest(uuid) if uuid else provenance.processor()
-            return outcome | {"joules": _joules(uuid) - before, "device": device}
+            return ended | {"joules": _joules(uuid) - before, "device": device}
     except InterruptedError as stopped:
-        return _outcome("interrupted", str(stopped))
-    except Refused as gone:
-        return _outcome("gpu_lost" if "gpu_lost" in str(gone) else "failed", str(gone))
-
-
-def _outcome(status: str, reason: str, again: bool = False, seconds: float = 0.0) -> dict:
-    return {
-        "status": status,
-        "reason": reason,
-        "again": again,
-        "seconds": seconds,
-        "joules": math.nan,
-        "device": "",
-    }
+        return outcome("interrupted", str(stopped))
+    except OSError as error:
+        return disk_error(error, scratch)
+    except Refused as missing:
+        return outcome("gpu_lost" if "gpu_lost" in str(missing) else "failed", str(missing))
 
 
 def _joules(uuid: str) -> float:
-    """What the counter of a card shows; NaN where there is none."""
+    """Reading of a GPU's energy counter; NaN where there is none."""
     try:
-        return meter.counter(meter.handle(uuid))[0] if uuid else math.nan
+        return nvml.counter(nvml.handle(uuid))[0] if uuid else math.nan
     except Refused:
         return math.nan
 
 
-def _executed(
-    run: Run,
-    template: Path,
-    scratch: Path,
-    say: Callable,
-    start_s: float,
-    environ: Mapping,
-    uuid: str,
+def _execute(
+    run: Run, template: Path, scratch: Path, say: Callable, environ: Mapping, uuid: str = ""
 ) -> dict:
-    request = dict(run.request)
-    environ = {**environ, results.MARK: str(scratch.resolve())}
-    if uuid and run.device != "cpu":
-        request["device"] = "cuda:0"  # the only one that it sees
+    """Run the inner process on the GPU `uuid` (none: without a GPU) and scrub its page."""
+    page, request = scratch / "run.ipynb", dict(run.request)
+    request["out"] = str((scratch / "run.nc").resolve())
+    environ = {**environ, results.VARIABLE: str(scratch.resolve())}
+    if uuid:
+        request["device"] = "cuda:0"  # the only one that the process sees
         environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid}
-    order = {
-        "template": str(template),
-        "page": str(scratch / "run.ipynb"),
-        "root": str(root()),
-        "parameters": {**request, "out": str((scratch / "run.nc").resolve())},
-        "start_s": start_s,
-    }
+    order = {"template": str(template), "page": str(page), "parameters": request}
     began = time.monotonic()
-    verdict = _watched(order, scratch, environ, say, run.limit_s)
-    page = scratch / "run.ipynb"
-    if page.exists():
-        try:
+    ended = _watch({**order, "root": str(root())}, scratch, environ, say, run.limit_s)
+    try:
+        if page.exists():
+            text, model = page.read_text(encoding="utf-8"), run.request["model"]
             page.write_text(
-                results.scrub(
-                    page.read_text("utf-8"), run.notebook, template.read_bytes(), request["model"]
-                )
+                results.scrub(text, run.notebook, template.read_bytes(), model), encoding="utf-8"
             )
-        except (OSError, ValueError) as error:
-            page.unlink()  # cut off: better none than one that was not scrubbed
-            if verdict["status"] == "ok":
-                verdict = {
-                    "status": "failed",
-                    "reason": f"The page was not written: {error}.",
-                    "again": True,
-                }
-    return _outcome(**verdict, seconds=time.monotonic() - began)
+    except (OSError, ValueError) as error:
+        page.unlink()  # cut off: better none than one that was not scrubbed
+        if ended["status"] == "ok":
+            ended = outcome("failed", f"The page was not written: {error}.", again=True)
+    return {**ended, "seconds": time.monotonic() - began}
 
 
-def _watched(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_s: float) -> dict:
-    """The verdict of the inner process, or what became of it: it is ended when the time is up or a stop is asked twice."""
+def _watch(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_s: float) -> dict:
+    """The outcome that the inner process tells, or what became of it: too late, stopped or dead."""
     sockets = tempfile.mkdtemp(prefix="fp-")  # of the kernel; the path of a socket must be short
     child = subprocess.Popen(
-        [sys.executable, "-m", "footprint.sweep.mill"],
+        [sys.executable, "-m", kernel.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -157,78 +143,59 @@ def _watched(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_
         cwd=order["root"],
         start_new_session=True,
     )
-    RUNNING[child.pid] = child, scratch
+    RUNNING.add(child)
     try:
         with child.stdin, child.stdout, child.stderr:
             child.stdin.write(json.dumps(order).encode() + b"\n")
             child.stdin.flush()
-            verdict, last = _listen(child, say, time.monotonic() + limit_s)
+            return _listen(child, say, limit_s)
     except BrokenPipeError:
-        verdict, last = None, "it ended at once"
+        return _died("it ended at once")
     finally:
-        end(child, scratch)
-        del RUNNING[child.pid]
+        if child.poll() is None:
+            _send(signal.SIGKILL, _family(child))
+        results.kill(scratch)  # the kernel has a group of its own
+        child.wait()
+        RUNNING.discard(child)
         shutil.rmtree(sockets, ignore_errors=True)
-    if STOP["asked"] and not verdict:
-        return {
-            "status": "interrupted",
-            "reason": "Stopped at once by the keyboard.",
-            "again": False,
-        }
-    if verdict == "late":
-        return {
-            "status": "timeout",
-            "reason": f"Ended after its limit of {limit_s:g} s.",
-            "again": True,
-        }
-    return verdict or {
-        "status": "dead_kernel",
-        "reason": f"The process of the run died: {last}.",
-        "again": True,
-    }
 
 
-def _listen(
-    child: subprocess.Popen, say: Callable, deadline: float
-) -> tuple[dict | str | None, str]:
-    """Pass the lines of a run on until it ends; the verdict (`late` after the deadline) and the last words of an error."""
-    verdict, last, rest = None, "no reason was given", {child.stdout: b"", child.stderr: b""}
+def _died(last: str) -> dict:
+    if STOP["asked"]:
+        return outcome("interrupted", "Stopped at once by the keyboard.")
+    return outcome("dead_kernel", f"The process of the run died: {last}.", again=True)
+
+
+def _listen(child: subprocess.Popen, say: Callable, limit_s: float) -> dict:
+    """Pass the lines of the inner process on until it tells its outcome, dies or is out of time."""
+    deadline, last = time.monotonic() + limit_s, "no reason was given"
+    rest = {child.stdout: b"", child.stderr: b""}
     with selectors.DefaultSelector() as selector:
         for pipe in rest:
             selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map() and not verdict:
+        while selector.get_map() and STOP["asked"] < 2:
             if time.monotonic() > deadline:
-                return "late", last
-            if STOP["asked"] > 1:
-                return None, last
+                return outcome("timeout", f"Ended after its limit of {limit_s:g} s.", again=True)
             ready = selector.select(0.2)
             if not ready and child.poll() is not None:
-                break  # something that it started holds the pipe; nothing more will come from itself
+                break  # something that it started holds the pipe; nothing more will come from it
             for pipe in (key.fileobj for key, _ in ready):
                 data = os.read(pipe.fileno(), 65536)
                 if not data:
                     selector.unregister(pipe)
                 *lines, rest[pipe] = (rest[pipe] + data).split(b"\n")
                 for line in (line.decode(errors="replace").rstrip() for line in lines):
-                    if line.startswith(mill.MARK):
-                        verdict = json.loads(line[1:])
-                    elif line and pipe is child.stdout:
+                    if line.startswith(kernel.MARK):
+                        return json.loads(line.removeprefix(kernel.MARK))
+                    if line and pipe is child.stdout:
                         say(line)
                     elif line:
                         last = line.strip().rstrip(".")
-    return verdict, last
-
-
-def end(child: subprocess.Popen, scratch: Path) -> None:
-    """Leave no process of a run behind: not its group, not the kernel (a group of its own), nor what that started."""
-    if child.poll() is None:
-        for process in _family(child):
-            process.kill()
-    results.end(scratch)
-    child.wait()
+    return _died(last)
 
 
 def _family(child: subprocess.Popen) -> list[psutil.Process]:
+    """The process and all that it started."""
     try:
         process = psutil.Process(child.pid)
         return [process, *process.children(recursive=True)]
@@ -236,24 +203,40 @@ def _family(child: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
-def stop(*_) -> None:
-    """Ask the runs of this process to stop: once, after their current window; twice, now. A signal handler."""
-    STOP["asked"] += 1
-    for child, _ in list(RUNNING.values()):
-        kernels = [
-            process
-            for process in _family(child)
-            if "ipykernel_launcher" in " ".join(_command(process))
-        ]
-        for process in kernels if STOP["asked"] == 1 else ():
-            process.send_signal(signal.SIGINT)
-        if not kernels or STOP["asked"] > 1:
-            for process in _family(child):
-                process.kill()
+def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it is gone
+            process.send_signal(number)
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _is_kernel(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()
+        return "ipykernel_launcher" in " ".join(process.cmdline())
     except psutil.Error:
-        return []
+        return False
+
+
+def stop(*_) -> None:
+    """Ask the runs of this process to stop: once, after their current window; twice, at once."""
+    STOP["asked"] += 1
+    for child in list(RUNNING):
+        family = _family(child)
+        kernels = [process for process in family if _is_kernel(process)]
+        if kernels and STOP["asked"] == 1:
+            _send(signal.SIGINT, kernels)
+        else:
+            _send(signal.SIGKILL, family)
+
+
+@contextlib.contextmanager
+def signals(handler: Callable | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
+    """Handle these signals so within the block; a thread, where Python allows no handlers, changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,225 +1,206 @@
 """Many runs: each a process of its own, each result whole or absent, none done twice, none lost."""
 
 import contextlib
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from footprint import Refused, digest, spec
-from footprint.measure import locks as devices
-from footprint.sweep import events as ledger
-from footprint.sweep import results
-from footprint.sweep import runner as launch
-from footprint.sweep.runner import STOP, Run
+from footprint import Refused, digest, spec, workload
+from footprint.measure import locks
+from footprint.sweep import cluster, results, runner
+from footprint.sweep.runner import STOP, Run, disk_error, outcome
 
-TRIES = 2  # how often a run is tried in one sweep that fails in a way that may pass
-FINE = ("ok", "oom", "skipped")
-Tell = Callable[..., None]
+TRIES = 2  # attempts at a run whose failure may be transient
+FINE = ("ok", "oom", "skipped")  # statuses of a run that need nobody's attention
+WEIGHTS = ("device", "dtype", "engine")  # what decides, with the model, whether its weights fit
 
 
-def quiet(event: str, run: Run | None = None, **facts) -> None:
-    """Tell nobody."""
+class Try(NamedTuple):
+    """A run that waits for its turn: its place among the runs, and which attempt this is."""
+
+    index: int
+    run: Run
+    count: int = 1
 
 
-class Sweep(NamedTuple):
-    """What the runs of a sweep share."""
+@dataclass
+class Sweep:
+    """The folder of a sweep, whom it tells its events, and what its runs have in common."""
 
     folder: Path
-    tell: Tell
-    known: dict[
-        str, set[str]
-    ]  # devices by name: what their traces may call them; empty where a scheduler decides
-    full: list[Run]  # runs that ran out of memory before their first point
-    seen: dict  # heads of traces that were read
+    tell: Callable[..., None]
+    devices: dict[str, set[str]]  # what traces may call each device; empty with a Dask scheduler
+    full: list[Run] = field(default_factory=list)  # out of memory before their first point
+    seen: dict = field(default_factory=dict)  # heads of traces that were read
+    logged: bool = True  # whether the event log took every line
 
-    def find(self, one: Run, done: dict | None = None) -> tuple | None:
-        """The finished run (device, status, trace) that is what `one` asks for, on a device that it may mean."""
+    def note(self, event: str, run: Run | None = None, **facts: object) -> None:
+        """Log an event."""
+        who = {"key": run.key, "run": run.label} if run else {}
+        self.logged &= results.note(self.folder, event, **who, **facts)
+
+    def find(self, run: Run, done: dict | None = None) -> dict | None:
+        """The outcome of this run where it was finished before, on a device that it may mean."""
         done = results.finished(self.folder, self.seen) if done is None else done
-        for device, status, path in done.get(one.key, []):
-            if one.device not in self.known or device in self.known[one.device]:
-                return device, status, path
+        for there in done.get(run.key, []):
+            if run.device not in self.devices or there.device in self.devices[run.device]:
+                return outcome(there.status, "Already there.", file=there.file)
         return None
 
-    def end(self, one: Run, outcome: dict) -> dict:
-        """Note and tell how a run ended."""
-        if outcome["status"] == "oom" and not outcome.get("file"):
-            self.full.append(one)
-        self.tell("end", one, **outcome)
-        return {"run": one, **outcome}
+    def take(self, run: Run, claims: contextlib.ExitStack) -> Path | dict | None:
+        """The scratch folder of a run, held until `claims` close; its outcome where nothing is left to do.
 
-
-def run(
-    runs: list[Run], folder: str | Path, tell: Tell = quiet, tries: int = TRIES, scheduler: str = ""
-) -> list[dict]:
-    """Execute the runs that `folder` does not hold yet; returns an outcome for each: run, status, reason, file, ...
-
-    tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler: address of a Dask
-    scheduler; without one, several GPUs of this machine share the runs out, and all others go one after the other.
-    Raises `Refused` when the device of a run is not there at all.
-    """
-    devices_ = () if scheduler else {one.device for one in runs} - {""}
-    sweep = Sweep(Path(folder), tell, {name: devices.identities(name) for name in devices_}, [], {})
-    with contextlib.suppress(OSError):
-        results.recover(folder)
-    logged = ledger.note(folder, "sweep", runs=len(runs), scheduler=bool(scheduler))
-    outcomes, queue, done = {}, deque(), results.finished(folder, sweep.seen)
-    for index, one in enumerate(runs):
-        there = sweep.find(one, done)
-        if there:
-            outcomes[index] = sweep.end(one, already(there))
-        else:
-            queue.append((index, one, 1))
-    with stoppable(tell):
-        for (index, one, count), outcome in _engine(queue, sweep, scheduler):
-            if outcome["again"] and count < tries and not STOP["asked"]:
-                ledger.note(folder, "retry", key=one.key, run=one.label, reason=outcome["reason"])
-                tell("retry", one, reason=outcome["reason"])
-                queue.append((index, one, count + 1))
-                continue
-            outcomes[index] = sweep.end(one, outcome)
-            facts = {
-                name: outcome.get(name)
-                for name in ("status", "reason", "seconds", "joules", "device")
-            }
-            place = os.path.relpath(outcome["file"], folder) if outcome.get("file") else None
-            logged &= ledger.note(folder, "end", key=one.key, run=one.label, file=place, **facts)
-    for index, one in enumerate(runs):
-        if index not in outcomes:
-            outcomes[index] = sweep.end(
-                one, ended("interrupted", "Not started: the sweep was stopped.")
-            )
-    if not logged:
-        tell("line", line="the event log could not be written")
-    return [outcomes[index] for index in range(len(runs))]
-
-
-def _engine(queue: deque, sweep: Sweep, scheduler: str) -> Iterator:
-    """Yields (item of the queue, outcome) until the queue is empty; the queue may grow meanwhile."""
-    cards = {device: len(found) for device, found in sweep.known.items() if device != "cpu"}
-    if scheduler or sum(cards.values()) > 1:
-        from footprint.sweep import cluster
-
-        if scheduler or cluster.available(sweep.tell):
-            yield from cluster.spread(queue, sweep, scheduler, cards)
-            return
-    while queue and not STOP["asked"]:
-        item = queue.popleft()
-        yield item, one_of(item[1], sweep)
-
-
-def one_of(one: Run, sweep: Sweep) -> dict:
-    """Do one run here, unless another process does or did it; never raises for what goes wrong with the run."""
-    smaller = prune(one, sweep.full)
-    if smaller:
-        return ended(
-            "skipped", f"Not tried: {smaller} ran out of memory there before its first point."
-        )
-    sweep.tell("start", one)
-    ledger.note(sweep.folder, "start", key=one.key, run=one.label)
-    try:
-        while not STOP["asked"]:
-            with results.claim(sweep.folder, scratch_name(one, sweep)) as scratch:
-                there = scratch and sweep.find(one)
-                if there:
-                    return already(there)
-                if scratch:
-                    outcome = launch.attempt(
-                        one, scratch, lambda line: sweep.tell("line", one, line=line)
-                    )
-                    return place(one, outcome, scratch, sweep.folder)
-            time.sleep(devices.POLL_S)
-    except OSError as error:
-        return ended(
-            "failed",
-            f"{error.strerror or error}: {os.path.basename(str(error.filename or sweep.folder))}.",
-        )
-    return ended("interrupted", "Stopped while another sweep did this run.")
-
-
-def scratch_name(one: Run, sweep: Sweep) -> str:
-    """Name of the claim on a run: what is asked, and of which device."""
-    return f"{one.key}-{digest('+'.join(sorted(sweep.known.get(one.device, ()))))[:6]}"
-
-
-def place(one: Run, outcome: dict, scratch: Path, folder: Path) -> dict:
-    """Move the results of a run from `scratch` to their place, or apart when it failed; returns the outcome."""
-    if outcome["status"] == "ok" and (scratch / "run.nc").exists():
+        None while another process has the run.
+        """
+        smaller = self._too_large(run)
+        if smaller:
+            reason = f"Not tried: {smaller} ran out of memory there before its first point."
+            return outcome("skipped", reason)
+        device = digest("+".join(sorted(self.devices.get(run.device, ()))))
         try:
-            tree, file = results.settle(scratch, folder)
+            scratch = claims.enter_context(results.claim(self.folder, f"{run.key}-{device[:6]}"))
+            there = self.find(run) if scratch else None
+        except OSError as error:
+            return disk_error(error, self.folder)
+        if there or not scratch:
+            claims.close()
+            return there
+        self.tell("start", run)
+        self.note("start", run)
+        return scratch
+
+    def place(self, run: Run, ended: dict, scratch: Path) -> dict:
+        """The outcome after the run's files were moved to their place, or apart when it failed."""
+        failed = {"status": "failed", "again": True}
+        try:
+            if ended["status"] == "ok" and (scratch / "run.nc").exists():
+                tree, file = results.settle(scratch, self.folder)
+                told = {name: tree.attrs[name] for name in ("status", "reason")}
+                again = told["status"] in ("gpu_lost", "failed")
+                return ended | told | {"file": file, "again": again}
+            if ended["status"] == "ok":
+                ended = ended | failed | {"reason": "The notebook ended without a trace."}
+            name = f"{workload.slug(run.request['model'])}-{run.key}"
+            return ended | {"page": results.keep_failed(scratch, self.folder, name)}
         except Refused as broken:
-            return outcome | {"status": "failed", "reason": str(broken), "again": True}
-        again = tree.attrs["status"] in ("gpu_lost", "failed")
-        return (
-            outcome
-            | {key: tree.attrs[key] for key in ("status", "reason")}
-            | {"file": file, "again": again}
-        )
-    if outcome["status"] == "ok":
-        outcome |= {
-            "status": "failed",
-            "reason": "The notebook ended without a trace.",
-            "again": True,
-        }
-    return outcome | {"page": results.keep_failed(scratch, folder, one.request["model"], one.key)}
+            return ended | failed | {"reason": str(broken)}
+        except OSError as error:
+            return disk_error(error, self.folder)
+
+    def end(self, run: Run, ended: dict) -> dict:
+        """Tell how a run ended."""
+        if ended["status"] == "oom" and not ended.get("file"):
+            self.full.append(run)
+        self.tell("end", run, **ended)
+        return {"run": run, **ended}
+
+    def _too_large(self, run: Run) -> str:
+        """The model, no larger than this run's, that ran out of memory there; empty when none did."""
+        for other in self.full:
+            same = all(run.request.get(name) == other.request.get(name) for name in WEIGHTS)
+            if same and run.device and _parameters(run) >= _parameters(other) > 0:
+                return other.request["model"]
+        return ""
 
 
-def ended(status: str, reason: str) -> dict:
-    """The outcome of a run that did not even begin."""
-    return {"status": status, "reason": reason, "again": False, "seconds": 0.0}
-
-
-def already(there: tuple) -> dict:
-    """The outcome of a run that was finished before."""
-    return ended(there[1], "Already there.") | {"file": there[2]}
-
-
-# -- models that cannot fit -------------------------------------------------------------------------------------------
-
-
-def prune(one: Run, full: list[Run]) -> str:
-    """The model that ran out of memory where this run, with as many weights or more, would go; empty when none did."""
-    for other in full:
-        same = all(
-            one.request.get(name) == other.request.get(name)
-            for name in ("device", "dtype", "engine")
-        )
-        if same and one.device and _parameters(one) >= _parameters(other) > 0:
-            return other.request["model"]
-    return ""
-
-
-def _parameters(one: Run) -> int:
+def _parameters(run: Run) -> int:
     try:
-        return spec.model(one.request["model"]).parameters
+        return spec.model(run.request["model"]).parameters
     except (KeyError, ValueError, OSError):
         return 0  # a hub id: unknown until it is loaded
 
 
+def run(
+    runs: list[Run],
+    folder: str | Path,
+    tell: Callable[..., None] = lambda event, run=None, **facts: None,
+    tries: int = TRIES,
+    scheduler: str = "",
+) -> list[dict]:
+    """Execute the runs that `folder` does not hold yet; returns an outcome for each: run, status, reason, file, ...
+
+    tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler: address
+    of a Dask scheduler; without one, several GPUs of this machine share the runs, and all other runs
+    follow one another. Raises `Refused` when the device of a run does not exist.
+    """
+    devices = set() if scheduler else {one.device for one in runs} - {""}
+    sweep = Sweep(Path(folder), tell, {name: locks.identities(name) for name in devices})
+    with contextlib.suppress(OSError):
+        results.recover(sweep.folder)
+    sweep.note("sweep", runs=len(runs), scheduler=bool(scheduler))
+    outcomes, queue, done = {}, deque(), results.finished(folder, sweep.seen)
+    for index, one in enumerate(runs):
+        there = sweep.find(one, done)
+        if there:
+            outcomes[index] = sweep.end(one, there)
+        else:
+            queue.append(Try(index, one))
+    with _stoppable(tell):
+        for turn, ended in _engine(queue, sweep, scheduler):
+            if ended["again"] and turn.count < tries and not STOP["asked"]:
+                sweep.note("retry", turn.run, reason=ended["reason"])
+                tell("retry", turn.run, reason=ended["reason"])
+                queue.append(turn._replace(count=turn.count + 1))
+                continue
+            outcomes[turn.index] = sweep.end(turn.run, ended)
+            sweep.note("end", turn.run, **_logged(ended, sweep.folder))
+    for index, one in enumerate(runs):
+        if index not in outcomes:
+            never = outcome("interrupted", "Not started: the sweep was stopped.")
+            outcomes[index] = sweep.end(one, never)
+    if not sweep.logged:
+        tell("line", line="the event log could not be written")
+    return [outcomes[index] for index in range(len(runs))]
+
+
+def _logged(ended: dict, folder: Path) -> dict:
+    """What the event log keeps of an outcome."""
+    names = ("status", "reason", "seconds", "joules", "device")
+    file = ended["file"].relative_to(folder) if ended.get("file") else None
+    return {"file": file} | {name: ended.get(name) for name in names}
+
+
+def _engine(queue: deque[Try], sweep: Sweep, scheduler: str) -> Iterator[tuple[Try, dict]]:
+    """Yield each turn of the queue with its outcome until the queue is empty; it may grow meanwhile."""
+    gpus = {device: len(found) for device, found in sweep.devices.items() if device != "cpu"}
+    if scheduler or (sum(gpus.values()) > 1 and cluster.available(sweep.tell)):
+        yield from cluster.spread(queue, sweep, scheduler, gpus)
+    while queue and not STOP["asked"]:
+        turn = queue.popleft()
+        yield turn, _here(turn.run, sweep)
+
+
+def _here(run: Run, sweep: Sweep) -> dict:
+    """Do one run here, once no other process does it."""
+    waiting = False
+    while not STOP["asked"]:
+        with contextlib.ExitStack() as claims:
+            taken = sweep.take(run, claims)
+            if isinstance(taken, Path):
+                ended = runner.attempt(run, taken, lambda line: sweep.tell("line", run, line=line))
+                return sweep.place(run, ended, taken)
+            if taken:
+                return taken
+        if not waiting:
+            sweep.tell("line", run, line="waiting: another sweep does this run")
+        waiting = True
+        time.sleep(locks.POLL_S)
+    return outcome("interrupted", "Stopped while another sweep did this run.")
+
+
 @contextlib.contextmanager
-def stoppable(tell: Tell) -> Iterator[None]:
+def _stoppable(tell: Callable[..., None]) -> Iterator[None]:
     """SIGINT and SIGTERM once: finish the current windows and stop; twice: stop now."""
 
-    def handler(number: int, frame) -> None:
-        said = (
-            "stopping after the current window; once more stops now"
-            if not STOP["asked"]
-            else "stopping now"
-        )
-        tell("line", line=said)
-        launch.stop()
+    def handler(number: int, frame: object) -> None:
+        first = "stopping after the current window; once more stops now"
+        tell("line", line="stopping now" if STOP["asked"] else first)
+        runner.stop()
 
     STOP["asked"] = 0
-    if threading.current_thread() is not threading.main_thread():
+    with runner.signals(handler, signal.SIGINT, signal.SIGTERM):
         yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

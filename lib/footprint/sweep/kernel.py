@@ -1,0 +1,86 @@
+"""The inner process of a run: it executes one notebook, says how that ended, and dies when its parent does.
+
+A process of its own, and a module that imports little, so that a run starts fast and a dead kernel takes nothing along.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+
+import psutil
+
+MARK = "\x1e"  # starts the last line: the outcome, as JSON
+START_S = 120.0  # for a kernel to answer
+LOST = re.compile("gpu ?is ?lost|off the bus|device-side error|launch failure", re.IGNORECASE)
+MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
+
+
+def execute(template: str, page: str, parameters: dict, root: str) -> dict:
+    """Execute `template` into `page`; its outcome: status, reason, and whether to try `again`."""
+    import papermill
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Local(AsyncKernelManager):
+        """A kernel behind sockets in a folder of the run, so that parallel starts share no ports."""
+
+        def __init__(self, *arguments, **settings):
+            sockets = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel")
+            super().__init__(*arguments, **{"transport": "ipc", "ip": sockets, **settings})
+
+    options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": root}
+    options |= {"start_timeout": START_S, "kernel_manager_class": Local}
+    try:
+        papermill.execute_notebook(template, page, parameters, **options)
+    except BaseException as error:
+        return outcome(error)
+    return {"status": "ok", "reason": "", "again": False}
+
+
+def outcome(error: BaseException) -> dict:
+    """The outcome of a run that ended with this exception of papermill, in the schema's words."""
+    name = getattr(error, "ename", type(error).__name__)
+    text = str(getattr(error, "evalue", error)).strip()
+    first = text.splitlines()[0].rstrip(".") if text else "no reason was given"
+    again = True
+    if name == "Refused":
+        status, reason, again = "failed", text, False
+    elif name == "KeyboardInterrupt":
+        status, reason, again = "interrupted", "Stopped by the keyboard.", False
+    elif name == "DeadKernelError" or "Kernel died" in text:
+        status, reason = "dead_kernel", "The kernel died (killed, or out of memory)."
+    elif "Kernel didn't respond" in text:
+        status, reason = "timeout", f"The kernel did not start within {START_S:g} s."
+    elif MEMORY.search(f"{name} {text}"):
+        status, reason, again = "oom", f"Out of memory before the first point: {first}.", False
+    else:
+        status, reason = "failed", f"{name}: {first}."
+        if LOST.search(f"{name} {text}"):
+            status = "gpu_lost"
+    return {"status": status, "reason": reason, "again": again}
+
+
+def _die_with_parent() -> None:
+    """Wait until standard input closes (the parent is gone), then kill the kernel and this group."""
+    sys.stdin.read()
+    shutil.rmtree(os.environ.get("JUPYTER_RUNTIME_DIR", ""), ignore_errors=True)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Read what to execute, a line of JSON, from standard input; write the outcome as the last line."""
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    ended = execute(**order)
+    sys.stdout.write(f"\n{MARK}{json.dumps(ended)}\n")
+    sys.stdout.flush()
+    os._exit(0)  # an ordinary exit would wait for the thread that watches the parent
+
+
+if __name__ == "__main__":
+    main()
