@@ -6,8 +6,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 
 AMOUNTS = st.floats(0, 1e9, allow_subnormal=False)
 FACTORS = st.floats(0, 1e3, allow_subnormal=False)

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from footprint import Refused, spec
-from footprint.carbon.methods import ALL_METHODS, COMPONENTS, compare, embodied, host
+from footprint import Refused, decide, spec
+from footprint.carbon import embodied_draws
+from footprint.carbon.methods import (
+    ALL_METHODS,
+    COMPONENTS,
+    METHODS,
+    Method,
+    compare,
+    embodied,
+    host,
+)
 
 CARDS = st.sampled_from(spec.gpus())
 SETTINGS = st.fixed_dictionaries(
@@ -70,10 +79,28 @@ def test_hosts_that_do_not_exist_are_refused(scenario, gpus):
 def test_unknown_cards_methods_and_settings_name_what_is_allowed():
     with pytest.raises(KeyError, match="t4"):
         embodied("t44")
-    with pytest.raises(Refused, match="act, teardown, vendor, paper"):
+    with pytest.raises(Refused, match="ACT, ACT with priors, teardown, vendor, paper"):
         embodied("t4", "guess")
     with pytest.raises(Refused, match="no setting 'yield'"):
         embodied("t4", "act", **{"yield": 1})
+
+
+def test_a_method_has_the_same_value_under_its_printed_name():
+    assert embodied("t4", "ACT").total_kg == embodied("t4").total_kg
+    settings = {"packages": True, "yield_model": "murphy"}
+    assert embodied("t4", "ACT with priors").total_kg == embodied("t4", "act", **settings).total_kg
+
+
+def test_a_method_that_is_registered_is_in_every_world_and_needs_no_other_change(monkeypatch):
+    def by_mass(gpu, *, kg_per_mm2=0.1):
+        return {"unsplit": gpu.die_mm2 * kg_per_mm2}, {"boundary": "die", "status": "modelled"}
+
+    monkeypatch.setitem(METHODS, "by mass", Method(by_mass))
+    assert float(embodied("t4", "by mass", kg_per_mm2=1).total_kg) == spec.gpu("t4").die_mm2
+    fixed = embodied_draws("t4", 3, method="by mass")
+    assert np.allclose(fixed, spec.gpu("t4").die_mm2 / 10)
+    world = decide.draw_world(["t4"], n=3)["embodied_kg"]
+    assert np.allclose(world.sel(embodied_method="by mass"), fixed)
 
 
 def test_the_comparison_shows_gaps_as_gaps():

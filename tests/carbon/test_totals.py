@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
 from footprint.carbon import uncertainty as draws
 from footprint.predict import model as predict

@@ -7,11 +7,10 @@ from SALib.sample import sobol as sample
 from scipy import stats
 
 from footprint import Refused, spec
-from footprint.carbon import uncertainty as draws
 from footprint.carbon.methods import embodied
 from footprint.carbon.uncertainty import (
     embodied_draws,
-    parameters,
+    prior_of,
     priors,
     quantile,
     sensitivity,
@@ -45,9 +44,9 @@ def test_quantiles_are_those_of_scipys_distributions(prior):
 
 @pytest.mark.parametrize("method", ["act", "teardown"])
 def test_each_parameter_of_each_card_has_a_prior(method):
-    known = priors(method)
-    for card in map(spec.gpu, spec.gpus()):
-        assert set(parameters(card, method).items()) <= set(known)
+    prior, known = prior_of(method)
+    for gpu in map(spec.gpu, spec.gpus()):
+        assert set(prior.parameters(gpu).items()) <= set(known)
 
 
 def test_teardown_priors_are_the_spread_of_the_torn_down_cards():
@@ -88,9 +87,9 @@ def test_cards_of_one_node_err_together():
 
 def test_at_the_middle_of_its_priors_act_is_act():
     card = spec.gpu("t4")
+    prior, known = prior_of("act")
     middle = {
-        name: quantile(priors("act")[name, group], np.array([0.5]))
-        for name, group in parameters(card, "act").items()
+        key[0]: quantile(known[key], np.array([0.5])) for key in prior.parameters(card).items()
     }
     settings = {
         "packages": True,
@@ -99,7 +98,7 @@ def test_at_the_middle_of_its_priors_act_is_act():
         "fab": float(middle["fab_g_per_kwh"][0]),
         "memory": float(middle["memory_kg_per_gb"][0]),
     }
-    kg = draws.kilograms(card, "act", middle)[0]
+    kg = prior.samples(card, middle)[0]
     assert kg == pytest.approx(float(embodied(card, "act", **settings).total_kg), rel=0.01)
 
 
@@ -142,7 +141,15 @@ def test_a_missing_mass_makes_every_draw_nan_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(0, 0, "act"), (5, -1, "act"), (5, 0, "guess"), (5, 0, "act", "guess")]
+    "arguments",
+    [
+        (0, 0, "act"),
+        (5, -1, "act"),
+        (5, 0, "guess"),
+        (5, 0, "act", "guess"),
+        (5, 0, "teardown", "act"),
+        (5, 0, "paper", "act"),
+    ],
 )
 def test_draws_that_make_no_sense_are_refused(arguments):
     with pytest.raises(Refused):
@@ -169,17 +176,13 @@ def test_use_is_drawn_within_its_bounds():
 @pytest.mark.parametrize("method", ["act", "teardown"])
 def test_sobol_indices_agree_with_salib(method):
     card = spec.gpu("t4")
-    keys = list(parameters(card, method).items())
+    prior, known = prior_of(method)
+    keys = list(prior.parameters(card).items())
     names = [name for name, _ in keys]
     problem = {"num_vars": len(keys), "names": names, "bounds": [[0, 1]] * len(keys)}
     u = sample.sample(problem, 4096, calc_second_order=False, seed=1)
-    values = {
-        name: quantile(priors(method)[name, group], u[:, at])
-        for at, (name, group) in enumerate(keys)
-    }
-    theirs = analyse.analyze(
-        problem, draws.kilograms(card, method, values), calc_second_order=False, seed=1
-    )
+    values = {key[0]: quantile(known[key], u[:, at]) for at, key in enumerate(keys)}
+    theirs = analyse.analyze(problem, prior.samples(card, values), calc_second_order=False, seed=1)
     mine = sensitivity("t4", method, 1024)
     assert set(names) - set(mine.parameter.values) <= {
         "casing_scale"

@@ -5,8 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from footprint import spec
-from footprint.carbon import equation as carbon
+from footprint import carbon, spec
 from footprint.carbon import uncertainty as draws
 from footprint.carbon.methods import ALL_METHODS
 from footprint.charts import carbon as charts_carbon
@@ -28,7 +27,7 @@ INTERVALS = pd.DataFrame({"approach": ["teardown"], "gpu": ["t4"], "low": [50.0]
 FIGURES = {
     "embodied_bars": lambda: charts_carbon.embodied_bars(TABLE, INTERVALS),
     "tornado": lambda: charts_carbon.tornado(draws.sensitivity("t4", n=64)),
-    "hour_map": lambda: charts_carbon.hour_map(carbon.typical(carbon.hourly())),
+    "hour_map": lambda: charts_carbon.hour_map(spec.typical(spec.hourly())),
     "operational_regions": lambda: charts_carbon.operational_regions(
         per_token(kind=["lifecycle", "direct"])
     ),
@@ -113,7 +112,7 @@ def test_each_component_belongs_to_one_part():
 
 
 def test_a_missing_hour_is_marked():
-    found = rows(charts_carbon.hour_map(carbon.typical(carbon.hourly())).to_dict())
+    found = rows(charts_carbon.hour_map(spec.typical(spec.hourly())).to_dict())
     assert len(found) == 288 and sum(row["missing"] for row in found) == 3
 
 

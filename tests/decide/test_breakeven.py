@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from footprint import Refused
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon
 from footprint.decide import breakeven
 
 COUNT = 1000

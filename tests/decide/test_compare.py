@@ -9,8 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
 from footprint.carbon import uncertainty as draws
 from footprint.decide import breakeven

@@ -8,8 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
 from footprint.decide import compare as decide
 from footprint.decide import split

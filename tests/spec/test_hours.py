@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from footprint import Refused
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon
 from footprint.spec.hours import at, hourly, typical
 
 

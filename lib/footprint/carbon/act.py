@@ -1,8 +1,8 @@
-"""ACT: what making a die and its memory emits, by the equations and tables of Gupta et al. (version 2 of their code).
+"""ACT: embodied carbon of a die and its memory, by the equations and tables of Gupta et al. (version 2 of their code).
 
-E = area x (CI_fab x EPA + GPA + MPA) / yield + memory GB x kg/GB / yield + packages x 150 g. Defaults are ACT's own;
-what it lacks (nodes between its rows, a yield that depends on the area, GDDR and HBM) are settings, and they are ours.
-`act_kg` and `die_yield` take arrays too, so that draws and point values come from the same lines.
+kg = area x (g_per_kwh of the fab x EPA + GPA + MPA) / yield + memory GB x kg/GB / yield + packages x 150 g. Defaults are
+ACT's own. What ACT lacks (nodes between its rows, a yield that depends on the area, GDDR and HBM) are settings, and they
+are ours. `act_kg` and `die_yield` take arrays too, so samples and single values come from the same lines.
 """
 
 import math
@@ -12,13 +12,12 @@ from functools import cache
 import numpy as np
 
 from footprint import Refused, spec
+from footprint.carbon.equation import checked
 
 FACTORS = {row["id"]: float(row["value"]) for row in spec.table("factors")}
-ACT_YIELD, PACKAGE_G, MURPHY_DEFECTS = (
-    FACTORS["act-yield"],
-    FACTORS["act-package"],
-    FACTORS["murphy-defects"],
-)
+ACT_YIELD = FACTORS["act-yield"]
+PACKAGE_G = FACTORS["act-package"]
+MURPHY_DEFECTS = FACTORS["murphy-defects"]
 
 
 def node_nm(name: str) -> float:
@@ -59,26 +58,28 @@ def fab_row(node: str, rule: str = "nearest") -> dict[str, float]:
     return {column: float(np.interp(at, nodes, values)) for column, values in table.items()}
 
 
+def _value_or_row(name: str, given: str | float, table: str, units: str) -> float | dict[str, str]:
+    """The number itself, or the row of a table that a word names."""
+    if not isinstance(given, str):
+        return checked(name, given, units)
+    rows = {row["id"]: row for row in spec.table(table)}
+    if given not in rows:
+        raise Refused(spec.nearest(name, given, list(rows)).args[0])
+    return rows[given]
+
+
 def fab_grid(fab: str | float) -> float:
     """g/kWh of the electricity of a fab: a name in `fab_grid.csv`, or the number itself."""
-    if not isinstance(fab, str):
-        return positive("fab (g/kWh)", fab)
-    known = {row["id"]: float(row["g_per_kwh"]) for row in spec.table("fab_grid")}
-    if fab not in known:
-        raise Refused(spec.nearest("fab", fab, list(known)).args[0])
-    return known[fab]
+    found = _value_or_row("fab", fab, "fab_grid", "g/kWh")
+    return float(found["g_per_kwh"]) if isinstance(found, dict) else found
 
 
-def positive(name: str, value: float) -> float:
-    """`value` as a float, or `Refused` unless it is finite and at least 0 (NaN passes: it is a known unknown)."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.number)
-        or value < 0
-        or math.isinf(value)
-    ):
-        raise Refused(f"{name} is {value!r}; a finite number of 0 or more is allowed.")
-    return float(value)
+def memory_kg_per_gb(name: str | float) -> float:
+    """kg CO2e per GB of a row of `memory.csv` (ACT's rows are divided by its yield), or the number itself."""
+    found = _value_or_row("memory", name, "memory", "kg/GB")
+    if not isinstance(found, dict):
+        return found
+    return float(found["g_per_gb"]) / 1000 / (ACT_YIELD if found["divide_by_yield"] == "1" else 1)
 
 
 def die_yield(area_mm2, model: str = "fixed", fixed=ACT_YIELD, defects_per_cm2=MURPHY_DEFECTS):
@@ -108,19 +109,8 @@ def act_kg(area_mm2, good, epa, gpa, mpa, fab_g_per_kwh, memory_kg, packages=0) 
     } | ({"packaging": packages * PACKAGE_G / 1000} if packages else {})
 
 
-def memory_kg_per_gb(name: str | float) -> float:
-    """kg CO2e per GB of a row of `memory.csv` (ACT's rows are divided by its yield), or the number itself."""
-    if not isinstance(name, str):
-        return positive("memory (kg/GB)", name)
-    rows = {row["id"]: row for row in spec.table("memory")}
-    if name not in rows:
-        raise Refused(spec.nearest("memory", name, list(rows)).args[0])
-    row = rows[name]
-    return float(row["g_per_gb"]) / 1000 / (ACT_YIELD if row["divide_by_yield"] == "1" else 1)
-
-
 def act(
-    card: spec.GPU,
+    gpu: spec.GPU,
     *,
     node: str = "nearest",
     fab: str | float = "taiwan",
@@ -136,44 +126,63 @@ def act(
     node: `nearest` row of ACT's table, `interpolated` (ours), or a node such as `3nm`. fab: a place, a fuel or g/kWh.
     abatement: 95, 97 (the mean of the two tables) or 99 %. packages: True counts the GPU and its memory packages.
     """
-    if abatement not in (95, 97, 99):
+    levels = {95: (95,), 97: (95, 99), 99: (99,)}
+    if abatement not in levels:
         raise Refused(f"The gas abatement {abatement!r} is unknown; allowed are 95, 97 and 99.")
-    if not 0 < positive("fixed_yield", fixed_yield) <= 1:
-        raise Refused(f"fixed_yield is {fixed_yield!r}; a share above 0 and up to 1 is allowed.")
     by_rule = node in ("nearest", "interpolated")
-    row = fab_row(card.node if by_rule else node, node if by_rule else "nearest")
-    gas = np.mean(
-        [row[f"gpa{level}_g_per_cm2"] for level in ((95, 99) if abatement == 97 else (abatement,))]
-    )
-    good = die_yield(
-        card.die_mm2, yield_model, fixed_yield, positive("defects_per_cm2", defects_per_cm2)
-    )
+    row = fab_row(gpu.node if by_rule else node, node if by_rule else "nearest")
+    gas = np.mean([row[f"gpa{level}_g_per_cm2"] for level in levels[abatement]])
+    fixed = checked("fixed_yield", fixed_yield, "1", above=True, most=1)
+    defects = checked("defects_per_cm2", defects_per_cm2, "1/cm2")
+    good = die_yield(gpu.die_mm2, yield_model, fixed, defects)
     if isinstance(packages, bool):
-        packages = 1 + measure(card.id, "memory_packages") if packages else 0
-    count = positive("packages", packages)
-    memory_kg = card.memory_GiB * memory_kg_per_gb(memory)
+        packages = 1 + measure(gpu.id, "memory_packages") if packages else 0
+    count = checked("packages", packages, "1")
+    memory_kg = gpu.memory_GiB * memory_kg_per_gb(memory)
     epa, mpa = row["epa_kwh_per_cm2"], row["mpa_g_per_cm2"]
-    kg = act_kg(card.die_mm2, good, epa, gas, mpa, fab_grid(fab), memory_kg, count)
-    boundary = (
-        "die, memory and packages" if packages else "die and memory, no packages, board or cooling"
-    )
+    kg = act_kg(gpu.die_mm2, good, epa, gas, mpa, fab_grid(fab), memory_kg, count)
+    whole, bare = "die, memory and packages", "die and memory, no packages, board or cooling"
     return kg, {
-        "boundary": boundary,
+        "boundary": whole if packages else bare,
         "status": "modelled",
         "source": "ACT v2 facebookresearch/ACT abc9fbb",
     }
 
 
+def act_parameters(gpu: spec.GPU) -> dict[str, str]:
+    """Uncertain inputs of ACT for a GPU, and the group of `priors.csv` that each belongs to."""
+    by_node = ("epa_scale", "gas_position", "fab_g_per_kwh", "defects_per_cm2")
+    node = dict.fromkeys(by_node, f"{nearest_node(gpu.node):g}")
+    return node | {"mpa_scale": "all", "memory_kg_per_gb": gpu.memory_family}
+
+
+def act_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray:
+    """kg of a GPU for sampled inputs: ACT with packages and Murphy's yield."""
+    row = fab_row(gpu.node)
+    clean, dirty = row["gpa99_g_per_cm2"], row["gpa95_g_per_cm2"]
+    parts = act_kg(
+        gpu.die_mm2,
+        die_yield(gpu.die_mm2, "murphy", defects_per_cm2=values["defects_per_cm2"]),
+        row["epa_kwh_per_cm2"] * values["epa_scale"],
+        clean + values["gas_position"] * (dirty - clean),
+        row["mpa_g_per_cm2"] * values["mpa_scale"],
+        values["fab_g_per_kwh"],
+        gpu.memory_GiB * values["memory_kg_per_gb"],
+        1 + measure(gpu.id, "memory_packages"),
+    )
+    return sum(parts.values())
+
+
 @cache
-def _cards() -> dict[str, dict[str, str]]:
+def _measures() -> dict[str, dict[str, str]]:
     return {row["gpu"]: row for row in spec.table("cards")}
 
 
-def measure(card: str, column: str) -> float:
-    """One input of a card from `cards.csv`; NaN where the card or the value is unknown."""
-    return float(_cards()[card][column]) if card in _cards() else math.nan
+def measure(gpu: str, column: str) -> float:
+    """One input of a GPU from `cards.csv`; NaN where the GPU or the value is unknown."""
+    return float(_measures()[gpu][column]) if gpu in _measures() else math.nan
 
 
-def remark(card: str) -> str:
-    """Why inputs of a card are missing or borrowed."""
-    return _cards()[card]["remarks"] if card in _cards() else f"{card} is not in cards.csv"
+def remark(gpu: str) -> str:
+    """Why inputs of a GPU are missing or borrowed."""
+    return _measures()[gpu]["remarks"] if gpu in _measures() else f"{gpu} is not in cards.csv"

@@ -16,25 +16,8 @@ import numpy as np
 import xarray as xr
 
 from footprint import Refused
-from footprint.carbon.methods import compare, embodied, host
-from footprint.carbon.uncertainty import YEAR_S, embodied_draws
-from footprint.spec.hours import at, hourly, typical
 
-__all__ = [
-    "Use",
-    "amortised",
-    "at",
-    "compare",
-    "embodied",
-    "embodied_draws",
-    "host",
-    "hourly",
-    "operational",
-    "score",
-    "token",
-    "typical",
-]
-
+YEAR_S = 365.25 * 86400
 J_PER_KWH = 3.6e6
 LIMITS = {  # of numbers that describe a use: units, the least, the most, and whether the least is left out
     "lifetime_years": ("years", 0, np.inf, True),

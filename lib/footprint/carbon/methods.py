@@ -1,20 +1,77 @@
-"""A card's embodied emissions by component, by four methods, side by side, and with a share of its host.
+"""Embodied carbon of a GPU by component: the registry of methods, one of them, all side by side, and a host's share.
 
-Boundaries differ by method and stand in the attributes: what lies outside one is absent, what nobody knows is NaN.
+To add a method, write a function (GPU, settings) -> (kg by component, what they are about) and name it in `METHODS`; if it
+states how uncertain it is, give it a `Prior` and rows in `priors.csv`. Boundaries differ by method and stand in the
+attributes: what lies outside one is absent, what nobody knows is NaN.
 """
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
 from footprint import Refused, spec
-from footprint.carbon.act import act, positive, remark
-from footprint.carbon.teardown import paper, teardown, vendor
+from footprint.carbon.act import act, act_parameters, act_samples, remark
+from footprint.carbon.equation import checked
+from footprint.carbon.teardown import paper, teardown, teardown_parameters, teardown_samples, vendor
 
-METHODS = {"act": act, "teardown": teardown, "vendor": vendor, "paper": paper}
+
+@dataclass(frozen=True)
+class Prior:
+    """How uncertain a method is.
+
+    parameters: the uncertain inputs of a GPU, each with its group. samples: kg of a GPU for sampled inputs. rows: setting of
+    the memory -> the `method`s of `priors.csv` whose rows hold, a later one overriding an earlier one.
+    """
+
+    parameters: Callable[[spec.GPU], dict[str, str]]
+    samples: Callable[[spec.GPU, dict[str, np.ndarray]], np.ndarray]
+    rows: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to say what making a GPU emitted.
+
+    value: kg by component of a GPU, and boundary, status and source; settings: those of value that differ from its own.
+    prior: how uncertain it is, if it says so; sampled_as: the method whose samples stand for it, if it does not.
+    compared: whether it belongs to every world (it then needs a value of most GPUs). sourced: whether verdicts may rest on
+    it. colour, dash: of its marks in figures.
+    """
+
+    value: Callable[..., tuple[dict, dict]]
+    settings: Mapping = field(default_factory=dict)
+    prior: Prior | None = None
+    sampled_as: str = ""
+    compared: bool = True
+    sourced: bool = True
+    colour: str = "#8a8f98"
+    dash: tuple[int, ...] = (1, 0)
+
+
+METHODS = {
+    "ACT": Method(act, sampled_as="ACT with priors", colour="#3f7fb5"),
+    "ACT with priors": Method(
+        act,
+        {"packages": True, "yield_model": "murphy"},
+        Prior(act_parameters, act_samples, {"wide": ("act",), "act": ("act", "act-memory")}),
+        colour="#7a6fb0",
+        dash=(6, 2),
+    ),
+    "teardown": Method(
+        teardown,
+        prior=Prior(teardown_parameters, teardown_samples, {"wide": ("teardown",)}),
+        colour="#b87a10",
+        dash=(2, 2),
+    ),
+    "vendor": Method(vendor, compared=False),
+    "paper": Method(paper, sourced=False, colour="#8a8f98", dash=(8, 3, 2, 3)),
+}
+SOURCED = tuple(name for name, method in METHODS.items() if method.compared and method.sourced)
+MAIN = "ACT with priors"
 COMPONENTS = (
     "die energy",
     "die gas",
@@ -35,30 +92,32 @@ COMPONENTS = (
 JOINED = {"data_vars": "all", "coords": ["embodied_reason"], "compat": "equals", "join": "outer"}
 
 
+def method_named(name: str) -> Method:
+    """The method of this name, in any case (`act` is ACT), or `Refused`."""
+    found = {known.lower(): method for known, method in METHODS.items()}.get(str(name).lower())
+    if found is None:
+        raise Refused(f"The method {name!r} is unknown; allowed are {', '.join(METHODS)}.")
+    return found
+
+
 def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:
     """kg CO2e by component of a server without GPUs, per GPU: a stated scenario of `hosts.csv`, not a measurement."""
     rows = [row for row in spec.table("hosts") if row["scenario"] == scenario]
     if not rows:
         known = sorted({row["scenario"] for row in spec.table("hosts")})
         raise Refused(spec.nearest("host scenario", scenario, known).args[0])
-    share = positive(
-        "gpus_per_host", int(rows[0]["gpus_per_host"]) if gpus_per_host is None else gpus_per_host
-    )
-    if share < 1:
-        raise Refused(f"gpus_per_host is {gpus_per_host}; 1 or more is allowed.")
-    kg = np.array([float(row["kgco2e_per_host"]) for row in rows]) / share
+    count = int(rows[0]["gpus_per_host"]) if gpus_per_host is None else gpus_per_host
+    share = checked("gpus_per_host", count, "1", least=1)
     attrs = {
         "units": "kg",
         "long_name": "embodied emissions of the host per GPU",
         "scenario": scenario,
-    }
-    attrs |= {
         "gpus_per_host": share,
         "source": "; ".join(dict.fromkeys(row["source"] for row in rows)),
     }
-    return xr.DataArray(
-        kg, {"component": [row["component"] for row in rows]}, "component", "host_kg", attrs
-    )
+    kg = [float(row["kgco2e_per_host"]) / share for row in rows]
+    parts = {"component": [row["component"] for row in rows]}
+    return xr.DataArray(kg, parts, "component", "host_kg", attrs)
 
 
 def embodied(
@@ -69,49 +128,43 @@ def embodied(
     gpus_per_host: int | None = None,
     **settings,
 ) -> xr.Dataset:
-    """Cradle-to-gate emissions of a card (or several: dimension gpu) by component, in kg CO2e.
+    """Cradle-to-gate emissions of a GPU (or several: dimension gpu) by component, in kg CO2e.
 
-    method: `act`, `teardown`, `vendor` or `paper`; its settings are those of `act.act` and `teardown.teardown`.
+    method: one of `METHODS`, in any case; its settings are those of its function (`act.act`, `teardown.teardown`).
     Variables embodied_kg (component) and total_kg, their sum; a missing input makes both NaN and `embodied_reason` says
     why. `host_scenario` adds the share of a server (see `host`) as a component of its own.
-    Raises `Refused` for an unknown method or setting, and where no published footprint of a card exists.
+    Raises `Refused` for an unknown method or setting, and where no published footprint of a GPU exists.
     """
-    _check(method, settings)
-    extra = {"host_scenario": host_scenario, "gpus_per_host": gpus_per_host}
+    chosen = method_named(method)
+    allowed = [name for name in inspect.signature(chosen.value).parameters if name != "gpu"]
+    if unknown := set(settings) - set(allowed):
+        raise Refused(
+            f"The method {method!r} has no setting {min(unknown)!r}; allowed: {', '.join(allowed) or 'none'}."
+        )
     if not isinstance(gpu, str | spec.GPU):
+        extra = {"host_scenario": host_scenario, "gpus_per_host": gpus_per_host}
         each = [embodied(one, method, **extra, **settings) for one in gpu]
         return xr.concat(each, "gpu", **JOINED, combine_attrs=_join)
-    card = spec.gpu(gpu) if isinstance(gpu, str) else gpu
-    kg, about = METHODS[method](card, **settings)
+    record = spec.gpu(gpu) if isinstance(gpu, str) else gpu
+    kg, about = chosen.value(record, **chosen.settings | settings)
     if host_scenario:
         kg["host"] = float(host(host_scenario, gpus_per_host).sum())
         about["boundary"] += f"; share of a host ({host_scenario})"
     gap = [name for name, value in kg.items() if np.isnan(value)]
-    reason = f"no {', '.join(gap)}: {remark(card.id)}" if gap else ""
+    reason = f"no {', '.join(gap)}: {remark(record.id)}" if gap else ""
     order = [name for name in COMPONENTS if name in kg]
     values = xr.DataArray([float(kg[name]) for name in order], {"component": order}, "component")
     values.attrs = {"units": "kg", "long_name": "embodied emissions by component"}
     total = values.sum("component", skipna=False).assign_attrs(
-        units="kg", long_name="embodied emissions of the card"
+        units="kg", long_name="embodied emissions of the GPU"
     )
     about |= {"method": method, "settings": json.dumps(settings, sort_keys=True, default=str)}
     whole = xr.Dataset({"embodied_kg": values, "total_kg": total}, attrs=about)
-    return whole.assign_coords(gpu=card.id, embodied_reason=reason)
-
-
-def _check(method: str, settings: dict):
-    """`Refused` for a method or a setting that does not exist."""
-    if method not in METHODS:
-        raise Refused(f"The method {method!r} is unknown; allowed are {', '.join(METHODS)}.")
-    names = [name for name in inspect.signature(METHODS[method]).parameters if name != "card"]
-    if unknown := set(settings) - set(names):
-        raise Refused(
-            f"The method {method!r} has no setting {min(unknown)!r}; allowed: {', '.join(names) or 'none'}."
-        )
+    return whole.assign_coords(gpu=record.id, embodied_reason=reason)
 
 
 def _join(all_attrs: list[dict], context=None) -> dict:
-    """Attributes of several cards: equal ones once, others side by side."""
+    """Attributes of several GPUs: equal ones once, others side by side."""
     names = dict.fromkeys(name for attrs in all_attrs for name in attrs)
     return {
         name: "; ".join(dict.fromkeys(attrs[name] for attrs in all_attrs if name in attrs))
@@ -132,28 +185,27 @@ ALL_METHODS = {
 def compare(
     gpus: Sequence[str] | None = None, methods: Mapping[str, dict] | None = None
 ) -> xr.Dataset:
-    """`embodied` of many cards by many methods (label -> method and settings): dimensions approach, gpu, component.
+    """`embodied` of many GPUs by many methods (label -> method and settings): dimensions approach, gpu, component.
 
-    Where a method has no value for a card there is NaN, and `embodied_reason` (approach, gpu) says why; a component
+    Where a method has no value for a GPU there is NaN, and `embodied_reason` (approach, gpu) says why; a component
     outside a method's boundary is NaN too, and total_kg is the sum of those inside.
     """
-    cards, chosen = list(gpus or spec.gpus()), dict(methods or ALL_METHODS)
+    names, chosen = list(gpus or spec.gpus()), dict(methods or ALL_METHODS)
     columns = []
     for settings in chosen.values():
         row = []
-        for card in cards:
+        for gpu in names:
             try:
-                found = embodied(card, **settings)
+                found = embodied(gpu, **settings)
             except Refused as refusal:
                 empty = {"embodied_kg": ("component", [np.nan]), "total_kg": np.nan}
                 found = xr.Dataset(
-                    empty, {"component": ["other"], "gpu": card, "embodied_reason": str(refusal)}
+                    empty, {"component": ["other"], "gpu": gpu, "embodied_reason": str(refusal)}
                 )
             row.append(found.reindex(component=list(COMPONENTS)))
         columns.append(xr.concat(row, "gpu", **JOINED, combine_attrs="drop"))
-    whole = xr.concat(
-        columns, xr.Variable("approach", list(chosen)), **JOINED, combine_attrs="drop"
-    )
+    labels = xr.Variable("approach", list(chosen))
+    whole = xr.concat(columns, labels, **JOINED, combine_attrs="drop")
     for name, meaning in (
         ("embodied_kg", "embodied emissions by component"),
         ("total_kg", "embodied emissions"),

@@ -1,26 +1,35 @@
-"""Whole cards: factors of published teardowns scaled to a card, the maker's footprint, and the paper's numbers."""
+"""Embodied carbon of whole GPUs: factors of published teardowns scaled to a GPU, and totals that others publish."""
 
 from functools import cache
 
 import numpy as np
 
 from footprint import Refused, spec
-from footprint.carbon.act import MURPHY_DEFECTS, die_yield, measure, positive
+from footprint.carbon.act import MURPHY_DEFECTS, die_yield, measure, nearest_node
+from footprint.carbon.equation import checked
 
 INPUTS = ("memory_packages", "board_cm2", "heatsink_kg", "casing_kg", "mass_kg")
+SCALED = (
+    "die",
+    "board",
+    "cooling",
+    "casing",
+    "transport",
+    "end of life",
+)  # by factors with a prior
 
 
 @cache
 def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
-    """Mean kg CO2e per mm2, package, cm2 or kg over the torn-down cards, less those named in `without`.
+    """Mean kg CO2e per mm2, package, cm2 or kg over the torn-down GPUs, less those named in `without`.
 
-    Means of the cards' own ratios, as the study takes them; a card without a casing does not count in that mean.
+    Means of the GPUs' own ratios, as the study takes them; a GPU without a casing does not count in that mean.
     """
-    cards = [row for row in spec.table("teardown") if row["card"] not in without]
+    rows = [row for row in spec.table("teardown") if row["card"] not in without]
 
     def mean(emission: str, size: str, family: str = "") -> float:
         chosen = [
-            row for row in cards if row["memory_family"].startswith(family) and float(row[size])
+            row for row in rows if row["memory_family"].startswith(family) and float(row[size])
         ]
         return float(np.mean([float(row[emission]) / float(row[size]) for row in chosen]))
 
@@ -36,11 +45,12 @@ def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
     }
 
 
-def teardown_kg(area_mm2, good, factors: dict, family: str, inputs: dict) -> dict:
-    """Teardown factors x sizes: the die's area counts with its losses (area / yield)."""
+def teardown_kg(gpu: spec.GPU, defects_per_cm2, factors: dict, inputs: dict) -> dict:
+    """Teardown factors x sizes by component: the die's area counts with its losses (area / Murphy's yield)."""
+    good = die_yield(gpu.die_mm2, "murphy", defects_per_cm2=defects_per_cm2)
     return {
-        "die": factors["die"] * area_mm2 / good,
-        "memory": factors[family] * inputs["memory_packages"],
+        "die": factors["die"] * gpu.die_mm2 / good,
+        "memory": factors[gpu.memory_family] * inputs["memory_packages"],
         "board": factors["board"] * inputs["board_cm2"],
         "cooling": factors["cooling"] * inputs["heatsink_kg"],
         "casing": factors["casing"] * inputs["casing_kg"],
@@ -50,13 +60,13 @@ def teardown_kg(area_mm2, good, factors: dict, family: str, inputs: dict) -> dic
 
 
 def teardown(
-    card: spec.GPU,
+    gpu: spec.GPU,
     *,
     defects_per_cm2: float = MURPHY_DEFECTS,
     without: tuple[str, ...] = (),
     sizes: dict[str, float] | None = None,
 ) -> tuple[dict, dict]:
-    """Factors of published teardowns scaled to a card; `without` leaves torn-down cards out of the mean (a back-test).
+    """Factors of published teardowns scaled to a GPU; `without` leaves torn-down GPUs out of the mean (a back-test).
 
     Sizes come from `cards.csv` unless given: memory_packages, board_cm2, heatsink_kg, casing_kg, mass_kg.
     A size that nobody published is NaN, and so is its component; the reason stands in `embodied_reason`.
@@ -66,58 +76,62 @@ def teardown(
         raise Refused(
             f"There is no size {min(unknown)!r} of a card; allowed are {', '.join(INPUTS)}."
         )
-    inputs = {name: positive(name, given.get(name, measure(card.id, name))) for name in INPUTS}
-    good = die_yield(
-        card.die_mm2, "murphy", defects_per_cm2=positive("defects_per_cm2", defects_per_cm2)
-    )
-    kg = teardown_kg(
-        card.die_mm2, good, teardown_factors(tuple(without)), card.memory_family, inputs
-    )
-    source = "mean factors of the cards in teardown.csv x areas, packages and masses in cards.csv"
-    return kg, {
+    inputs = {
+        name: checked(name, given.get(name, measure(gpu.id, name)), name.rpartition("_")[2])
+        for name in INPUTS
+    }
+    defects = checked("defects_per_cm2", defects_per_cm2, "1/cm2")
+    return teardown_kg(gpu, defects, teardown_factors(tuple(without)), inputs), {
         "boundary": "card without distribution and use",
         "status": "modelled",
-        "source": source,
+        "source": "mean factors of the cards in teardown.csv x areas, packages and masses in cards.csv",
     }
 
 
-def published(card: spec.GPU, name: str) -> tuple[dict, dict]:
-    """The parts of one published footprint (a `set` of `embodied_published.csv`), or `Refused` where there is none."""
-    rows = [row for row in spec.table("embodied_published") if row["set"] == name]
-    found = [row for row in rows if row["gpu"] == card.id]
+def _scale(component: str) -> str:
+    """The name of a component's factor in `priors.csv`."""
+    return f"{component.replace(' ', '_')}_scale"
+
+
+def teardown_parameters(gpu: spec.GPU) -> dict[str, str]:
+    """Uncertain inputs of the teardown for a GPU, and the group of `priors.csv` that each belongs to."""
+    groups = {"defects_per_cm2": f"{nearest_node(gpu.node):g}", "memory_scale": gpu.memory_family}
+    return groups | {_scale(name): "all" for name in SCALED}
+
+
+def teardown_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray:
+    """kg of a GPU for sampled inputs: the scaled teardown with Murphy's yield."""
+    scales = {name: values[_scale(name)] for name in SCALED}
+    scales[gpu.memory_family] = values["memory_scale"]
+    factors = {name: teardown_factors()[name] * scale for name, scale in scales.items()}
+    inputs = {name: measure(gpu.id, name) for name in INPUTS}
+    return sum(teardown_kg(gpu, values["defects_per_cm2"], factors, inputs).values())
+
+
+def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
+    """The maker's own product carbon footprint, or `Refused`: for the H100 one eighth of the HGX baseboard."""
+    rows = [row for row in spec.table("embodied_published") if row["set"] == "vendor"]
+    found = [row for row in rows if row["gpu"] == gpu.id]
     if not found:
-        have = ", ".join(sorted({row["gpu"] for row in rows} - {"-"}))
+        known = ", ".join(sorted({row["gpu"] for row in rows} - {"-"}))
         raise Refused(
-            f"No published footprint ({name}) of {card.id} is known; there is one for {have}."
+            f"No published footprint (vendor) of {gpu.id} is known; there is one for {known}."
         )
-    parts = [row for row in found if row["component"] != "total"] or [
-        {**found[0], "component": "unsplit"}
-    ]
+    parts = [row for row in found if row["component"] != "total"]
     kg: dict[str, float] = {}
-    for row in parts:
+    for row in parts or [found[0] | {"component": "unsplit"}]:
         kg[row["component"]] = kg.get(row["component"], 0.0) + float(row["kgco2e"])
-    weakest = (
-        "unverified" if any(row["status"] == "unverified" for row in parts) else found[0]["status"]
-    )
-    return kg, {"boundary": found[0]["boundary"], "status": weakest, "source": found[0]["source"]}
+    about = {name: found[0][name] for name in ("boundary", "status", "source")}
+    weak = any(row["status"] == "unverified" for row in parts)
+    return kg, about | ({"status": "unverified"} if weak else {})
 
 
-def vendor(card: spec.GPU) -> tuple[dict, dict]:
-    """The maker's own product carbon footprint: for the H100 one eighth of the HGX baseboard."""
-    return published(card, "vendor")
-
-
-def paper(card: spec.GPU) -> tuple[dict, dict]:
-    """The total that the paper is recalled to state (`paper_values.csv`); nobody here has read it."""
-    found = {
-        row["subject"]: row
-        for row in spec.table("paper_values")
-        if row["quantity"] == "embodied carbon"
-    }
-    if card.id not in found:
-        raise Refused(
-            f"The paper gives no embodied carbon of {card.id}; it has {', '.join(found)}."
-        )
-    row = found[card.id]
+def paper(gpu: spec.GPU) -> tuple[dict, dict]:
+    """The total that the paper is recalled to state (`paper_values.csv`), or `Refused`; nobody here has read it."""
+    rows = [row for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"]
+    found = {row["subject"]: row for row in rows}
+    if gpu.id not in found:
+        raise Refused(f"The paper gives no embodied carbon of {gpu.id}; it has {', '.join(found)}.")
+    row = found[gpu.id]
     about = {"boundary": "die and memory", "status": row["status"], "source": row["source"]}
     return {"unsplit": float(row["value"])}, about

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served
 from footprint.carbon import uncertainty as draws
+from footprint.carbon.equation import checked
 
 ZONES = ("CA-QC", "US-CAL-CISO", "US-NW-PACE")
 YEARS_KNOWN = range(2021, 2026)  # of the grid table
@@ -115,7 +115,7 @@ def per_token(
     busy, energy = (served.drawn(points, n, seed) if took is None else took).values()
     if not by_phase:
         busy, energy = (values.sum("phase", skipna=False) for values in (busy, energy))
-    used = carbon.checked("utilisation", utilisation, "1", above=True, most=1)
+    used = checked("utilisation", utilisation, "1", above=True, most=1)
     waits = 1 / used - 1
     energy = energy + xr.where(waits > 0, points["idle_W"] * waits, 0.0) * busy
     tokens = points["generated"]

@@ -1,10 +1,9 @@
-"""How uncertain a card's making is: priors, draws that cards share where they share a cause, and what matters most.
+"""How uncertain embodied carbon is: priors, samples that GPUs share where they share a cause, and what matters most.
 
-A parameter is drawn once for each group it has in `priors.csv` (a node, a memory family, or all cards), from a stream
-of its own: two cards of one node err together, and adding a card changes no other card's draws.
+A parameter is sampled once for each group that it has in `priors.csv` (a node, a memory family, or all GPUs), from a random
+stream of its own: two GPUs of one node err together, and adding a GPU changes no other GPU's samples.
 """
 
-import math
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -13,12 +12,11 @@ import xarray as xr
 from scipy import special
 
 from footprint import Refused, spec
-from footprint.carbon.act import act_kg, die_yield, fab_row, measure, nearest_node, remark
-from footprint.carbon.teardown import INPUTS, paper, teardown_factors, teardown_kg, vendor
+from footprint.carbon.act import remark
+from footprint.carbon.equation import YEAR_S
+from footprint.carbon.methods import METHODS, Prior, method_named
 
 Key = tuple[str, str]
-YEAR_S = 365.25 * 86400
-SCALED = ("die", "board", "cooling", "casing", "transport", "end of life")
 
 
 def priors(*methods: str) -> dict[Key, dict[str, str]]:
@@ -33,18 +31,20 @@ def priors(*methods: str) -> dict[Key, dict[str, str]]:
 
 
 def quantile(prior: dict[str, str], u: np.ndarray) -> np.ndarray:
-    """The prior's value at probability u: normal (cut at low and high), uniform, triangular or loguniform."""
+    """The prior's value at probability u: normal (cut at low and high), uniform, triangular or loguniform.
+
+    `scipy.stats` has the same to within 1e-12, but takes half a second to load in each page's process, and ten times as
+    long for a normal.
+    """
     low, high = float(prior["low"]), float(prior["high"])
     if prior["shape"] == "uniform":
         return low + u * (high - low)
     if prior["shape"] == "loguniform":
-        return low * np.exp(u * math.log(high / low))
+        return low * np.exp(u * np.log(high / low))
     if prior["shape"] == "triangular":
         mode, width = float(prior["mode"]), high - low
-        rises, falls = (
-            low + np.sqrt(u * width * (mode - low)),
-            high - np.sqrt((1 - u) * width * (high - mode)),
-        )
+        rises = low + np.sqrt(u * width * (mode - low))
+        falls = high - np.sqrt((1 - u) * width * (high - mode))
         return np.where(u * width < mode - low, rises, falls)
     if prior["shape"] == "normal":
         mean, sd = float(prior["mean"]), float(prior["sd"])
@@ -65,56 +65,20 @@ def stream(key: Key, n: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, name]).random(n)
 
 
-def parameters(card: spec.GPU, method: str) -> dict[str, str]:
-    """Uncertain parameters of a card by method, and the group that each belongs to."""
-    node, family = f"{nearest_node(card.node):g}", card.memory_family
-    if method == "act":
-        by_node = ("epa_scale", "gas_position", "fab_g_per_kwh", "defects_per_cm2")
-        return dict.fromkeys(by_node, node) | {"mpa_scale": "all", "memory_kg_per_gb": family}
-    scales = {f"{name.replace(' ', '_')}_scale": "all" for name in SCALED}
-    return {"defects_per_cm2": node, "memory_scale": family} | scales
-
-
-def kilograms(card: spec.GPU, method: str, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Total kg CO2e of a card for drawn values: ACT with packages, or the scaled teardown; Murphy's yield in both."""
-    good = die_yield(card.die_mm2, "murphy", defects_per_cm2=values["defects_per_cm2"])
-    parts = _act_parts if method == "act" else _teardown_parts
-    return sum(parts(card, good, values).values())
-
-
-def _act_parts(card: spec.GPU, good: np.ndarray, values: dict[str, np.ndarray]) -> dict:
-    row = fab_row(card.node)
-    clean, dirty = row["gpa99_g_per_cm2"], row["gpa95_g_per_cm2"]
-    gas = clean + values["gas_position"] * (dirty - clean)
-    epa, mpa = (
-        row["epa_kwh_per_cm2"] * values["epa_scale"],
-        row["mpa_g_per_cm2"] * values["mpa_scale"],
-    )
-    memory = card.memory_GiB * values["memory_kg_per_gb"]
-    packages = 1 + measure(card.id, "memory_packages")
-    return act_kg(card.die_mm2, good, epa, gas, mpa, values["fab_g_per_kwh"], memory, packages)
-
-
-def _teardown_parts(card: spec.GPU, good: np.ndarray, values: dict[str, np.ndarray]) -> dict:
-    family = card.memory_family
-    scales = {name: values[f"{name.replace(' ', '_')}_scale"] for name in SCALED} | {
-        family: values["memory_scale"]
-    }
-    factors = {
-        name: factor * scales[name] for name, factor in teardown_factors().items() if name in scales
-    }
-    return teardown_kg(
-        card.die_mm2, good, factors, family, {name: measure(card.id, name) for name in INPUTS}
-    )
-
-
-def _known(method: str, memory: str) -> dict[Key, dict[str, str]]:
-    if method not in ("act", "teardown") or memory not in ("wide", "act"):
-        allowed = "methods act, teardown, vendor and paper, memory wide and act"
-        raise Refused(
-            f"Draws by the method {method!r} with memory {memory!r} are unknown; allowed are {allowed}."
+def prior_of(method: str, memory: str = "wide") -> tuple[Prior, dict[Key, dict[str, str]]]:
+    """How uncertain a method is, with its rows of `priors.csv`; `Refused` for a method that does not say it."""
+    found = method_named(method)
+    prior = (METHODS[found.sampled_as] if found.sampled_as else found).prior
+    if prior is None or memory not in prior.rows:
+        known = "; ".join(
+            f"{name} with memory {' or '.join(other.prior.rows)}"
+            for name, other in METHODS.items()
+            if other.prior
         )
-    return priors(method, "act-memory") if method == "act" and memory == "act" else priors(method)
+        raise Refused(
+            f"How uncertain {method!r} is with memory {memory!r} is unknown; known are {known}."
+        )
+    return prior, priors(*prior.rows[memory])
 
 
 def embodied_draws(
@@ -124,62 +88,57 @@ def embodied_draws(
     method: str = "act",
     memory: str = "wide",
 ) -> xr.DataArray:
-    """n draws of a card's embodied emissions in kg CO2e (dims gpu for several cards, draw); same seed, same numbers.
+    """n samples of a GPU's embodied emissions in kg CO2e (dims gpu for several GPUs, draw); same seed, same numbers.
 
-    `act` draws die, memory and packages around ACT with Murphy's yield; memory is `wide` (all sources) or `act` (ACT's
-    own DRAM table). `teardown` draws whole cards. `vendor` and `paper` state no uncertainty: every draw is their value.
+    `act` samples die, memory and packages around ACT with Murphy's yield; memory is `wide` (all sources) or `act` (ACT's
+    own DRAM table). `teardown` samples whole GPUs. A method that states no uncertainty has its value in every sample.
     """
     many = not isinstance(gpu, str | spec.GPU)
-    cards = [spec.gpu(one) if isinstance(one, str) else one for one in (gpu if many else [gpu])]
-    if method in ("vendor", "paper"):
-        fixed = {"vendor": vendor, "paper": paper}[method]
-        rows = [np.full(n, sum(fixed(card)[0].values())) for card in cards]
-        status, uncertainty = (
-            fixed(cards[0])[1]["status"],
-            "none is published; every draw is the published value",
-        )
-    else:
-        rows = _rows(cards, n, seed, method, _known(method, memory))
+    gpus = [spec.gpu(one) if isinstance(one, str) else one for one in (gpu if many else [gpu])]
+    chosen = method_named(method)
+    if chosen.prior or chosen.sampled_as or memory != "wide":
+        rows = _rows(gpus, n, seed, *prior_of(method, memory))
         status, uncertainty = "modelled", "priors.csv"
+    else:
+        values = [chosen.value(one, **chosen.settings) for one in gpus]
+        rows = [np.full(n, sum(kg.values())) for kg, _ in values]
+        status = values[0][1]["status"]
+        uncertainty = "none is published; every draw is the published value"
     kg = np.stack(rows)
-    reasons = [
-        remark(card.id) if np.isnan(row[0]) else "" for card, row in zip(cards, kg, strict=True)
-    ]
-    coords = {"gpu": [card.id for card in cards], "embodied_reason": ("gpu", reasons)}
+    gap = np.isnan(kg[:, 0])
+    reasons = [remark(one.id) if lacks else "" for one, lacks in zip(gpus, gap, strict=True)]
+    coords = {"gpu": [one.id for one in gpus], "embodied_reason": ("gpu", reasons)}
     attrs = {
         "units": "kg",
-        "long_name": "embodied emissions of the card",
+        "long_name": "embodied emissions of the GPU",
         "method": method,
         "seed": seed,
+        "status": status,
+        "uncertainty": uncertainty,
+        "memory": memory,
     }
-    attrs |= {"status": status, "uncertainty": uncertainty, "memory": memory}
     draws = xr.DataArray(kg, coords, ("gpu", "draw"), "embodied_kg", attrs)
     return draws if many else draws.isel(gpu=0)
 
 
 def _rows(
-    cards: list[spec.GPU], n: int, seed: int, method: str, known: dict[Key, dict[str, str]]
+    gpus: list[spec.GPU], n: int, seed: int, prior: Prior, known: dict[Key, dict[str, str]]
 ) -> list[np.ndarray]:
-    """n draws of each card; a parameter that cards share is drawn once."""
-    drawn: dict[Key, np.ndarray] = {}
+    """n samples of each GPU; a parameter that GPUs share is sampled once."""
+    sampled: dict[Key, np.ndarray] = {}
     rows = []
-    for card in cards:
-        keys = {name: (name, group) for name, group in parameters(card, method).items()}
-        drawn |= {
-            key: quantile(known[key], stream(key, n, seed))
-            for key in keys.values()
-            if key not in drawn
-        }
-        rows.append(
-            np.broadcast_to(
-                kilograms(card, method, {name: drawn[key] for name, key in keys.items()}), n
-            )
-        )
+    for gpu in gpus:
+        keys = prior.parameters(gpu)
+        for key in keys.items():
+            if key not in sampled:
+                sampled[key] = quantile(known[key], stream(key, n, seed))
+        kg = prior.samples(gpu, {name: sampled[name, group] for name, group in keys.items()})
+        rows.append(np.broadcast_to(kg, n))
     return rows
 
 
 def use_draws(n: int = 10_000, seed: int = 0) -> xr.Dataset:
-    """n draws of how a card is used: lifetime_years, utilisation, pue (dimension draw)."""
+    """n samples of how a GPU is used: lifetime_years, utilisation, pue (dimension draw)."""
     found = {}
     for (name, group), prior in priors("use").items():
         attrs = {"units": prior["unit"], "long_name": prior["label"]}
@@ -213,56 +172,48 @@ def sensitivity(
 
     Dimension parameter, the largest total index first: first_order and total_order with 90 % bootstrap intervals, low
     and high (the result with this parameter at its 5th and 95th percentile and all others at their medians). The result
-    is kg, or with `use` grams of amortised emissions per busy hour, lifetime and utilisation drawn too. n is a power of
-    two. A parameter of something that the card does not have (a T4's casing) is left out.
+    is kg, or with `use` grams of amortised emissions per busy hour, lifetime and utilisation sampled too. n is a power of
+    two. A parameter of something that the GPU does not have (a T4's casing) is left out.
     """
-    card = spec.gpu(gpu) if isinstance(gpu, str) else gpu
-    known = _known(method, memory) | priors("use")
-    keys = list(parameters(card, method).items()) + (
-        [("lifetime_years", "all"), ("utilisation", "all")] if use else []
-    )
-
+    record = spec.gpu(gpu) if isinstance(gpu, str) else gpu
+    prior, known = prior_of(method, memory)
+    known = known | priors("use")
+    keys = list(prior.parameters(record).items())
+    keys += [("lifetime_years", "all"), ("utilisation", "all")] if use else []
     medians = {key[0]: quantile(known[key], np.array([0.5])) for key in keys}
 
     def result(u: np.ndarray) -> np.ndarray:
-        values = medians | {
-            key[0]: quantile(known[key], row) for key, row in zip(keys, u, strict=True)
-        }
-        kg = kilograms(card, method, values)
-        return (
-            kg * 1000 * 3600 / (values["lifetime_years"] * YEAR_S * values["utilisation"])
-            if use
-            else kg
-        )
+        values = dict(medians)
+        for key, row in zip(keys, u, strict=True):
+            values[key[0]] = quantile(known[key], row)
+        kg = prior.samples(record, values)
+        if not use:
+            return kg
+        return kg * 1000 * 3600 / (values["lifetime_years"] * YEAR_S * values["utilisation"])
 
     swing = _swings(result, len(keys))
     if not np.isfinite(swing["low"]).all():
         raise Refused(
-            f"The {method} method lacks an input of {card.id}, so nothing can be said of its sensitivity."
+            f"The {method} method lacks an input of {record.id}, so nothing can be said of its sensitivity."
         )
-    keys = [
-        key for key, low, high in zip(keys, swing["low"], swing["high"], strict=True) if low != high
-    ]
-    swing = {name: values[swing["low"] != swing["high"]] for name, values in swing.items()}
+    moves = swing["low"] != swing["high"]
+    keys = [key for key, counts in zip(keys, moves, strict=True) if counts]
     indices = _indices(result, len(keys), n, seed)
+    columns = indices | {name: values[moves] for name, values in swing.items()}
     coords = {
         "parameter": [name for name, _ in keys],
         "label": ("parameter", [known[key]["label"] for key in keys]),
     }
-    whole = xr.Dataset(
-        {name: ("parameter", values) for name, values in (indices | swing).items()}, coords
-    )
-    whole.attrs = {
-        "gpu": card.id,
+    attrs = {
+        "gpu": record.id,
         "method": method,
         "units": "g per busy hour" if use else "kg",
         "level": 0.9,
-    }
-    whole.attrs |= {
         "median": float(result(np.full((len(keys), 1), 0.5))[0]),
         "samples": n,
         "seed": seed,
     }
+    whole = xr.Dataset({name: ("parameter", row) for name, row in columns.items()}, coords, attrs)
     return whole.sortby("total_order", ascending=False)
 
 
@@ -279,9 +230,7 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
     """First-order and total Sobol indices with bootstrap intervals, the same for the same seed."""
     if n < 2 or n & (n - 1):
         raise Refused(f"n is {n}; a power of two is allowed.")
-    from scipy import (
-        stats,
-    )  # here, since it takes a third of a second to load and each page of the book is a process
+    from scipy import stats  # here, since it takes half a second to load
 
     generator, runs = np.random.default_rng(seed), {}
 

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
-from footprint.carbon import equation as carbon
+from footprint import carbon, spec
 from footprint.carbon import totals
 from footprint.carbon import uncertainty as draws
 from footprint.charts import theme
@@ -144,14 +143,14 @@ def _grids() -> dict:
 
 def _hours() -> dict:
     """The hourly intensities of California, and the PUE of data centres."""
-    year = carbon.hourly()
+    year = spec.hourly()
     known = year.dropna("time")
     days = known.groupby("time.dayofyear")
     return {
         "swing": float((days.max() / days.min()).median()),
         "tenth_g": known.quantile(0.1).item(),
         "nine_tenths_g": known.quantile(0.9).item(),
-        "typical": carbon.typical(year, "America/Los_Angeles"),
+        "typical": spec.typical(year, "America/Los_Angeles"),
         "hourly_status": theme.badge(spec.table("hourly")[0]["status"]),
         "hourly_mean_g": float(known.mean()),
         "annual_g": spec.grid(SUNNY, 2022).g_per_kwh,

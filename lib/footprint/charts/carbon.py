@@ -118,7 +118,7 @@ def tornado(found: xr.Dataset) -> alt.HConcatChart:
 
 
 def hour_map(table: xr.DataArray) -> alt.LayerChart:
-    """A year of grid intensity as months by hours of the day, from `carbon.typical`; a cross marks missing hours."""
+    """A year of grid intensity as months by hours of the day, from `spec.typical`; a cross marks missing hours."""
     rows = table.to_dataframe().reset_index()
     rows["name"] = [MONTHS[month - 1] for month in rows["month"]]
     base = alt.Chart(rows).encode(

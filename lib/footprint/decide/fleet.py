@@ -11,10 +11,10 @@ import xarray as xr
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, eye_array, hstack, kron, vstack
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
 from footprint.carbon import uncertainty as draws
+from footprint.carbon.equation import checked
 from footprint.predict import model as predict
 
 HOURS, DAY_S = 24, 86400.0
@@ -41,8 +41,8 @@ def demand(
 
     The trace covers less than an hour, so its course over the day is a scenario: 1 + swing x cos, the most at PEAK o'clock.
     """
-    whole = carbon.checked("per_day", per_day, "1", above=True)
-    swing = carbon.checked("swing", swing, "1", most=1)
+    whole = checked("per_day", per_day, "1", above=True)
+    swing = checked("swing", swing, "1", most=1)
     hour = xr.DataArray(np.arange(HOURS), {"hour": np.arange(HOURS)}, ["hour"])
     offset = xr.DataArray(
         [spec.utc_offset_h(zone) for zone in zones], {"zone": list(zones)}, ["zone"]
@@ -119,7 +119,7 @@ def plan(
     of it that they carry.
     """
     given = {"moves": moves, "waits": waits, "idle": idle}
-    *shares, kept = (carbon.checked(name, value, "1", most=1) for name, value in given.items())
+    *shares, kept = (checked(name, value, "1", most=1) for name, value in given.items())
     if wait_h != int(wait_h) or not 0 <= wait_h < HOURS:
         raise Refused(
             f"wait_h = {wait_h} is refused; whole hours from 0 to {HOURS - 1} are allowed."

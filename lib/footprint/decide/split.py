@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused, spec
-from footprint.carbon import equation as carbon
+from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
+from footprint.carbon.equation import checked
 from footprint.decide.compare import BATCHES
 from footprint.predict import model as predict
 
@@ -50,8 +50,8 @@ def phases(
     """
     cards = spec.gpus() if gpu is None else list(gpu)
     speed, watts = (
-        carbon.checked("link_GBps", link_GBps, "GB/s", above=True),
-        carbon.checked("link_W", link_W, "W"),
+        checked("link_GBps", link_GBps, "GB/s", above=True),
+        checked("link_W", link_W, "W"),
     )
     move_s = spec.model(model).kv_bytes_per_token(dtype) * prompt / (speed * 1e9)
     asked = {"batch": list(batch), "prompt": [prompt], "engine": [engine], "dtype": dtype}

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
-from footprint.carbon import equation as carbon
+from footprint import carbon, spec
 from footprint.carbon import served, totals
 from footprint.decide import compare as decide
 from footprint.energy import findings

@@ -17,16 +17,8 @@ from footprint.carbon import uncertainty
 from footprint.carbon.equation import checked
 
 ZONES = ("CA-QC", "US-CAL-CISO", "US-NW-PACE")
-METHODS = {  # TODO(registry)
-    "ACT": ("act", False),
-    "ACT with priors": ("act", True),
-    "teardown": ("teardown", True),
-    "paper": ("paper", True),
-}
-MAIN = "ACT with priors"
-METHOD = (
-    "embodied_method"  # not `method`: xarray takes sel(method=...) for something else, silently
-)
+# The dimension is not called `method`, which xarray takes in sel(method=...) for something else.
+METHOD = "embodied_method"
 QUANTITIES, ENDS = ("time_s", "energy_J"), ("_low", "_high")
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output", "phase")  # of a points Dataset
 WORDS = ("model", "gpu", "engine", "phase")
@@ -71,31 +63,32 @@ def draw_world(
 def _embodied(gpu: str, n: int, seed: int, given: Mapping[str, float]) -> xr.DataArray:
     """Samples of a GPU's embodied kg by each method (embodied_method, sample), with the reasons of those that are NaN."""
     rows, reasons = [], []
-    for method in METHODS:
-        kg, reason = np.full(n, np.nan), ""
+    names = [name for name, method in carbon.METHODS.items() if method.compared]
+    for name in names:
+        kg, reason = np.nan, ""
         if gpu in given:
-            kg = np.full(n, checked(f"embodied_kg of {gpu}", given[gpu], "kg"))
+            kg = checked(f"embodied_kg of {gpu}", given[gpu], "kg")
         elif gpu not in spec.gpus():
             reason = f"{gpu} is in no table"
         else:
             try:
-                kg, reason = _kilograms(gpu, method, n, seed)
+                kg, reason = _kilograms(gpu, name, n, seed)
             except Refused as refusal:
                 reason = str(refusal)
-        rows.append(kg)
+        rows.append(np.broadcast_to(kg, n))
         reasons.append(reason)
-    coords = {METHOD: list(METHODS), "embodied_reason": (METHOD, reasons)}
+    coords = {METHOD: names, "embodied_reason": (METHOD, reasons)}
     attrs = {"units": "kg", "long_name": "embodied carbon of the GPU"}
-    return xr.DataArray(rows, coords, (METHOD, "sample"), "embodied_kg", attrs)
+    return xr.DataArray(np.stack(rows), coords, (METHOD, "sample"), "embodied_kg", attrs)
 
 
 def _kilograms(gpu: str, method: str, n: int, seed: int) -> tuple[np.ndarray, str]:
-    name, drawn = METHODS[method]
-    if drawn:
-        found = carbon.embodied_draws(gpu, n, seed, name)
-        return found.values, str(found["embodied_reason"].item())
-    found = carbon.embodied(gpu, name)
-    return np.full(n, float(found["total_kg"])), str(found["embodied_reason"].item())
+    """kg of a GPU by a method, sampled if the method has a prior, and why they are NaN if they are."""
+    if carbon.METHODS[method].prior:
+        found = carbon.embodied_draws(gpu, n, seed, method)
+    else:
+        found = carbon.embodied(gpu, method)["total_kg"]
+    return found.values, str(found["embodied_reason"].item())
 
 
 def sampled_use(world: xr.Dataset) -> carbon.Use:
@@ -231,7 +224,7 @@ def total(tokens: xr.Dataset) -> xr.DataArray:
     return whole.rename("total_g").assign_attrs(units="g", long_name="carbon of a generated token")
 
 
-def best_batch(tokens: xr.Dataset, method: str = MAIN) -> xr.DataArray:
+def best_batch(tokens: xr.Dataset, method: str = carbon.MAIN) -> xr.DataArray:
     """The batch with the least mean grams of those that fit, by all other dimensions; NaN where none fits."""
     mean = total(tokens.sel({METHOD: method}, drop=True)).mean("sample", skipna=False)
     return mean.fillna(np.inf).idxmin("batch").where(mean.notnull().any("batch"))

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "hours": ["at", "hourly", "typical"],
         "records": [
             "DTYPE_BYTES",
             "ENGINES",
@@ -23,6 +24,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "table",
             "utc_offset_h",
             "zone_name",
-        ]
+        ],
     },
 )
