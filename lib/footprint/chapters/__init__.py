@@ -15,7 +15,7 @@ need them: each page is a process of its own. `python -m footprint.chapters [PAG
 import lazy_loader
 
 PAGES = {
-    "carbon": ["operational"],
+    "carbon": ["operational", "embodied", "together"],
     "comparison": ["energy"],
 }  # module: the pages whose numbers it makes
 
