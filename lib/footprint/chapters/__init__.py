@@ -15,8 +15,11 @@ need them: each page is a process of its own. `python -m footprint.chapters [PAG
 import lazy_loader
 
 PAGES = {
-    "carbon": ["operational", "embodied", "together"],
-    "comparison": ["energy"],
+    "carbon": ["operational"],
+    "comparison": ["hardware", "performance", "energy"],
+    "evidence": ["method", "validation", "sensor", "limits"],
+    "opening": ["index", "question", "artifact"],
+    "appendices": ["runs", "schema", "reproduce"],
 }  # module: the pages whose numbers it makes
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -66,9 +66,9 @@ def load(old: str = "t4", new: str = "rtx-6000-ada", folder: Path | None = None)
     return Book(old, new, folder)
 
 
-def numbers(page: str, book: Book) -> dict:
+def numbers(page: str, book: Book, *given) -> dict:
     """What the function of a page returns, its NumPy scalars as plain numbers."""
-    found = getattr(import_module("footprint.chapters"), page.replace("-", "_"))(book)
+    found = getattr(import_module("footprint.chapters"), page.replace("-", "_"))(book, *given)
     return {
         key: value.item() if isinstance(value, np.generic) else value
         for key, value in found.items()
@@ -95,14 +95,17 @@ def named(found: dict) -> dict:
     return names
 
 
-def show(page: str, **cast) -> dict:
-    """Numbers of a page for its cells, those that prose can take in glued; `cast`: arguments of `load`."""
+def show(page: str, *given, **cast) -> dict:
+    """Numbers of a page for its cells, those that prose can take in glued.
+
+    given: what the page's function takes besides the book. cast: arguments of `load`.
+    """
     from myst_nb import glue
 
     from footprint.charts import theme
 
     theme.enable()
-    found = numbers(page, load(**cast))
+    found = numbers(page, load(**cast), *given)
     for key, value in named(found).items():
         words = isinstance(value, str) and not isinstance(value, theme.Page)
         glue(key, Phrase(value) if words else value, display=False)

@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "decide": ["carbon_ratios", "front", "odds", "payback", "setups", "winners"],
         "carbon": [
             "embodied_bars",
             "embodied_share",

@@ -1,9 +1,11 @@
 """Figures of the evidence: how sure a claim is, what was measured, how near a bound or a prediction came."""
 
 import math
+from collections.abc import Mapping
 
 import altair as alt
 import pandas as pd
+import xarray as xr
 
 from footprint.charts import theme
 from footprint.energy import findings
@@ -14,6 +16,8 @@ WIDE = 450  # leaves room for words on the right
 
 def bound(table: pd.DataFrame) -> alt.LayerChart:
     """Measured decode rate of the CPU runs at batch 1 beside the bound that the memory bandwidth of the same run sets."""
+    if not len(table):
+        return theme.note("No measured run of a processor is at hand.")
     rows = table.assign(name=table["model"].map(findings.label) + ", " + table["dtype"])
     base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")))
     scale = alt.Scale(type="log", nice=False)
@@ -70,6 +74,8 @@ def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
 
 def closure(rows: pd.DataFrame) -> alt.LayerChart:
     """Prefill plus decode over generate of the measured runs, a strip a run."""
+    if not len(rows):
+        return theme.note("No measured run is at hand.")
     rows = rows.assign(run=rows["model"].map(findings.label) + " (" + rows["place"] + ")")
     base = alt.Chart(rows[["run", "closure", "batch", "prompt_tokens", "repeat"]])
     dots = base.mark_circle(size=26, opacity=0.6).encode(
@@ -142,16 +148,27 @@ def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.iloc[:: math.ceil(len(rows) / most)]
 
 
-def edges(steps: pd.DataFrame, most: int = 600) -> alt.FacetChart:
-    """What a sensor shows around each switch of a square-wave load (columns card, edge, since_s, power_W), thinned evenly."""
-    rows = pd.concat(
-        [
-            thinned(panel.sort_values("since_s"), most)
-            for _, panel in steps.groupby(["card", "edge"])
-        ]
-    )
+def switches(board: xr.Dataset) -> pd.DataFrame:
+    """Every edge of the square wave of a sensor card laid over the others: columns edge, since_s, power_W."""
+    rows = []
+    for edge, name in {"load on": "switch_on_s", "load off": "switch_off_s"}.items():
+        for moment in board[name].values:
+            since = board["time_s"].values - moment
+            near = (since > -0.2) & (since < 1.4)
+            shown = {"since_s": since[near], "power_W": board["power_W"].values[near]}
+            rows.append(pd.DataFrame({"edge": edge, **shown}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def edges(boards: Mapping[str, xr.Dataset], most: int = 600) -> alt.FacetChart:
+    """What a sensor shows around each switch of a square-wave load, by the board's name, thinned evenly."""
+    rows = []
+    for name, board in boards.items():
+        for edge, panel in switches(board).groupby("edge"):
+            thin = thinned(panel.sort_values("since_s"), most)
+            rows.append(thin.assign(card=name, edge=edge))
     dots = (
-        alt.Chart(rows.round({"since_s": 4, "power_W": 2}))
+        alt.Chart(pd.concat(rows).round({"since_s": 4, "power_W": 2}))
         .mark_circle(size=12, opacity=0.4)
         .encode(
             x=alt.X("since_s:Q", title="seconds since the switch"),

@@ -161,9 +161,10 @@ def badge(status: str) -> Page:
     return Page(f'<span class="status {status}">{status}</span>')
 
 
-def kinds(column) -> str:
+def kinds(column) -> Page:
     """The badges of the kinds of evidence in a column, for a sentence."""
-    return " ".join(badge(name) if name in STATUSES else name for name in sorted(set(column)))
+    names = sorted(set(column))
+    return Page(" ".join(badge(name) if name in STATUSES else name for name in names))
 
 
 def note(text: str) -> Page:
@@ -202,9 +203,11 @@ def _cell(value, digits: int) -> tuple[str, str]:
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
 
-def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False) -> Page:
+def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False, empty: str = "") -> Page:
     """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
-    scrolls sideways by itself. `sorts`: readers may sort and filter its rows."""
+    scrolls sideways by itself. `sorts`: readers may sort and filter its rows. `empty`: the sentence instead of no rows."""
+    if empty and not len(frame):
+        return note(empty)
     columns = [
         [_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])
     ]
@@ -235,15 +238,6 @@ def download(frame: pd.DataFrame, name: str, text: str) -> Page:
 def link(text: str, href: str) -> Page:
     """A link for a cell of a table (in a column of dtype object: pandas makes plain text of any other)."""
     return Page(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
-
-
-def figures(items: list[tuple[str, str, str, str]]) -> Page:
-    """A row of numbers, each with a word before it, a sentence after it and the page that explains it."""
-    boxes = [
-        f'<div><a href="{page}.html">{html.escape(word)}</a><b>{html.escape(number)}</b><span>{html.escape(said)}</span></div>'
-        for word, number, said, page in items
-    ]
-    return Page(f'<div class="figures">{"".join(boxes)}</div>')
 
 
 def bundle() -> str:

@@ -257,24 +257,6 @@ def values(device: str, device_hash: str, say: Callable[[str], None] = print) ->
     return window.UNKNOWN | {"counter_tick_s": ticks, "gain": 1.0, "gain_bound": GAIN_BOUND}
 
 
-def steps(card: xr.Dataset) -> pd.DataFrame:
-    """For the chart: every edge of the square wave laid over the others; columns edge, since_s, power_W."""
-    rows = []
-    for edge, moments in (
-        ("load on", card["switch_on_s"].values),
-        ("load off", card["switch_off_s"].values),
-    ):
-        for moment in moments:
-            since = card["time_s"].values - moment
-            near = (since > -0.2) & (since < 1.4)
-            rows.append(
-                pd.DataFrame(
-                    {"edge": edge, "since_s": since[near], "power_W": card["power_W"].values[near]}
-                )
-            )
-    return pd.concat(rows, ignore_index=True)
-
-
 def table(card: xr.Dataset) -> pd.DataFrame:
     """For the page: every single value of the card; columns what, value, unit, meaning."""
     names = [name for name, (dims, *_) in SCHEMA.items() if dims in ((), ("stage",), ("call",))]

@@ -1,0 +1,68 @@
+"""The runs at hand, the file of a run, and what the paper's matrix costs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+import pandas as pd
+
+from footprint import spec
+from footprint.chapters.book import Book
+from footprint.charts import theme
+from footprint.energy import findings
+from footprint.trace import schema as trace
+
+
+def runs(book: Book) -> dict:
+    """A row a run, with a link to its page."""
+    table = findings.index(book.runs)
+    files = [PurePath(name) for name in table.pop("file")]
+    links = [
+        theme.link(file.stem, f"../notebooks/{file.parts[-3]}/{file.parts[-2]}/{file.stem}.html")
+        for file in files
+    ]
+    table.insert(0, "run", pd.Series(links, dtype=object))
+    return {"runs": table}
+
+
+def schema(book: Book) -> dict:
+    """The attributes and the variables of a trace."""
+    attributes = [
+        {"attribute": name, "type": kind.__name__, "meaning": meaning}
+        for name, (kind, meaning) in trace.ATTRS.items()
+    ]
+    variables = [
+        {
+            "group": group,
+            "kind": kind,
+            "variable": name,
+            "units": units,
+            "meaning": f"{long_name}: {meaning}",
+        }
+        for group, kinds in trace.SCHEMA.items()
+        for kind, known in kinds.items()
+        for name, (_, units, long_name, meaning) in known.items()
+    ]
+    return {"attributes": pd.DataFrame(attributes), "variables": pd.DataFrame(variables)}
+
+
+def reproduce(book: Book, costs: Mapping[str, Sequence] = {}) -> dict:
+    """What each step took; `costs`: of the runs of the paper's matrix (`sweep.cost.of`), by GPU."""
+    steps = pd.DataFrame(spec.table("steps"))
+    numbers = {
+        "minutes": steps["minutes"].astype(float),
+        "GB of disk": steps["disk_GB"].astype(float),
+    }
+    rows = [
+        {
+            "step": f"make sweep MATRIX=paper on {findings.label(gpu)}",
+            "hours": sum(run.seconds for run in runs) / 3600,
+            "most memory (GiB)": max(run.memory_GiB for run in runs),
+            "Wh": sum(run.energy_J for run in runs) / 3600,
+            "g CO2e in California": sum(run.operational_g + run.embodied_g for run in runs),
+            "points that do not fit": str(sum(len(run.misfits) for run in runs)),
+            "status": "modelled",
+        }
+        for gpu, runs in costs.items()
+    ]
+    shown = steps[["step", "does", "needs"]].assign(**numbers, energy="no counter")
+    return {"steps": shown.assign(status=steps["status"]), "costs": pd.DataFrame(rows)}

@@ -1,0 +1,251 @@
+"""What the numbers rest on: how runs are measured, how far the model has been off, what is known of the sensor."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import xarray as xr
+
+from footprint import spec
+from footprint.chapters.book import Book
+from footprint.energy import findings
+
+EXAMPLE = (
+    "No card was measured in this copy, so what follows is the sensor card of a scripted one, whose name says *FAKE*: the "
+    "real bindings and the real programme on a fake driver, an example of what `footprint sensor --device cuda:0` leaves of "
+    "yours ({ref}`your-gpu`)."
+)
+NO_PROCESSOR = "No measured run of a processor is at hand."
+
+
+def _scripted_loads() -> pd.DataFrame:
+    """Windows of scripted boards whose true energy is known, a row a load."""
+    loads = pd.DataFrame(spec.table("sensor_coverage"))
+    figures = [name for name in loads if name == "windows" or name.endswith("_pct")]
+    return loads.astype(dict.fromkeys(figures, float))
+
+
+def method(book: Book) -> dict:
+    """How a run goes: closure of its phases, cover of its energy interval, its prompts."""
+    loads = _scripted_loads()
+    covered = loads["coverage_pct"].min()
+    known = loads[~loads["load"].str.contains("gain")]
+    prompts = spec.table("prompts")
+    tick_s, share = 0.1, 0.01
+    return {
+        "closure": findings.closure(book.runs),
+        "loads": len(loads),
+        "windows": loads["windows"].min(),
+        "held": "in each of them, for every load and sensor"
+        if covered == 100
+        else f"in {covered:.0f} % of them or more",
+        "half_width_pct": known["half_width_pct"].median(),
+        "seconds": 5,
+        "meter_pct": 6,
+        "gain_pct": 5,
+        "without_gain_pct": known["half_width_without_gain_pct"].median(),
+        "held_without_gain_pct": known["coverage_without_gain_pct"].min(),
+        "prompts": len(prompts),
+        "tasks": len({row["task"] for row in prompts}),
+        "lengths": len(spec.table("azure_lengths")),
+        "tick_ms": tick_s * 1e3,
+        "share": share,
+        "edges_ms": tick_s * 1e3 / 6**0.5,
+        "needed_s": 1.96 * tick_s / 6**0.5 / share,
+    }
+
+
+def validation(book: Book) -> dict:
+    """How far the model was off on cards, models and sources that it had not seen, and what an hour on a card would settle."""
+    from scipy.stats import binom
+
+    from footprint.predict import observed
+    from footprint.predict import validation as left_out
+
+    rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
+    cards, away = rows["gpu"], rows["source"]
+    known = cards[cards["quantity"].isin(left_out.QUANTITIES)]
+    by_quantity = left_out.summary(known, "quantity").set_index("quantity")
+    by_gpu = left_out.summary(known, "gpu").set_index("gpu")
+    worst = by_gpu.sort_values("median error").iloc[-1]
+    plain = cards.assign(plain=left_out.roofline(cards)).dropna(subset=["plain"])
+    names = {name: card.name for name, card in observed.known().items()}
+    named = known.assign(card=known["gpu"].map(names))
+    covered, count = cards["covered"], int(cards["covered"].count())
+    by_source = cards.groupby("measured_by")["covered"].mean().dropna()
+    processors = left_out.processors(book.points)
+    return {
+        "error": by_quantity["median error"],
+        "covered": covered.mean(),
+        "ttft_covered": by_quantity.loc["ttft_s", "coverage"],
+        "away_covered": away["covered"].mean(),
+        "watts_covered": findings.at(away, quantity="power_W")["covered"].mean(),
+        "old_error": by_gpu.loc[book.old, "median error"],
+        "old_rows": int(by_gpu.loc[book.old, "rows"]),
+        "new_error": by_gpu.loc[book.new, "median error"],
+        "new_rows": int(by_gpu.loc[book.new, "rows"]),
+        "cards": cards,
+        "plain_error": (plain["plain"] / plain["value"] - 1).abs().median(),
+        "plain_rows": len(plain),
+        "ours_error": plain["distance"].median(),
+        "parameters": len(spec.table("parameters")),
+        "measurements": len(spec.table("measurements")),
+        "sources": len(spec.table("measurement_sources")),
+        "by_quantity": _by_quantity(rows),
+        "by_card": left_out.summary(named, "card"),
+        "worst": findings.label(worst.name),
+        "worst_error": worst["median error"],
+        "worst_rows": worst["rows"],
+        "by_engine": left_out.summary(known, "engine").assign(status="derived"),
+        "processors": processors,
+        "processors_said": _processors_said(processors),
+        "count": count,
+        "held": int(covered.sum()),
+        "fewest": int(binom.ppf(0.025, count, 0.9)),
+        "by_source": by_source,
+        "tests": len(by_source),
+        **_causes(),
+        **_peers(),
+        **_worth(book),
+    }
+
+
+def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Errors of each quantity with cards, models or sources left out."""
+    from footprint.predict import validation as left_out
+
+    parts = []
+    for name, each in rows.items():
+        part = left_out.summary(each[each["quantity"].isin(left_out.QUANTITIES)], "quantity")
+        part["quantity"] = part["quantity"].map(left_out.QUANTITIES)
+        part.insert(0, "left out", {"gpu": "card"}.get(name, name))
+        parts.append(part)
+    return pd.concat(parts).assign(status="derived")
+
+
+def _causes() -> dict:
+    """What a decode step of the eager loop waits for, by the model."""
+    from footprint.predict import model as predict
+
+    models, gpus = (list(dict.fromkeys(ids)) for ids in zip(*findings.PAIRS, strict=True))
+    sizes = {"batch": [1, 64], "prompt": 128, "output": 128}
+    fits = predict.windows(models, gpus, **sizes)["fits"]
+    found = (predict.causes(models, gpus, **sizes).where(fits) * 1e3).rename("ms")
+    steps = found.squeeze(drop=True).to_dataframe().reset_index().dropna()
+    one = findings.at(steps, model="llama-7b", gpu="t4", batch=1).set_index("cause")["ms"]
+    streamed = spec.model("llama-7b").streamed_parameters * spec.bytes_of("fp16")
+    names = {"card": steps["gpu"].map(findings.label), "model": steps["model"].map(findings.label)}
+    return {
+        "causes": steps.assign(**names)[["model", "card", "batch", "cause", "ms"]],
+        "step_ms": one.sum(),
+        "cause_ms": one,
+        "other_ms": one["traffic"] + one["multiplying"],
+        "bound_ms": streamed / spec.gpu("t4").bandwidth_GBps / 1e6,
+    }
+
+
+def _peers() -> dict:
+    """Errors that users of other predictors report, and ours on the same points."""
+    from footprint.predict import validation as left_out
+
+    peers = left_out.peers()
+    beside = peers.dropna(subset=["ours"])
+    said = [
+        f"{row.quantity} {row.theirs:.0%} by {row.tool}, {row.ours:.0%} by ours"
+        for row in beside.itertuples()
+    ]
+    shown = {name: peers[name].map("{:.0%}".format) for name in ("theirs", "ours")}
+    shown |= {"rows": peers["rows"].map("{:.0f}".format)}
+    dashed = {name: column.mask(peers[name].isna(), "–") for name, column in shown.items()}
+    status = peers["rows"].isna().map({True: "published", False: "derived"})
+    return {
+        "peers_said": "; ".join(said),
+        "peers_rows": beside["rows"].sum(),
+        "peers": peers.assign(**dashed, status=status),
+    }
+
+
+def _processors_said(rows: pd.DataFrame) -> str:
+    if not len(rows):
+        return NO_PROCESSOR
+    return (
+        "A processor is a card too: with the bandwidth and the matrix rate that a run probed, and nothing else of that "
+        "machine, the model expects the decode steps of the measured processor runs at batch 1 with a median error of "
+        f"{rows['distance'].median():.0%} ({len(rows)} runs, the worst {rows['distance'].max():.0%})."
+    )
+
+
+def _worth(book: Book) -> dict:
+    """How sure the claims on time and energy would be after an hour on either card."""
+    from footprint.decide import information, scoreboard
+
+    pair = [book.old, book.new]
+    decided_by = {row["id"]: row["decided_by"] for row in spec.table("published")}
+    judges = {
+        name: judge
+        for name, judge in scoreboard.JUDGES.items()
+        if decided_by.get(name) in ("time", "energy")
+    }
+    worth = information.table(book.pairs, pair, judges)
+    shares = {name: worth[name].map("{:.0%}".format) for name in ("probability", "now", *pair)}
+    shown = worth.assign(**shares, status="modelled")
+    shown.insert(1, "decided by", worth["id"].map(decided_by))
+    after = {name: f"after an hour on {findings.label(name)}" for name in pair}
+    return {
+        "worth": shown.rename(columns={"now": "certainty now", **after}),
+        "worth_said": _worth_said(book, worth, pair, judges),
+    }
+
+
+def _worth_said(book: Book, worth: pd.DataFrame, pair: list[str], judges: dict) -> str:
+    from footprint.decide import information
+
+    if not len(worth):
+        return "No claim on time or energy is left that an hour on a card could settle."
+    gains = worth[pair].sub(worth["now"], axis=0).sum()
+    most, least = gains.idxmax(), gains.idxmin()
+    energy = {name: judges[name] for name in ("A2", "H2", "H3")}
+    card, what = information.readings(book.pairs, pair, energy).idxmax()
+    return (
+        f"**An hour on the {findings.label(most)} would settle most: on average over what it could find, the "
+        f"{len(worth)} claims on time and energy that are not plain yet would be decided with a certainty of "
+        f"{worth[most].mean():.0%}, where it is {worth['now'].mean():.0%} now; an hour on the {findings.label(least)} "
+        f"would give {worth[least].mean():.0%}. Of single readings, the {what} of the {findings.label(card)} would "
+        "tell most about the claims on energy** [modelled]{.status .modelled}."
+    )
+
+
+def sensor(
+    book: Book, boards: Sequence[xr.Dataset] = (), values: Sequence[pd.DataFrame] = ()
+) -> dict:
+    """Cover of the energy interval under scripted sensors; `boards`: sensor cards at hand, and the `values` of each."""
+    columns = {
+        "says": "load and sensor",
+        "coverage_pct": "held (%)",
+        "half_width_pct": "half-width (%)",
+        "bias_pct": "bias (%)",
+        "coverage_without_gain_pct": "held, no gain (%)",
+        "half_width_without_gain_pct": "half-width, no gain (%)",
+        "status": "status",
+    }
+    scripted = all("FAKE" in board.attrs["device_name"] for board in boards)
+    names = [f"{board.attrs['device_name']} {board.attrs['device_hash'][:4]}" for board in boards]
+    status = "derived" if scripted else "measured"
+    shown = [
+        table.assign(card=name, status=status) for name, table in zip(names, values, strict=True)
+    ]
+    return {
+        "example": EXAMPLE if scripted else "",
+        "boards": dict(zip(names, boards, strict=True)),
+        "values": pd.concat(shown) if shown else pd.DataFrame(),
+        "loads": _scripted_loads()[list(columns)].rename(columns=columns),
+    }
+
+
+def limits(book: Book) -> dict:
+    """Which of the paper's pairs are measured in this copy."""
+    kinds = book.pairs.groupby(["model", "device"])["kind"].first()
+    return {
+        "measured": (kinds == "measured").sum(),
+        "modelled": (kinds == "modelled").sum(),
+        "points": book.points,
+    }
