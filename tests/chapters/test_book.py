@@ -8,7 +8,7 @@ import pytest
 
 from footprint import chapters
 from footprint.chapters import __main__ as command
-from footprint.chapters.book import load, named, numbers
+from footprint.chapters.book import PAPER, load, named, numbers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page for pages in chapters.PAGES.values() for page in pages]
@@ -20,6 +20,14 @@ def test_the_book_is_loaded_once_a_process():
     assert load() is load() and load().points is load().points
 
 
+def test_without_a_measured_gpu_all_is_modelled_at_the_usual_length():
+    book = load(folder=ROOT / "tests")
+    assert book.gpus == ["t4", "rtx-6000-ada"] and book.models == list(PAPER)
+    assert book.length == {"prompt": 128, "output": 128}
+    assert set(book.at()["evidence"].values.flat) == {"modelled"}
+    assert book.world.sizes["sample"] == 2000
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_glues_what_it_computes_and_nothing_else(page):
     found = numbers(page, load())
@@ -27,6 +35,7 @@ def test_a_page_glues_what_it_computes_and_nothing_else(page):
     glued = set(re.findall(r"\{glue:(?:text|md|any)?\}`([^`:]+)", text))
     glued |= set(re.findall(r"\{glue:md\} (\w+)", text))
     shown = set(re.findall(r'\bn\["(\w+)"\]', text))
+    glued -= set(load().names)
     assert {name.split(".")[0] for name in glued} | shown == set(found)
     assert glued <= set(named(found))
 

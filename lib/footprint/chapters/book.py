@@ -1,4 +1,4 @@
-"""What every page starts from, loaded once a process: the runs at hand, their points, and what follows from them."""
+"""What every page starts from, loaded once a process: runs, points, the cast of models and GPUs, and the world of samples."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -9,8 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from footprint import decide, energy, predict, spec
 from footprint.carbon import served
 from footprint.energy import findings
+
+PAPER = ("llama-1b", "llama-3b", "llama-7b")
+BATCHES, PROMPTS, OUTPUTS = (1, 2, 4, 8, 16, 32, 64), (128, 512), (128,)
+ENGINES, DTYPE = ("eager", "serving"), "fp16"
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,89 @@ class Book:
         return findings.runs(self.folder)
 
     @cached_property
-    def points(self) -> pd.DataFrame:
-        """All points at hand, a row each."""
+    def rows(self) -> pd.DataFrame:
+        """All points of all runs, those of processors too, a row each."""
         return findings.points(self.runs)
+
+    @cached_property
+    def measured(self) -> xr.Dataset:
+        """The points that were measured on GPUs."""
+        points = energy.points(self.runs, engines=spec.ENGINES)
+        seen = points["evidence"] == "measured"
+        labels = {
+            dim: seen.any([other for other in seen.dims if other != dim]) for dim in seen.dims
+        }
+        return points.sel({dim: kept for dim, kept in labels.items() if dim != "phase"})
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The paper's models, and all others that were measured on a GPU."""
+        return list(dict.fromkeys([*PAPER, *self.measured["model"].values.tolist()]))
+
+    @cached_property
+    def gpus(self) -> list[str]:
+        """The two GPUs that are compared, and all others that were measured."""
+        return list(dict.fromkeys([self.old, self.new, *self.measured["gpu"].values.tolist()]))
+
+    @cached_property
+    def length(self) -> dict[str, int]:
+        """Tokens of prompt and output of the requests that pages show: those of most measured points."""
+        seen = (self.measured["evidence"] == "measured").sum(
+            ["model", "gpu", "engine", "batch", "phase"]
+        )
+        if not seen.size:
+            return {"prompt": PROMPTS[0], "output": OUTPUTS[0]}
+        most = seen.stack(length=("prompt", "output")).idxmax("length").item()
+        return dict(zip(("prompt", "output"), most, strict=True))
+
+    @cached_property
+    def points(self) -> xr.Dataset:
+        """Points of the whole cast at every length and batch of the paper's matrix or of a measurement; measured where
+        somebody measured, else modelled."""
+        points = decide.points(self.measured, self._modelled())
+        return points.sel(model=self.models, gpu=self.gpus)
+
+    def _modelled(self) -> xr.Dataset:
+        """What the model expects of the cast, each GPU in the number format that it was measured in."""
+        usual = {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS}
+        sizes = {
+            name: sorted({*values, *self.measured[name].values.tolist()})
+            for name, values in usual.items()
+        }
+        models = [name for name in self.models if name in spec.models()]
+        known = [name for name in self.gpus if name in spec.gpus()]
+        parts = []
+        for dtype in dict.fromkeys(map(self.dtype, known)):
+            gpus = [name for name in known if self.dtype(name) == dtype]
+            parts.append(predict.points(models, gpus, engine=list(ENGINES), dtype=dtype, **sizes))
+        alike = dict.fromkeys(("data_vars", "coords"), "minimal")  # what no GPU changes stands once
+        return xr.concat(parts, "gpu", compat="override", **alike)
+
+    def dtype(self, gpu: str) -> str:
+        """The number format of a GPU's points: half precision, unless it was measured in another one alone."""
+        if gpu not in self.measured["gpu"]:
+            return DTYPE
+        known = [name for name in np.unique(self.measured["dtype"].sel(gpu=gpu)) if name]
+        return DTYPE if DTYPE in known else known[0]
+
+    def at(self, engine: str = "eager") -> xr.Dataset:
+        """The points of one engine and of the book's length, dims (model, gpu, batch, phase)."""
+        return self.points.sel(engine=engine, **self.length)
+
+    @cached_property
+    def world(self) -> xr.Dataset:
+        """Samples of all that is uncertain, the same for every page."""
+        return decide.draw_world(self.gpus)
+
+    @property
+    def names(self) -> dict:
+        """What the prose of every page may name: the two GPUs and the length of the requests."""
+        return {"old": spec.label(self.old), "new": spec.label(self.new), **self.length}
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """The points of the paper's models and GPUs with the eager engine."""
-        return findings.six_pairs(self.points)
+        return findings.six_pairs(self.rows)
 
     @cached_property
     def requests(self) -> xr.Dataset:
@@ -105,8 +185,9 @@ def show(page: str, *given, **cast) -> dict:
     from footprint.charts import theme
 
     theme.enable()
-    found = numbers(page, load(**cast), *given)
-    for key, value in named(found).items():
+    book = load(**cast)
+    found = numbers(page, book, *given)
+    for key, value in named(book.names | found).items():
         words = isinstance(value, str) and not isinstance(value, theme.Page)
         glue(key, Phrase(value) if words else value, display=False)
     return found

@@ -90,7 +90,7 @@ def performance(book: Book) -> dict:
     bounds = _bounds(book.pairs)
     steps = _steps()
     lead = steps.sel(gpu=book.old, batch=1) / steps.sel(gpu=book.new, batch=1)
-    processors = findings.processors(book.points)
+    processors = findings.processors(book.rows)
     return {
         "pairs": book.pairs,
         "ratios": ratios,
@@ -211,7 +211,7 @@ def energy(book: Book) -> dict:
     terms = pd.DataFrame(spec.table("sensor_coverage")).melt("load", list(TERMS), "term", "pct")
     terms = terms.assign(term=terms["term"].map(TERMS), pct=terms["pct"].astype(float))
     middle = terms.groupby("term")["pct"].median()
-    measured = findings.at(book.points, kind="measured")
+    measured = findings.at(book.rows, kind="measured")
     large = findings.at(
         book.pairs, model="llama-7b", device=book.new, phase="decode", prompt_tokens=128
     ).set_index("batch")

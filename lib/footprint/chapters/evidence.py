@@ -72,7 +72,7 @@ def validation(book: Book) -> dict:
     named = known.assign(card=known["gpu"].map(names))
     covered, count = cards["covered"], int(cards["covered"].count())
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
-    processors = left_out.processors(book.points)
+    processors = left_out.processors(book.rows)
     return {
         "error": by_quantity["median error"],
         "covered": covered.mean(),
@@ -247,5 +247,5 @@ def limits(book: Book) -> dict:
     return {
         "measured": (kinds == "measured").sum(),
         "modelled": (kinds == "modelled").sum(),
-        "points": book.points,
+        "points": book.rows,
     }

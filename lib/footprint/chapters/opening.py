@@ -164,7 +164,7 @@ def artifact(book: Book) -> dict:
     from footprint.carbon import served
     from footprint.predict import validation
 
-    pairs = findings.six_pairs(findings.at(book.points, place="committed"))
+    pairs = findings.six_pairs(findings.at(book.rows, place="committed"))
     tokens = totals.per_token(served.common(served.requests(pairs)))
     whole = totals.total(tokens)
     energy = tokens["energy_J"].sel(model=LARGE, gpu=book.new)
