@@ -18,8 +18,9 @@ own. `python -m footprint.chapters [PAGE ...]` prints all numbers as JSON.
 import lazy_loader
 
 PAGES = {
-    "carbon": ["operational"],
+    "carbon": ["operational", "embodied", "together"],
     "comparison": ["hardware", "performance", "energy"],
+    "decisions": ["decide", "cells"],
     "evidence": ["method", "validation", "sensor", "limits"],
     "opening": ["index", "question", "artifact"],
     "appendices": ["runs", "schema", "reproduce"],
