@@ -31,6 +31,11 @@ def test_lists_multiply_in_order(tmp_path):
     assert all(run.request["batches"] == [1, 2] and run.request["dtype"] == "fp16" for run in found)
 
 
+def test_a_list_replaces_what_holds_for_the_block(tmp_path):
+    found = planned(tmp_path, TWO + 'gpu = "a10"\n')
+    assert [run.request["gpu"] for run in found] == ["t4", "l4"] * 2
+
+
 def test_blocks_of_a_matrix_follow_each_other(tmp_path):
     found = planned(tmp_path, TWO + '[[m]]\nnotebook = "profile"\nlimit_s = 60\n')
     assert [run.notebook for run in found] == ["predict"] * 4 + ["profile"]

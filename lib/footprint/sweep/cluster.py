@@ -5,6 +5,7 @@ A worker says by its resource `GPU` how many runs it takes at a time, and works 
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import tempfile
@@ -27,12 +28,10 @@ TOPIC = "footprint"
 
 def available(tell: Callable[..., None]) -> bool:
     """Whether Dask is installed; if not, says how to get it."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
+    there = importlib.util.find_spec("distributed") is not None
+    if not there:
         tell("line", line=f"{NEEDED}; the runs go one after the other")
-        return False
-    return True
+    return there
 
 
 def remote(run: Run) -> tuple[dict, dict[str, bytes]]:

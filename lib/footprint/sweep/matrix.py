@@ -60,7 +60,7 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
         )
     fixed = {key: value for key, value in block.items() if key not in OWN}
     requests = [
-        workload.request(notebook, **fixed, **dict(zip(each, values, strict=True)))
+        workload.request(notebook, **(fixed | dict(zip(each, values, strict=True))))
         for values in itertools.product(*each.values())
     ]
     for when in _tables(block, "exclude", name):

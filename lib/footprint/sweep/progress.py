@@ -66,8 +66,8 @@ class State:
         elif event == "retry":
             self.status, self.line = "waiting", f"again: {facts['reason']}"
         elif event == "end":
-            self.status, self.line = facts["status"], facts.get("reason", "")
-            self.seconds, self.joules = facts.get("seconds") or nan, facts.get("joules", nan)
+            self.status, self.line = facts["status"], facts["reason"]
+            self.seconds, self.joules = facts["seconds"] or nan, facts.get("joules", nan)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _line(event: str, states: list[State], index: int | None, facts: dict) -> st
         return f"[{index + 1}/{len(states)}] {states[index].label}{more}"
     if event == "end":
         name = os.path.relpath(facts["file"]) if facts.get("file") else states[index].label
-        more = f" ({facts['reason']})" if facts.get("reason") else ""
+        more = f" ({facts['reason']})" if facts["reason"] else ""
         return f"  {facts['status']}: {name}{more}"
     if event == "retry":
         return f"  to be tried again: {states[index].label} ({facts['reason']})"
@@ -141,15 +141,11 @@ def summary(states: list[State], grid: spec.Grid) -> str:
         text += f"; about {length(left(states))} left"
     known = [state for state in states if not math.isnan(state.joules)]
     if known:
-        joules, seconds = (
-            sum(state.joules for state in known),
-            sum(state.seconds for state in known),
-        )
-        grams = amount(carbon.operational(joules, grid.g_per_kwh), "g")
-        text += (
-            f"; {amount(joules / seconds, 'W')}, {amount(joules / 3600, 'Wh')}, {grams} CO2e so far"
-        )
-        text += f" ({_zone(grid)})"
+        joules = sum(state.joules for state in known)
+        watts = joules / sum(state.seconds for state in known)
+        grams = carbon.operational(joules, grid.g_per_kwh)
+        text += f"; {amount(watts, 'W')}, {amount(joules / 3600, 'Wh')}"
+        text += f", {amount(grams, 'g')} CO2e so far ({_zone(grid)})"
     return text
 
 
@@ -216,7 +212,6 @@ def verdict(outcomes: list[dict]) -> str:
     for outcome in outcomes:
         if outcome["status"] != "ok":
             page = f" See {os.path.relpath(outcome['page'])}." if outcome.get("page") else ""
-            lines.append(
-                f"{outcome['status']:12} {outcome['run'].label}: {outcome['reason']}{page}"
-            )
+            why = f"{outcome['run'].label}: {outcome['reason']}"
+            lines.append(f"{outcome['status']:12} {why}{page}")
     return "\n".join(lines)

@@ -51,7 +51,7 @@ def write(
         raise Refused(NEEDED)
     gathered = energy.gather(folder)
     data = trace.frame(gathered)
-    if not len(data):
+    if data.empty:
         raise Refused(f"There is no trace below {folder}.")
     data["file"] = [str(Path(path).relative_to(folder)) for path in data["file"]]
     files = [trace.whole(folder / "windows.csv", partial(data.to_csv, index=False))]
@@ -70,10 +70,8 @@ def write(
 
 
 def _json(place: Path, content: dict | list) -> Path:
-    return results.write(
-        place,
-        json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n",
-    )
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    return results.write(place, text + "\n")
 
 
 def _about(data: pd.DataFrame) -> tuple[str, str]:
@@ -113,17 +111,15 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
         record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
         made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
     name, digest = results.notebook_of(run), record.get("notebook_sha256", "unknown")
-    instrument = crate.dereference(f"#{name}-{digest[:12]}") or _entity(
-        crate,
-        f"#{name}-{digest[:12]}",
-        {
-            "@type": "SoftwareApplication",
-            "name": f"notebooks/{name}.ipynb",
-            "sha256": digest,
-            "softwareVersion": record.get("git_commit") or run["git_commit"] or "unknown",
-            "softwareRequirements": record.get("environment", []),
-        },
-    )
+    facts = {
+        "@type": "SoftwareApplication",
+        "name": f"notebooks/{name}.ipynb",
+        "sha256": digest,
+        "softwareVersion": record.get("git_commit") or run["git_commit"] or "unknown",
+        "softwareRequirements": record.get("environment", []),
+    }
+    label = f"#{name}-{digest[:12]}"
+    instrument = crate.dereference(label) or _entity(crate, label, facts)
     ending = "Completed" if run["run_status"] in results.FINAL else "Failed"
     what = f"{run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}"
     facts = {
@@ -277,11 +273,9 @@ def check(folder: str | Path) -> list[str]:
         text = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
         found = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
         if found:
-            faults.append(
-                f"{name} or its page names a place or a serial number of this machine: {found[0]}."
-            )
+            what = f"a place or a serial number of this machine: {found[0]}"
+            faults.append(f"{name} or its page names {what}.")
     if size > MOST_MB * 2**20:
-        faults.append(
-            f"The folder holds {size / 2**20:.0f} MiB; {MOST_MB:.0f} are allowed for all runs together."
-        )
+        limit = f"{MOST_MB:.0f} are allowed for all runs together"
+        faults.append(f"The folder holds {size / 2**20:.0f} MiB; {limit}.")
     return faults if trace.names(folder) else ["There is no trace in it."]

@@ -76,9 +76,8 @@ def attempt(
     """
     template = root() / "notebooks" / f"{run.notebook}.ipynb"
     if not template.exists():
-        raise Refused(
-            f"There is no notebook {template.name} here; run this from a checkout of the project."
-        )
+        where = "run this from a checkout of the project"
+        raise Refused(f"There is no notebook {template.name} here; {where}.")
     if STOP["asked"]:
         return outcome("interrupted", "Not started: the sweep was stopped.")
     try:
@@ -112,7 +111,7 @@ def _execute(
     page, request = scratch / "run.ipynb", dict(run.request)
     request["out"] = str((scratch / "run.nc").resolve())
     environ = {**environ, results.VARIABLE: str(scratch.resolve())}
-    if uuid:
+    if uuid and run.device != "cpu":  # a CPU run may have a GPU beside it
         request["device"] = "cuda:0"  # the only one that the process sees
         environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid}
     order = {"template": str(template), "page": str(page), "parameters": request}
@@ -120,10 +119,9 @@ def _execute(
     ended = _watch({**order, "root": str(root())}, scratch, environ, say, run.limit_s)
     try:
         if page.exists():
-            text, model = page.read_text(encoding="utf-8"), run.request["model"]
-            page.write_text(
-                results.scrub(text, run.notebook, template.read_bytes(), model), encoding="utf-8"
-            )
+            text, sources = page.read_text("utf-8"), template.read_bytes()
+            text = results.scrub(text, run.notebook, sources, run.request["model"])
+            page.write_text(text, "utf-8")
     except (OSError, ValueError) as error:
         page.unlink()  # cut off: better none than one that was not scrubbed
         if ended["status"] == "ok":
