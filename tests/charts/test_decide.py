@@ -48,7 +48,7 @@ FIGURES = {
     "setups": lambda: charts_decide.setups(SETUPS),
     "payback": lambda: charts_decide.payback(PAID),
     "front": lambda: charts_decide.front(FRONT),
-    "ratios": lambda: charts_decide.ratios(RATIOS),
+    "ratios": lambda: charts_decide.carbon_ratios(RATIOS),
 }
 
 

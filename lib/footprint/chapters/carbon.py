@@ -54,7 +54,7 @@ def operational(book) -> dict:
     split = totals.per_token(book.requests, by_phase=True)["energy_J"]
     prefill = (split.sel(phase="prefill") / split.sum("phase")).median("draw")
     return {
-        "evidence": theme.Page(theme.kinds(book.requests["kind"].values.ravel())),
+        "evidence": theme.kinds(book.requests["kind"].values.ravel()),
         "by_region": float(region.max() / region.min()),
         **_by_batch_and_gpu(book, tokens["operational_g"].sel(basis="lifecycle", zone=DIRTY)),
         "regions": rows.rename(columns={"median": "g", "kind": "evidence", "basis": "kind"}),
@@ -333,7 +333,7 @@ def together(book) -> dict:
     energy = main["energy_J"] + compare.HOST_W * main["busy_s"]
     electric = carbon.operational(energy, spec.grid(CLEAN).g_per_kwh)
     return {
-        "evidence": theme.Page(theme.kinds(requests["kind"].values.ravel())),
+        "evidence": theme.kinds(requests["kind"].values.ravel()),
         "clean": clean,
         "dirty": dirty,
         "so": "on a dirty grid only the energy counts, on a clean one both do"

@@ -53,7 +53,7 @@ def decide(book) -> dict:
     odds = xr.concat(odds, "served").rename("probability")
     said = table("literature", "id")["value"].astype(float)
     return {
-        "evidence": theme.Page(theme.kinds(book.requests["kind"].values.ravel())),
+        "evidence": theme.kinds(book.requests["kind"].values.ravel()),
         **_hosts(pairs),
         "host_W": HOST_W,
         "host_kg": float(carbon.host(compare.HOST).sum()),

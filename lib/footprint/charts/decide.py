@@ -282,7 +282,7 @@ def _apart(rows: pd.DataFrame, ratio: float = 1.25) -> list:
     return kept
 
 
-def ratios(rows: pd.DataFrame) -> alt.FacetChart:
+def carbon_ratios(rows: pd.DataFrame) -> alt.FacetChart:
     """How many times the T4 emits what the RTX 6000 Ada emits for a token, over batch, by region, with 90 % intervals.
 
     rows: model, batch, zone, median, low, high, kind (measured, modelled or mixed).
