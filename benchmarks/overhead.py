@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from footprint import workload
-from footprint.measure import eager as engine
-from footprint.measure import sampler
+from footprint.measure import instrument, sampler
+from footprint.measure.eager import Eager
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import fake_nvml as fake
@@ -36,7 +36,7 @@ def rows() -> list[dict]:
 
         def sampling(seconds: float) -> AbstractContextManager:
             script(fake.square(60, 300, 0.5), latency=seconds, spin=1)
-            return sampler.sampling("cuda:0")
+            return sampler.sampling(instrument.opened("cuda:0"))
 
         beside = {"A/A": nullcontext} | {
             name: partial(sampling, seconds) for name, (seconds, _) in CALLS.items()
@@ -91,8 +91,10 @@ def timed(work: Callable, context: AbstractContextManager) -> float:
 
 def decode() -> Callable:
     """Greedy decoding with a small random model, as often as fills `WORK_S`."""
-    subject = engine.load(workload.request("profile", model="llama-24m"))
-    once = engine.runner(subject.net, engine.prompt_ids(subject, 1, 64, 0), "decode", 33, [])
+    engine = Eager(workload.request("profile", model="llama-24m"))
+    engine.load()
+    point = {"batch": 1, "prompt_tokens": 64, "output_tokens": 33}
+    once = engine.iteration("decode", point, seed=0)
     once()
     count = max(1, round(WORK_S / sum(once())))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pynvml
 import pytest
 
-from footprint.measure.nvml import Clock
+from footprint.measure.instrument import Clock
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 ALWAYS, FOREVER = (0, 0.0, 10**9), 1e18

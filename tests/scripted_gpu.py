@@ -1,6 +1,6 @@
 """The sensor card of a scripted GPU, measured in real time.
 
-`python tests/scripted_card.py` writes the example of the book's page on sensors (about a minute).
+`python tests/scripted_gpu.py` writes the example of the book's page on sensors (about a minute).
 """
 
 import tempfile
@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import fake_nvml as fake
-from footprint.measure import sensor
+from footprint.measure import instrument, sensor
 from footprint.trace import file as trace
 
 EXAMPLE = Path(__file__).parents[1] / "book/assets/sensor-example.nc4"
@@ -26,7 +26,7 @@ def measured(folder: Path, library: Path, done: list, **length) -> xr.Dataset:
         load = sensor.Load(
             lambda: done.append("context"), lambda: done.append("weights"), time.sleep
         )
-        return sensor.measure("cuda:0", load, **length)
+        return sensor.measure(instrument.opened("cuda:0"), load, **length)
 
 
 if __name__ == "__main__":

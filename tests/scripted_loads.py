@@ -18,8 +18,8 @@ import xarray as xr
 import fake_nvml as fake
 from footprint.energy import uncertainty as budget
 from footprint.energy import window as energy
-from footprint.measure import nvml as meter
-from footprint.measure import sampler, window
+from footprint.measure import instrument, sampler, window
+from footprint.measure.instrument import Clock, Instrument
 from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
@@ -168,15 +168,15 @@ def simulate(
     fake.write(script, points, clock=str(time.path), **load.script)
     time.set(0.0)
     pynvml.nvmlInit()
-    card, clock, rng = meter.handle("cuda:0"), time.clock(), np.random.default_rng(seed)
-    reader = meter.reader(card)
-    bench = window.Bench(card, SENSOR | load.card, rapl=Path("none"), clock=clock, rng=rng)
-    samples = _sampled(reader, clock, count * SLOT_S + 1)
+    gpu, clock, rng = instrument.opened("cuda:0"), time.clock(), np.random.default_rng(seed)
+    known = SENSOR | load.card
+    setup = window.Setup(gpu, known, powercap=Path("none"), clock=clock, rng=rng)
+    samples = _sampled(gpu, clock, count * SLOT_S + 1)
     time.set(0.15)
-    rows = [{"phase": "idle_loaded", **window.idle(2.1, bench)}]
+    rows = [{"phase": "idle_loaded", **window.idle(2.1, setup)}]
     for index in range(count):
         time.set(index * SLOT_S + REST_S + 0.05 + rng.uniform(0, 0.5))
-        row, _ = window.fill(lambda: _iterate(load, clock, rng), WINDOW_S, bench)
+        row, _ = window.fill(lambda: _iterate(load, clock, rng), WINDOW_S, setup)
         rows.append(
             {
                 "phase": "decode",
@@ -186,11 +186,12 @@ def simulate(
                 **row,
             }
         )
-    source = "nvml_counter" if reader.counter else reader.power
     attrs = {
         name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
     }
-    tree = trace.new("measured", attrs | {"status": "ok", "energy_source": source}, rows, samples)
+    tree = trace.new(
+        "measured", attrs | {"status": "ok", "energy_source": gpu.source}, rows, samples
+    )
     data = energy.windows(tree).isel(window=slice(1, None))
     ends = zip(*(data[name].values for name in ("start_s", "stop_s", "paused_s")), strict=True)
     return data, np.array(
@@ -198,19 +199,19 @@ def simulate(
     )
 
 
-def _sampled(reader: meter.Reader, clock: meter.Clock, stop_s: float) -> dict:
+def _sampled(gpu: Instrument, clock: Clock, stop_s: float) -> dict:
     rows: list = []
 
     def stopped(pause: float) -> bool:
         clock.sleep(pause)
         return clock.now() >= stop_s
 
-    sampler.sample(reader.read, lambda *row: rows.append(row), stopped, clock=clock)
+    sampler.sample(gpu.reader(), lambda *row: rows.append(row), stopped, clock=clock)
     columns = dict(zip(sampler.COLUMNS, np.array(rows).T, strict=True))
     return columns | {"code": columns["code"].astype(int)}
 
 
-def _iterate(load: Load, clock: meter.Clock, rng: np.random.Generator) -> list:
+def _iterate(load: Load, clock: Clock, rng: np.random.Generator) -> list:
     seconds = load.iteration_s * rng.uniform(0.99, 1.01)
     clock.sleep(seconds)
     return [seconds]

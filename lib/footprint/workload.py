@@ -12,12 +12,16 @@ import numpy as np
 
 from footprint import Refused, spec
 
-ENGINES = ("eager", "graphs", "serving")
+# Who serves what is asked: `measure` opens these by name, each a module and the class in it.
+ENGINES = {"eager": "footprint.measure.eager:Eager"}
+INSTRUMENTS = {  # by a pattern of the names of devices
+    r"cpu": "footprint.measure.instrument:Absent",
+    r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",
+}
 SERVICES = ("code", "conv")
 MOST = 2**20
 SEEDS = 2**32 - 1
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
 TWO_OUTPUTS = "prefill makes the first output token and decode the others, so "
 
 
@@ -77,7 +81,8 @@ def _one_of(*allowed: str) -> Callable:
 
 
 def _device(value) -> str:
-    if not isinstance(value, str) or not DEVICE.fullmatch(value):
+    patterns = INSTRUMENTS if isinstance(value, str) else ()
+    if not any(re.fullmatch(pattern, value, re.ASCII) for pattern in patterns):
         raise ValueError(
             "cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed"
         )
@@ -108,7 +113,7 @@ def _out(value) -> str:
 
 
 _COMMON = {
-    "engine": ("eager", _one_of("eager")),
+    "engine": ("eager", lambda value: _one_of(*ENGINES)(value)),
     "prompt_tokens": ([64], _list(_whole(1))),
     "output_tokens": ([32], _list(_whole(2, reason=TWO_OUTPUTS))),
     "seed": (0, _whole(0, SEEDS)),
@@ -137,7 +142,7 @@ PARAMETERS = {
         "dtype": ("fp16", _one_of(*spec.DTYPE_BYTES)),
         "batches": ([1, 2, 4, 8, 16, 32, 64], _list(_whole(1))),
         **_COMMON,
-        "engine": ("eager", _one_of(*ENGINES)),
+        "engine": ("eager", _one_of(*spec.ENGINES.values())),
         "prompt_tokens": ([128, 512], _COMMON["prompt_tokens"][1]),
         "output_tokens": ([128], _COMMON["output_tokens"][1]),
     },

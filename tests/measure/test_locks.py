@@ -5,55 +5,56 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from footprint import Refused, digest
-from footprint.measure import locks as devices
-from footprint.measure import nvml as meter
-from footprint.measure import provenance
+from footprint.measure import instrument, locks, provenance
 
 A, B = "GPU-aaaaaaaa", "GPU-bbbbbbbb"
 HOLD = """
 import sys, time
-from footprint.measure import locks as devices
-with devices.alone(sys.argv[1]) as uuid:
+from footprint.measure import locks
+with locks.alone(sys.argv[1]) as uuid:
     print(uuid, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture(autouse=True)
-def two_cards(tmp_path, monkeypatch):
+def two_gpus(tmp_path, monkeypatch):
     """Locks of our own, and two cards that NVML would name."""
     monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path / "locks"))
 
-    def identity(device):
-        cards = {"cuda": A, "cuda:0": A, "cuda:1": B, A: A, B: B}
-        if device not in cards:
+    def opened(device):
+        gpus = {"cuda": A, "cuda:0": A, "cuda:1": B, A: A, B: B}
+        if device == "cpu":
+            return instrument.Absent()
+        if device not in gpus:
             raise Refused(f"There is no GPU {device!r}; this machine shows 2.")
-        return {"name": "FAKE", "uuid": cards[device], "driver": "1"}
+        return SimpleNamespace(identity=lambda: instrument.Identity("FAKE", gpus[device], "1"))
 
-    monkeypatch.setattr(meter, "identity", identity)
+    monkeypatch.setattr(instrument, "opened", opened)
 
 
 def test_a_name_may_mean_several_cards():
     assert (
-        devices.cards("cuda") == [A, B]
-        and devices.cards("cuda:1") == [B]
-        and devices.cards("cpu") == []
+        locks.boards("cuda") == [A, B]
+        and locks.boards("cuda:1") == [B]
+        and locks.boards("cpu") == []
     )
-    assert devices.identities("cuda") == {digest(A), digest(B)}
-    assert devices.identities("cpu") == {provenance.processor()}
+    assert locks.identities("cuda") == {digest(A), digest(B)}
+    assert locks.identities("cpu") == {provenance.processor()}
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):
-        devices.cards("cuda:2")
+        locks.boards("cuda:2")
 
 
 def taken(device):
     """Whether somebody else would have to wait for this device now."""
     said = []
     try:
-        with devices.alone(device, stopped=lambda: True, say=said.append):
+        with locks.alone(device, stopped=lambda: True, say=said.append):
             return False
     except InterruptedError:
         assert said == [f"waiting for {device}: another run holds it"]
@@ -61,15 +62,15 @@ def taken(device):
 
 
 def test_each_card_is_held_by_one_and_the_host_by_all_of_them():
-    with devices.alone("cuda:0") as first:
+    with locks.alone("cuda:0") as first:
         assert first == A and taken("cuda:0") and taken("cpu") and not taken("cuda:1")
-        with devices.alone("cuda") as second:
+        with locks.alone("cuda") as second:
             assert second == B and taken("cuda")
     assert not taken("cuda:0") and not taken("cpu")
 
 
 def test_a_run_on_the_cpu_has_the_host_for_itself():
-    with devices.alone("cpu") as uuid:
+    with locks.alone("cpu") as uuid:
         assert uuid == "" and taken("cpu") and taken("cuda:1")
 
 
@@ -90,13 +91,13 @@ def test_who_waits_gets_it_when_it_is_free():
     with child.stdout:
         child.stdout.readline()
         began = time.monotonic()
-        with devices.alone("cpu", say=lambda line: None):
+        with locks.alone("cpu", say=lambda line: None):
             assert time.monotonic() - began > 0.2
     assert child.wait() == 0
 
 
 def test_the_files_of_other_users_can_be_locked_too(tmp_path):
-    with devices.alone("cpu"):
+    with locks.alone("cpu"):
         pass
     folder = tmp_path / "locks"
     assert folder.stat().st_mode & 0o1777 == 0o1777

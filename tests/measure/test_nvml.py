@@ -11,8 +11,8 @@ import pytest
 
 import fake_nvml as fake
 from footprint import Refused
-from footprint.measure import nvml as meter
-from footprint.measure import sampler
+from footprint.measure import nvml, sampler
+from footprint.measure.instrument import opened
 from footprint.trace.schema import WINDOW_STATUS
 
 NEVER = 10**9
@@ -35,20 +35,16 @@ def always(call: str, code: int) -> tuple:
 
 def test_cards_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
     gpu(cards=2)  # the fake puts NVML's first card on the later bus
-    names = [pynvml.nvmlDeviceGetName(meter.handle(f"cuda:{i}")) for i in range(2)]
+    names = [opened(f"cuda:{i}").identity().name for i in range(2)]
     assert names == ["FAKE GPU 2", "FAKE GPU"]
-    assert meter.identity("cuda:1") == {
-        "name": "FAKE GPU",
-        "uuid": "GPU-FAKE-0",
-        "driver": "FAKE 1.0",
-    }
-    assert meter.identity("GPU-FAKE-1")["name"] == "FAKE GPU 2"
+    assert opened("cuda:1").identity() == ("FAKE GPU", "GPU-FAKE-0", "FAKE 1.0")
+    assert opened("GPU-FAKE-1").identity().name == "FAKE GPU 2"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert meter.identity("cuda")["name"] == "FAKE GPU"
+    assert opened("cuda").identity().name == "FAKE GPU"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-FAKE-1")
-    assert meter.identity("cuda:0")["name"] == "FAKE GPU 2"
+    assert opened("cuda:0").identity().name == "FAKE GPU 2"
     with pytest.raises(Refused, match=r"no GPU 'cuda:1'; this machine shows 1"):
-        meter.handle("cuda:1")
+        opened("cuda:1")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +61,7 @@ def test_cards_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
 def test_what_cannot_be_measured_is_refused_with_the_reason(gpu, keys, device, said):
     gpu(**keys)
     with pytest.raises(Refused, match=said):
-        meter.handle(device)
+        opened(device)
 
 
 @pytest.mark.parametrize(
@@ -74,30 +70,30 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(gpu, keys, device, s
 def test_a_driver_that_does_not_start_says_why(gpu, code, said):
     gpu(faults=[always("init", code)])
     with pytest.raises(Refused, match=said):
-        meter.handle("cuda:0")
+        opened("cuda:0")
 
 
 def test_without_a_driver_one_sentence(monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     with pytest.raises(Refused, match="no NVIDIA driver here"):
-        meter.handle("cuda:0")
+        opened("cuda:0")
 
 
 def test_the_old_unofficial_bindings_are_refused(monkeypatch):
     monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons")
     with pytest.raises(Refused, match="pip install nvidia-ml-py"):
-        meter.nvml()
+        nvml.bindings()
 
 
 def test_only_a_fake_card_may_stand_in(gpu, monkeypatch):
     gpu()
-    assert meter.instrument("cpu") == "cpu" and meter.instrument("cuda:0") == "cuda:0"
+    assert not opened("cpu").present and opened("cuda:0").device == "cuda:0"
     monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
-    assert meter.instrument("cpu") == "cuda:0"
+    assert opened("cpu").device == "cuda:0"
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda card: "Tesla T4")
     with pytest.raises(Refused, match="only a card whose own name says FAKE"):
-        meter.instrument("cpu")
+        opened("cpu")
 
 
 # -- what it tells ----------------------------------------------------------------------------------------------------
@@ -105,35 +101,24 @@ def test_only_a_fake_card_may_stand_in(gpu, monkeypatch):
 
 def test_state_and_counter(gpu):
     gpu(temperature=55, throttle=("0x40", 0), others=(2, 0), latency=0)
-    seen = meter.read(meter.handle("cuda:0"))
-    assert (seen["temperature_C"], seen["sm_clock_MHz"], seen["memory_clock_MHz"]) == (
-        55,
-        1500,
-        7000,
-    )
-    assert (seen["power_limit_W"], seen["throttle"], len(seen["processes"]), seen["status"]) == (
-        400,
-        0x40,
-        2,
-        "ok",
-    )
-    assert seen["counter_J"] > 0
+    seen, (joules, status) = opened("cuda:0").state(), opened("cuda:0").counter()
+    assert (seen.temperature_C, seen.sm_clock_MHz, seen.memory_clock_MHz) == (55, 1500, 7000)
+    assert (seen.power_limit_W, seen.throttle, len(seen.processes)) == (400, 0x40, 2)
+    assert seen.throttled and seen.status == status == "ok" and joules > 0
 
 
 def test_a_machine_without_a_card_tells_nothing():
-    seen = meter.read(None)
-    assert (
-        seen["status"] == "not_supported"
-        and np.isnan(seen["counter_J"])
-        and np.isnan(seen["temperature_C"])
-    )
-    assert seen["throttle"] == -1 and seen["processes"] is None
+    nothing = opened("cpu")
+    seen, (joules, status) = nothing.state(), nothing.counter()
+    assert seen.status == status == nothing.reader()().status == "not_supported"
+    assert np.isnan(joules) and np.isnan(seen.temperature_C)
+    assert seen.throttle == -1 and seen.processes is None and not seen.throttled
 
 
 @pytest.mark.parametrize(("code", "status"), CODES.items())
 def test_each_error_of_the_counter_is_a_status_and_never_a_zero(gpu, code, status):
     gpu(faults=[always("counter", code)])
-    joules, said = meter.counter(meter.handle("cuda:0"))
+    joules, said = opened("cuda:0").counter()
     assert np.isnan(joules) and said == status and status in WINDOW_STATUS
 
 
@@ -143,21 +128,21 @@ def test_unknown_states_are_not_zero(gpu):
             always(call, 4) for call in ("temperature", "clock", "limit", "throttle", "processes")
         ]
     )
-    seen = meter.state(meter.handle("cuda:0"))
+    seen = opened("cuda:0").state()
     assert all(
-        np.isnan(seen[name])
+        np.isnan(getattr(seen, name))
         for name in ("temperature_C", "sm_clock_MHz", "memory_clock_MHz", "power_limit_W")
     )
-    assert seen["throttle"] == -1 and seen["processes"] is None
+    assert seen.throttle == -1 and seen.processes is None
 
 
 def test_a_passing_error_is_tried_twice_more_a_lasting_one_not(gpu):
     gpu(faults=[("counter", 999, 0, 0.0, 2)])
-    assert meter.counter(meter.handle("cuda:0"))[1] == "ok"
+    assert opened("cuda:0").counter()[1] == "ok"
     gpu(faults=[("counter", 999, 0, 0.0, 3)])
-    assert meter.counter(meter.handle("cuda:0"))[1] == "unknown"
+    assert opened("cuda:0").counter()[1] == "unknown"
     gpu(faults=[("counter", 4, 0, 0.0, 1)])
-    assert meter.counter(meter.handle("cuda:0"))[1] == "no_permission"
+    assert opened("cuda:0").counter()[1] == "no_permission"
 
 
 @pytest.mark.parametrize(
@@ -173,9 +158,9 @@ def test_a_passing_error_is_tried_twice_more_a_lasting_one_not(gpu):
 )
 def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
     gpu(fake.constant(123), latency=0, faults=[always(call, 3) for call in missing])
-    reader = meter.reader(meter.handle("cuda:0"))
-    watts, joules, status = reader.read()
-    assert (reader.power, reader.counter) == (power, counter)
+    seen = opened("cuda:0")
+    watts, joules, status = seen.reader()()
+    assert (seen.power, seen.source == "nvml_counter") == (power, counter)
     assert status == ("ok" if power != "none" else "not_supported")
     assert (
         watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True))
@@ -198,7 +183,7 @@ def test_slow_calls_are_made_less_often(gpu, tmp_path):
             return clock.now() > 60
 
         sampler.sample(
-            meter.reader(meter.handle("cuda:0")).read,
+            opened("cuda:0").reader(),
             lambda *row, rows=rows: rows.append(row),
             stopped,
             clock=clock,
@@ -214,7 +199,7 @@ def test_slow_calls_are_made_less_often(gpu, tmp_path):
 def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
     points = fake.square(50, 250, 0.4)
     gpu(points, epoch=time.monotonic(), update=0.02, span=0.02, tick=0.02)
-    with sampler.sampling("cuda:0", rate_hz=100.0, busiest=0.5) as recording:
+    with sampler.sampling(opened("cuda:0"), rate_hz=100.0, busiest=0.5) as recording:
         time.sleep(1.5)
     seen = recording.columns
     assert (
@@ -230,7 +215,7 @@ def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
 
 def test_a_sampler_that_dies_is_started_again_twice(gpu):
     gpu()
-    with sampler.sampling("cuda:0", rate_hz=50.0) as recording:
+    with sampler.sampling(opened("cuda:0"), rate_hz=50.0) as recording:
         for _ in range(3):
             recording._child.kill()
             recording._child.wait()
@@ -241,7 +226,7 @@ def test_a_sampler_that_dies_is_started_again_twice(gpu):
 
 def test_a_lost_card_ends_the_sampler_with_its_reason(gpu):
     gpu(faults=[("fields", 15, 8, 0.0, NEVER)])
-    with sampler.sampling("cuda:0", rate_hz=50.0) as recording:
+    with sampler.sampling(opened("cuda:0"), rate_hz=50.0) as recording:
         time.sleep(1.0)
         assert not recording.alive()
     last = recording.columns
@@ -256,7 +241,8 @@ def test_it_ends_with_the_process_that_started_it(gpu):
     gpu()
     code = """if True:
         import os; from footprint.measure import sampler
-        with sampler.sampling("cuda:0") as recording:
+        from footprint.measure.instrument import opened
+        with sampler.sampling(opened("cuda:0")) as recording:
             print(recording._child.pid, flush=True)
             os._exit(0)
     """
@@ -272,7 +258,7 @@ def test_it_ends_with_the_process_that_started_it(gpu):
 
 
 def test_a_cpu_has_nothing_to_sample():
-    with sampler.sampling("cpu") as recording:
+    with sampler.sampling(opened("cpu")) as recording:
         recording.revive()
     assert set(recording.columns) == set(sampler.COLUMNS) and not any(
         len(column) for column in recording.columns.values()

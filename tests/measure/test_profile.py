@@ -1,13 +1,17 @@
 """The protocol on a small random model: every window of every phase, its steps, and what happens when things go wrong."""
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 
 from footprint import workload
 from footprint.energy import window as energy
-from footprint.measure import eager as engine
-from footprint.measure import probe as hardware
 from footprint.measure import profile
+from footprint.measure.eager import Eager
+from footprint.measure.window import Setup
 from footprint.trace import file as trace
 
 
@@ -29,8 +33,8 @@ def request_():
 @pytest.fixture(scope="module")
 def run(request_):
     said = []
-    subject, tree = profile.run(request_, said.append)
-    return subject, tree, said
+    engine, tree = profile.run(request_, said.append)
+    return engine, tree, said
 
 
 def test_every_phase_of_every_point_and_repeat_has_a_window(run):
@@ -81,17 +85,17 @@ def test_random_weights_have_no_answers(run, request_):
 
 
 def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, monkeypatch):
-    def too_small(net, ids, phase, output, ready):
-        if ids.shape[0] >= 2:
+    def too_small(engine, phase, point, seed):
+        if point["batch"] >= 2:
             raise RuntimeError(
                 "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
-        return real(net, ids, phase, output, ready)
+        return real(engine, phase, point, seed)
 
-    real = engine.runner
-    monkeypatch.setattr(engine, "runner", too_small)
+    real = Eager.iteration
+    monkeypatch.setattr(Eager, "iteration", too_small)
     asked = request_ | {"batches": [1, 2, 4], "repeats": 1}
-    rows = [window for window, _ in profile.measured(run[0], asked, None, lambda line: None)]
+    rows = [window for window, _ in profile.measured(run[0], asked, Setup(), lambda line: None)]
     status = {(row["batch"], row["phase"]): (row["status"], row["reason"]) for row in rows}
     assert {state for (batch, _), (state, _) in status.items() if batch == 1} <= {"ok", "disturbed"}
     assert all(state == "oom" for (batch, _), (state, _) in status.items() if batch > 1)
@@ -100,9 +104,9 @@ def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, m
 
 
 def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):
-    monkeypatch.setattr(hardware, "free_memory", lambda device: 1e3)
+    monkeypatch.setattr(Eager, "free_bytes", lambda engine: 1e3)
     point = workload.windows(request_)[0]
-    window, steps = profile.attempt(run[0], request_, None, point, "decode", set(), [])
+    window, steps = profile.attempt(run[0], request_, Setup(), point, "decode", set())
     assert window["status"] == "oom" and "are free" in window["reason"] and steps == []
 
 
@@ -110,13 +114,14 @@ def test_other_errors_are_not_swallowed(run, request_, monkeypatch):
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(engine, "runner", broken)
+    monkeypatch.setattr(Eager, "iteration", broken)
+    point = workload.windows(request_)[0]
     with pytest.raises(RuntimeError, match="a bug"):
-        profile.attempt(run[0], request_, None, workload.windows(request_)[0], "decode", set(), [])
+        profile.attempt(run[0], request_, Setup(), point, "decode", set())
 
 
 def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):
-    real, calls = engine.runner, []
+    real, calls = Eager.iteration, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -124,7 +129,52 @@ def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "runner", interrupted)
+    monkeypatch.setattr(Eager, "iteration", interrupted)
     _, tree = profile.run(request_, lambda line: None)
     assert tree.attrs["status"] == "interrupted" and tree.attrs["reason"]
     assert tree["windows"].sizes["window"] == 2 + 3
+
+
+# -- Ctrl-C once between windows, twice at once ----------------------------------------------------------------------
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_is_noted_and_raised_between_windows():
+    with profile.patient() as between:
+        between()
+        press()
+        seen = "the window went on"
+        with pytest.raises(KeyboardInterrupt):
+            between()
+    assert seen
+
+
+def test_the_second_is_raised_at_once():
+    with pytest.raises(KeyboardInterrupt), profile.patient():
+        press()
+        press()
+
+
+def test_afterwards_all_is_as_before():
+    before = signal.getsignal(
+        signal.SIGINT
+    )  # of a job in the background it is to ignore the signal
+    with profile.patient():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_thread_has_nothing_to_listen_to():
+    found = []
+
+    def work():
+        with profile.patient() as between:
+            found.append(between())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [None]

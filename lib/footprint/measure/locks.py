@@ -13,37 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from footprint import Refused, digest, workload
-from footprint.measure import nvml as meter
-from footprint.measure import provenance
+from footprint.measure import instrument, provenance
 
 POLL_S = 0.2
 
 
-def cards(device: str) -> list[str]:
+def boards(device: str) -> list[str]:
     """UUIDs of the GPUs that `device` may mean: all that are visible for `cuda`, one for `cuda:N`, none for `cpu`."""
-    device = meter.instrument(device)
-    if device == "cpu":
+    found = [instrument.opened(device).identity().uuid]  # raises where there is none
+    if not found[0]:
         return []
-    if device != "cuda":
-        return [meter.identity(device)["uuid"]]
-    found = [meter.identity("cuda:0")["uuid"]]  # raises when there is none
-    while True:
+    while device.isalpha() and device != "cpu":
         try:
-            found.append(meter.identity(f"cuda:{len(found)}")["uuid"])
+            found.append(instrument.opened(f"{device}:{len(found)}").identity().uuid)
         except Refused:
-            return found
+            break
+    return found
 
 
 def identities(device: str) -> set[str]:
     """What a trace of a run on this device, here and now, may call it: the hash of a UUID, or the processor's name."""
-    return {digest(uuid) for uuid in cards(device)} or {provenance.processor()}
+    return {digest(uuid) for uuid in boards(device)} or {provenance.processor()}
 
 
 def name(device: str) -> str:
-    """Id of the card (`t4`) or slug of the processor behind `device`."""
+    """Id of the GPU (`t4`) or slug of the processor behind `device`."""
     if device == "cpu":
         return workload.slug(provenance.processor())
-    return provenance.card_id(meter.identity("cuda:0" if device == "cuda" else device)["name"])
+    return provenance.gpu_id(instrument.opened(device).identity().name)
 
 
 @contextmanager
@@ -54,14 +51,13 @@ def alone(
 
     Waits for runs of other processes to end, and says so once. Raises InterruptedError when `stopped()` turns true.
     """
-    uuids, waited = cards(device), False
+    uuids, waited = boards(device), False
     with _opened("host") as host:
         while True:
             for uuid in uuids or [""]:
-                with _opened(uuid or "cpu") as card:
-                    if _taken(host, fcntl.LOCK_SH if uuid else fcntl.LOCK_EX) and _taken(
-                        card, fcntl.LOCK_EX
-                    ):
+                with _opened(uuid or "cpu") as board:
+                    shared = fcntl.LOCK_SH if uuid else fcntl.LOCK_EX
+                    if _taken(host, shared) and _taken(board, fcntl.LOCK_EX):
                         yield uuid
                         return
                     fcntl.flock(host, fcntl.LOCK_UN)
@@ -84,17 +80,14 @@ def _taken(handle: int, how: int) -> bool:
 @contextmanager
 def _opened(what: str) -> Iterator[int]:
     """The lock file of a device, for all users of this host."""
-    folder = Path(
-        os.environ.get("FOOTPRINT_LOCKS", Path(tempfile.gettempdir()) / "footprint-locks")
-    )
+    given = os.environ.get("FOOTPRINT_LOCKS")
+    folder = Path(given or Path(tempfile.gettempdir()) / "footprint-locks")
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
     path = folder / digest(what)
     try:
-        handle = os.open(
-            path, os.O_RDONLY
-        )  # the file of another user may be opened, but not created again
+        handle = os.open(path, os.O_RDONLY)  # another user's file can be opened, not created again
     except FileNotFoundError:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:

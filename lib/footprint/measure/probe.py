@@ -1,4 +1,4 @@
-"""The device under torch: find it, probe its rates, watch its memory. With `engine`, the only importer of torch."""
+"""The device under torch: find it, probe its rates, keep it busy, watch its memory."""
 
 import gc
 import time
@@ -9,17 +9,18 @@ import psutil
 import torch
 
 from footprint import Refused
-from footprint.measure import nvml as meter
+from footprint.measure import instrument, sensor
 
 PROBE_BYTES = {"cpu": 2**28, "cuda": 2**30}
 PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def find(device: str) -> torch.device:
     """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID. Raises `Refused` when this machine has none such."""
     if device == "cpu":
         return torch.device("cpu")
-    meter.handle(device)  # says in one sentence what is missing
+    instrument.opened(device)  # says in one sentence what is missing
     if not torch.cuda.is_available():
         raise Refused(
             f"torch {torch.__version__} sees no CUDA device; install the CUDA build, or use -p device cpu."
@@ -35,14 +36,13 @@ def find(device: str) -> torch.device:
     return torch.device(device if ":" in device else "cuda:0")
 
 
-def numbers(dtype: str) -> torch.dtype:
+def torch_dtype(dtype: str) -> torch.dtype:
     """torch's name of a dtype. Raises `Refused` for one that this project cannot run."""
-    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if dtype not in known:
+    if dtype not in DTYPES:
         raise Refused(
-            f"The dtype {dtype!r} cannot be measured yet; allowed are {', '.join(known)}."
+            f"The dtype {dtype!r} cannot be measured yet; allowed are {', '.join(DTYPES)}."
         )
-    return known[dtype]
+    return DTYPES[dtype]
 
 
 def sync(device: torch.device) -> None:
@@ -51,40 +51,28 @@ def sync(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def probe(device: torch.device, dtype: str) -> dict[str, float]:
+def rates(device: torch.device, dtype: str) -> dict[str, float]:
     """Best rates of a few tries in this dtype: GB/s read by a matrix-vector product, GFLOP/s of a square product."""
-    kind, size = numbers(dtype), PROBE_BYTES[device.type]
-    rows = size // (4096 * kind.itemsize)
-    matrix, vector = (
-        torch.ones(rows, 4096, dtype=kind, device=device),
-        torch.ones(1, 4096, dtype=kind, device=device),
-    )
-    square = torch.ones(PROBE_SIDE[device.type], PROBE_SIDE[device.type], dtype=kind, device=device)
-    reading = min(
-        _timed(lambda: torch.nn.functional.linear(vector, matrix), device) for _ in range(8)
-    )
+    options = {"dtype": torch_dtype(dtype), "device": device}
+    side, width = PROBE_SIDE[device.type], options["dtype"].itemsize
+    matrix = torch.ones(PROBE_BYTES[device.type] // (4096 * width), 4096, **options)
+    vector, square = torch.ones(1, 4096, **options), torch.ones(side, side, **options)
+    linear = torch.nn.functional.linear
+    reading = min(_timed(lambda: linear(vector, matrix), device) for _ in range(8))
     multiplying = min(_timed(lambda: square @ square, device) for _ in range(5))
     return {
-        "read_bandwidth_GBps": matrix.numel() * kind.itemsize / reading / 1e9,
-        "matmul_GFLOPs": 2 * len(square) ** 3 / multiplying / 1e9,
+        "read_bandwidth_GBps": matrix.numel() * width / reading / 1e9,
+        "matmul_GFLOPs": 2 * side**3 / multiplying / 1e9,
     }
 
 
-def exercise(device: torch.device) -> tuple[Callable, Callable, Callable]:
-    """Three functions for a sensor card: make a context, fill half of the free memory, keep the device busy for seconds."""
-    side, kept = PROBE_SIDE[device.type], []
-    kind = torch.float16 if device.type == "cuda" else torch.float32
+def exercise(device: torch.device) -> sensor.Load:
+    """What a sensor card is measured with: a context, half of the free memory filled, square products for seconds."""
+    on_gpu, side, kept = device.type == "cuda", PROBE_SIDE[device.type], []
+    dtype = torch.float16 if on_gpu else torch.float32
 
-    def context() -> None:
-        kept.append(torch.ones(side, side, dtype=kind, device=device))
-        sync(device)
-
-    def weights() -> None:
-        kept.append(
-            torch.ones(
-                int(free_memory(device) / 8) if device.type == "cuda" else side, device=device
-            )
-        )
+    def keep(*shape: int, dtype: torch.dtype = torch.float32) -> None:
+        kept.append(torch.ones(*shape, dtype=dtype, device=device))
         sync(device)
 
     def busy(seconds: float) -> None:
@@ -92,7 +80,11 @@ def exercise(device: torch.device) -> tuple[Callable, Callable, Callable]:
         while time.monotonic() < stop:
             _timed(lambda: kept[0] @ kept[0], device)
 
-    return context, weights, busy
+    return sensor.Load(
+        context=lambda: keep(side, side, dtype=dtype),
+        weights=lambda: keep(int(free_memory(device) / 8) if on_gpu else side),
+        busy=busy,
+    )
 
 
 @torch.inference_mode()
@@ -105,12 +97,11 @@ def _timed(call: Callable, device: torch.device) -> float:
 
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement of the peak memory."""
+    resident = Path("/proc/self/clear_refs")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text(
-            "5"
-        )  # Linux: resets the high-water mark of the resident memory
+    elif resident.exists():
+        resident.write_text("5")  # Linux: resets the high-water mark of the resident memory
 
 
 def peak_memory(device: torch.device) -> float:
@@ -119,17 +110,15 @@ def peak_memory(device: torch.device) -> float:
         return float(torch.cuda.max_memory_reserved(device))
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    return next(
-        (float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), float("nan")
-    )
+    marks = (float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(marks, float("nan"))
 
 
 def memory(device: torch.device) -> float:
     """GiB of memory that the device has."""
-    total = psutil.virtual_memory().total
-    return (
-        torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total
-    ) / 2**30
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    return psutil.virtual_memory().total / 2**30
 
 
 def free_memory(device: torch.device) -> float:

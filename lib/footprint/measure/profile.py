@@ -1,117 +1,138 @@
 """A run: idle, then prefill, decode and generate in windows of their own, in seeded order -> a trace."""
 
 import gc
-import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-import torch
 import xarray as xr
 
-from footprint import spec, workload
-from footprint.measure import eager as engine
-from footprint.measure import interrupt, provenance, sampler, sensor, window
-from footprint.measure import nvml as meter
-from footprint.measure import probe as hardware
+from footprint import workload
+from footprint.measure import engine as engines
+from footprint.measure import instrument as instruments
+from footprint.measure import provenance, sampler, sensor, window
+from footprint.measure.engine import Engine
+from footprint.measure.window import Setup
 from footprint.trace import file as trace
 
 ORDERS = ("prefill", "decode", "generate"), ("generate", "prefill", "decode")
+LENGTHS = ("batch", "prompt_tokens", "output_tokens")
 
 
-def run(request: dict, say: Callable[[str], None] = print) -> tuple[engine.Subject, xr.DataTree]:
-    """Measure what `workload.request` describes; returns the loaded model and the checked trace.
+def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.DataTree]:
+    """Measure what `workload.request` describes; returns the engine with its model, and the checked trace.
 
-    A window that runs out of memory, a GPU that is lost, an error of torch and Ctrl-C are statuses in the trace: what was
-    measured until then is kept. `say` gets one line of progress with the time left before each point.
+    A window that runs out of memory, a GPU that is lost, an error of the engine and Ctrl-C are statuses in the trace:
+    what was measured until then is kept. `say` gets one line of progress with the time left before each point.
     """
-    device = hardware.find(request["device"])
-    instrument = meter.instrument(request["device"])
-    card = None if instrument == "cpu" else meter.handle(instrument)
-    attrs = provenance.run(request, card)
-    bench = window.Bench(
-        card,
-        sensor.values(instrument, attrs["device_hash"], say),
-        request["quick"],
-        rng=np.random.default_rng(request["seed"]),
-    )
-    windows, steps, status, reason = [], [], "ok", ""
+    engine = engines.opened(request)
+    instrument = instruments.opened(request["device"])
+    attrs = provenance.attributes(request, instrument)
+    rng = np.random.default_rng(request["seed"])
+    setup = Setup(instrument, sensor.values(instrument, say), request["quick"], rng=rng)
+    windows, step_windows, step_s = [], [], []
+    status, reason = "ok", ""
     with sampler.sampling(instrument) as recording:
-        windows.append(idle("idle_bare", request["window_s"], bench))
+        windows.append(idle("idle_bare", request["window_s"], setup))
         say(f"loading {request['model']} on {attrs['device_name']}")
-        strangers = meter.state(card)["processes"] or frozenset()
-        subject = engine.load(request)
-        attrs |= describe(subject, card) | hardware.probe(subject.device, subject.dtype)
-        attrs |= {"memory_GiB": hardware.memory(device)}
-        bench = bench._replace(own=(meter.state(card)["processes"] or frozenset()) - strangers)
-        windows.append(idle("idle_loaded", request["window_s"], bench))
-        bench = bench._replace(rest_C=windows[-1]["temperature_C"])
+        strangers = instrument.state().processes or frozenset()
+        attrs |= engine.load() | engine.probe()
+        own = (instrument.state().processes or frozenset()) - strangers
+        setup = setup._replace(own=own)
+        windows.append(idle("idle_loaded", request["window_s"], setup))
+        setup = setup._replace(rest_C=windows[-1]["temperature_C"])
         gc.collect()
-        gc.freeze()  # what is loaded stays: looking through all of it before each window would take longer than some windows
+        gc.freeze()  # looking through all that is loaded before each window would take longer than some windows
         try:
-            with interrupt.patient() as between:
-                for row, times in measured(subject, request, bench, say):
+            with patient() as between:
+                for row, times in measured(engine, request, setup, say):
+                    step_windows += [len(windows)] * len(times)
+                    step_s += times
                     windows.append(row)
-                    steps += [(len(windows) - 1, seconds) for seconds in times]
-                    if row["status"] in meter.FATAL:
+                    if row["status"] in instruments.FATAL:
                         status, reason = "gpu_lost", row["reason"]
                         break
                     recording.revive()
                     between()
         except KeyboardInterrupt:
-            status, reason = (
-                "interrupted",
-                "Stopped by the keyboard; the windows measured until then are kept.",
-            )
+            status = "interrupted"
+            reason = "Stopped by the keyboard; the windows measured until then are kept."
         except RuntimeError as error:
-            status, reason = (
-                "failed",
-                f"torch gave up ({str(error).splitlines()[0]}); the windows until then are kept.",
-            )
+            status, words = "failed", str(error).splitlines()[0]
+            reason = f"{engine.library} gave up ({words}); the windows until then are kept."
         finally:
             gc.unfreeze()
+    if not instrument.present:  # the number of threads makes another device of a processor
+        attrs["device"] += f"-{attrs['threads']}t"
     attrs |= {"status": status, "reason": reason}
-    columns = {"window": [index for index, _ in steps], "step_s": [seconds for _, seconds in steps]}
-    return subject, trace.new("measured", attrs, windows, recording.columns, columns)
+    steps = {"window": step_windows, "step_s": step_s}
+    return engine, trace.new("measured", attrs, windows, recording.columns, steps)
 
 
-def measured(subject: engine.Subject, request: dict, bench: window.Bench | None, say: Callable):
+@contextmanager
+def patient() -> Iterator[Callable[[], None]]:
+    """Within the block the first SIGINT is only noted; yields a function that raises it, to be called between windows.
+
+    The second SIGINT raises KeyboardInterrupt at once. In a thread, where no signal arrives, nothing changes.
+    """
+    pressed = []
+
+    def note(*_) -> None:
+        pressed.append(True)
+        if len(pressed) > 1:
+            raise KeyboardInterrupt
+
+    def between() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield between
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield between
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def idle(phase: str, seconds: float, setup: Setup) -> dict:
+    """A window in which nothing runs."""
+    nothing = window.idle(window.length(seconds, setup), setup)
+    return {"phase": phase, "lengths": "idle"} | nothing
+
+
+def measured(
+    engine: Engine, request: dict, setup: Setup, say: Callable[[str], None]
+) -> Iterator[tuple[dict, list[float]]]:
     """Yield (window, step times) for the three phases of every point of the workload, in its seeded order.
 
     The whole goes before its parts and after them in turns, so that a drift of the machine falls on both alike; decode goes
-    on from the cache that prefill left. `bench` None: bare machine.
+    on from the cache that prefill left.
     """
     points = workload.windows(request)
     work = [_work(point) for point in points]
     began, warm, full = time.monotonic(), set(), []
     for index, point in enumerate(points):
-        shape = (point["batch"], point["prompt_tokens"], point["output_tokens"])
-        left = (
-            (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
-            if index
-            else math.nan
-        )
-        what = (
-            f"batch {shape[0]}, prompt {shape[1]}, output {shape[2]}, repeat {point['repeat'] + 1}"
-        )
-        say(f"{index + 1}/{len(points)}: {what}" + (f"; about {left:.0f} s left" if index else ""))
-        ready = []
+        lengths = tuple(point[name] for name in LENGTHS)
+        what = "batch {}, prompt {}, output {}".format(*lengths) + f", repeat {point['repeat'] + 1}"
+        if index:
+            left = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
+            what += f"; about {left:.0f} s left"
+        say(f"{index + 1}/{len(points)}: {what}")
+        engine.release()
         for phase in ORDERS[point["repeat"] % len(ORDERS)]:
-            smaller = next(
-                (size for size in full if all(a <= b for a, b in zip(size, shape, strict=True))),
-                None,
-            )
+            smaller = next((one for one in full if np.less_equal(one, lengths).all()), None)
             if smaller:
-                yield (
-                    lost_memory(
-                        point, phase, f"Not tried: the smaller point {smaller} ran out of memory."
-                    ),
-                    [],
-                )
+                reason = f"Not tried: the smaller point {smaller} ran out of memory."
+                yield lost_memory(point, phase, reason), []
                 continue
-            row, times = attempt(subject, request, bench, point, phase, warm, ready)
+            row, times = attempt(engine, request, setup, point, phase, warm)
             if row["status"] == "oom":
-                full.append(shape)
+                full.append(lengths)
             yield row, times
 
 
@@ -127,106 +148,58 @@ def lost_memory(point: dict, phase: str, reason: str) -> dict:
 
 
 def _row(point: dict, phase: str) -> dict:
-    names = ("batch", "prompt_tokens", "output_tokens", "repeat")
+    """What is known of a window before it is measured."""
     unseen = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
-    return {
-        "phase": phase,
-        "lengths": point["source"],
-        **unseen,
-        **{name: point[name] for name in names},
-    }
+    asked = {name: point[name] for name in (*LENGTHS, "repeat")}
+    return {"phase": phase, "lengths": point["source"], **unseen, **asked}
 
 
 def attempt(
-    subject: engine.Subject,
-    request: dict,
-    bench: window.Bench | None,
-    point: dict,
-    phase: str,
-    warm: set,
-    ready: list,
-) -> tuple[dict, list]:
+    engine: Engine, request: dict, setup: Setup, point: dict, phase: str, warm: set
+) -> tuple[dict, list[float]]:
     """One window of `phase` at a point: warmed up at its own shape the first time, out of memory caught and freed.
 
-    An error of torch that comes with a lost card is that card's status; any other is raised.
+    warm: shapes that were warmed up; the point is added. An error of the engine that comes with a lost GPU is that GPU's
+    status; any other is raised.
     """
-    bench = bench or window.Bench()
-    batch, prompt, output = (point[name] for name in ("batch", "prompt_tokens", "output_tokens"))
-    need = needed_bytes(subject, batch, prompt + output)
-    free = hardware.free_memory(subject.device)
+    batch, prompt, output = (point[name] for name in LENGTHS)
+    need, free = engine.needed_bytes(batch, prompt + output), engine.free_bytes()
     if need > free:
-        return lost_memory(
-            point,
-            phase,
-            f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free.",
-        ), []
+        reason = f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."
+        return lost_memory(point, phase, reason), []
     try:
-        ids = engine.prompt_ids(subject, batch, prompt, request["seed"] + point["repeat"])
-        once = engine.runner(subject.net, ids, phase, output, ready)
-        shape = (phase, batch, prompt, output)
-        ready = {"cooled_s": window.cool(bench), "warmup_s": 0.0}
+        once = engine.iteration(phase, point, request["seed"] + point["repeat"])
+        shape, warmup_s, cooled_s = (phase, batch, prompt, output), 0.0, window.cool(setup)
         if shape not in warm:
-            ready["warmup_s"] = window.warm_up(once, request["warmup_s"], bench)
+            warmup_s = window.warm_up(once, request["warmup_s"], setup)
             warm.add(shape)
-        hardware.reset_peak(subject.device)
-        row, times = window.fill(once, window.length(request["window_s"], bench), bench)
-        peak = {"peak_memory_B": hardware.peak_memory(subject.device)}
+        engine.reset_peak()
+        row, times = window.fill(once, window.length(request["window_s"], setup), setup)
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
-        return _row(point, phase) | row | ready | peak | {
-            "tokens": tokens * row["iterations"]
+        return _row(point, phase) | row | {
+            "cooled_s": cooled_s,
+            "warmup_s": warmup_s,
+            "peak_memory_B": engine.peak_bytes(),
+            "tokens": tokens * row["iterations"],
         }, times
     except (RuntimeError, MemoryError) as error:
-        if (lost := meter.state(bench.card)["status"]) in meter.FATAL:
-            return _row(point, phase) | {
-                "status": lost,
-                "reason": f"The driver reported {lost} in the middle.",
-            }, []
-        if not hardware.out_of_memory(error):
+        if (lost := setup.instrument.state().status) in instruments.FATAL:
+            reason = f"The driver reported {lost} in the middle."
+            return _row(point, phase) | {"status": lost, "reason": reason}, []
+        if not engine.out_of_memory(error):
             raise
-        once = ids = None
-        ready.clear()
-        hardware.free_memory(subject.device)
-        return lost_memory(
-            point, phase, f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."
-        ), []
+    once = None  # it holds what the engine prepared
+    engine.release()
+    engine.free_bytes()
+    reason = f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."
+    return lost_memory(point, phase, reason), []
 
 
-def needed_bytes(subject: engine.Subject, batch: int, tokens: int) -> float:
-    """Bytes that a point needs beside the weights: the KV cache twice (it grows by copying), a layer's activations."""
-    shape, width = subject.shape, spec.bytes_of(subject.dtype)
-    activations = batch * tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
-    return 2 * batch * tokens * shape.kv_bytes_per_token(subject.dtype) + activations
-
-
-def describe(subject: engine.Subject, card) -> dict:
-    """Root attributes of the loaded model, and a CPU's id, which holds the number of threads."""
-    threads = torch.get_num_threads()
-    cpu = {"device": f"{workload.slug(provenance.processor())}-{threads}t"} if card is None else {}
-    return cpu | {
-        "model": workload.slug(subject.shape.id),
-        "revision": subject.revision,
-        "weights": subject.weights,
-        "parameters": subject.shape.parameters,
-        "dtype": subject.dtype,
-        "threads": threads,
-        "attention": subject.net.config._attn_implementation or "eager",
-    }
-
-
-def idle(phase: str, seconds: float, bench: window.Bench) -> dict:
-    """A window in which nothing runs."""
-    return {"phase": phase, "lengths": "idle"} | window.idle(window.length(seconds, bench), bench)
-
-
-def answers(subject: engine.Subject, request: dict, output_tokens: int = 48) -> list[dict]:
+def answers(engine: Engine, request: dict, tokens: int = 48) -> list[dict]:
     """What a trained model says to the first `answers` prompts: task, prompt, answer. Random weights say nothing."""
-    if subject.tokenizer is None:
+    if engine.weights == "random":
         return []
     return [
-        {
-            "task": row["task"],
-            "prompt": row["text"],
-            "answer": engine.answer(subject, row["text"], output_tokens),
-        }
+        {"task": row["task"], "prompt": row["text"], "answer": engine.answer(row["text"], tokens)}
         for row in workload.prompts(request["answers"])
     ]

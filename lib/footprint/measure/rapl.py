@@ -1,4 +1,4 @@
-"""The host beside the card: energy counters of the processor and its memory (RAPL), and who keeps its cores busy."""
+"""The host beside the GPU: energy counters of the processor and its memory (RAPL), and who keeps its cores busy."""
 
 import math
 from collections.abc import Mapping
@@ -20,33 +20,30 @@ class Zone(NamedTuple):
     range: int
 
 
-def rapl(root: Path = POWERCAP) -> tuple[dict[str, Zone], str]:
+def zones(folder: Path = POWERCAP) -> tuple[dict[str, Zone], str]:
     """The RAPL counters by name, and a status: `ok`, `not_supported` (there are none) or `no_permission`.
 
     A zone that the kernel shows twice (intel-rapl and intel-rapl-mmio) is taken once; the counter of the whole board
     (psys) and those of parts of a package (core, uncore) are left out, since the package holds them.
     """
-    zones, status = {}, "not_supported"
-    for folder in (*sorted(root.glob("intel-rapl:*")), *sorted(root.glob("intel-rapl-mmio:*"))):
+    found, status = {}, "not_supported"
+    for place in (*sorted(folder.glob("intel-rapl:*")), *sorted(folder.glob("intel-rapl-mmio:*"))):
         try:
-            name = (folder / "name").read_text().strip()
+            name = (place / "name").read_text().strip()
             kind = next((kind for kind in KINDS if name.startswith(kind)), None)
-            owner = (
-                (folder.parent / folder.name.rpartition(":")[0] / "name")
-                if kind == "dram"
-                else None
-            )
-            key = f"{owner.read_text().strip()}/{name}" if owner and owner.exists() else name
-            if kind is None or key in zones:
+            owner = place.parent / place.name.rpartition(":")[0] / "name"
+            if kind == "dram" and owner.exists():
+                name = f"{owner.read_text().strip()}/{name}"
+            if kind is None or name in found:
                 continue
-            reading = int((folder / "energy_uj").read_text())
-            zones[key] = Zone(kind, reading, int((folder / "max_energy_range_uj").read_text()))
+            reading = int((place / "energy_uj").read_text())
+            found[name] = Zone(kind, reading, int((place / "max_energy_range_uj").read_text()))
             status = "ok"
         except PermissionError:
             status = "no_permission" if status != "ok" else status
         except (OSError, ValueError):
             continue
-    return zones, status
+    return found, status
 
 
 def joules(
@@ -56,26 +53,24 @@ def joules(
 
     Without counters they are NaN and `host_status` says why; a package counter that rests is `counter_stuck`.
     """
-    nothing = {f"{kind}_{end}_J": math.nan for kind in KINDS for end in ("start", "stop")}
+    values = {f"{kind}_{end}_J": math.nan for kind in KINDS for end in ("start", "stop")}
     if status != "ok":
-        return nothing | {"host_status": status}
+        return values | {"host_status": status}
     grown = {
         name: (after[name].reading - zone.reading) % zone.range
         for name, zone in before.items()
         if name in after
     }
-    got = dict(nothing)
+    packages = [grown[name] for name in grown if before[name].kind == "package"]
+    if not packages or (not all(packages) and seconds > STUCK_S):
+        return values | {"host_status": "counter_stuck" if packages else "not_supported"}
     for kind in KINDS:
         names = [name for name in grown if before[name].kind == kind]
         if names:
-            got[f"{kind}_start_J"] = sum(before[name].reading for name in names) / 1e6
-            got[f"{kind}_stop_J"] = (
-                got[f"{kind}_start_J"] + sum(grown[name] for name in names) / 1e6
-            )
-    packages = [joule for name, joule in grown.items() if before[name].kind == "package"]
-    if not packages or (not all(packages) and seconds > STUCK_S):
-        return nothing | {"host_status": "counter_stuck" if packages else "not_supported"}
-    return got | {"host_status": "ok"}
+            start = sum(before[name].reading for name in names)
+            values[f"{kind}_start_J"] = start / 1e6
+            values[f"{kind}_stop_J"] = (start + sum(grown[name] for name in names)) / 1e6
+    return values | {"host_status": "ok"}
 
 
 def cores() -> tuple[float, float]:
@@ -92,11 +87,3 @@ def shares(
     busy, own = after[0] - before[0], after[1] - before[1]
     room = seconds * psutil.cpu_count()
     return {"cpu_share": max(0.0, busy) / room, "foreign_cpu_share": max(0.0, busy - own) / room}
-
-
-def modelled_power(cpu_share, idle_W: float, busy_W: float):
-    """Modelled watts of a host whose cores are busy by `cpu_share`: a straight line between two powers of your choice.
-
-    A model and never a measurement: nothing stores it among measured values, and whoever shows it calls it modelled.
-    """
-    return idle_W + (busy_W - idle_W) * cpu_share

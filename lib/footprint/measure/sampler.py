@@ -9,21 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import numpy as np
 
-from footprint.measure import nvml as meter
+from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, Reading
 from footprint.trace.schema import WINDOW_STATUS
 
 RATE_HZ = 20.0
 BUSIEST = 0.02  # largest share of one core for the calls; slower calls are made less often
 START_S = 10.0  # a sampler has this long for its first sample
-LAST_S = (
-    0.3  # it goes on this long after the block, so that the last window has samples on both sides
-)
+LAST_S = 0.3  # it goes on this long after the block: the last window has samples on both sides
 REVIVALS = 2
 COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
 CODES = {status: code for code, status in enumerate(WINDOW_STATUS)}
@@ -33,28 +33,22 @@ ROW = struct.Struct(f"{len(COLUMNS)}d")
 class Recording:
     """What a sampler writes: `columns` after the block (one array a column), `alive` and `revive` inside it."""
 
-    def __init__(self, out: BinaryIO, device: str, rate_hz: float, busiest: float):
+    def __init__(self, out: BinaryIO, instrument: Instrument, rate_hz: float, busiest: float):
         self.columns = {name: np.array([]) for name in COLUMNS}
-        self._command = [
-            sys.executable,
-            "-m",
-            "footprint.measure.sampler",
-            device,
-            str(rate_hz),
-            str(busiest),
-        ]
+        kind = type(instrument)
+        opens = (f"{kind.__module__}:{kind.__qualname__}", instrument.device)
+        self._command = [sys.executable, "-m", __name__, *opens, str(rate_hz), str(busiest)]
         self._out, self._left = out, REVIVALS
         self._start()
 
     def _start(self) -> None:
-        size, deadline = os.fstat(self._out.fileno()).st_size, time.monotonic() + START_S
+        size, deadline = self._size(), time.monotonic() + START_S
         self._child = subprocess.Popen(self._command, stdout=self._out, stdin=subprocess.PIPE)
-        while (
-            os.fstat(self._out.fileno()).st_size == size
-            and self.alive()
-            and time.monotonic() < deadline
-        ):
+        while self._size() == size and self.alive() and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def _size(self) -> int:
+        return os.fstat(self._out.fileno()).st_size
 
     def alive(self) -> bool:
         """Whether the sampler still runs."""
@@ -78,23 +72,17 @@ class Recording:
         self.columns["code"] = self.columns["code"].astype(np.int64)
 
 
-class Silence:
-    """The recording of a device that has no instrument."""
-
-    columns: dict = {name: np.array([]) for name in COLUMNS}  # noqa: RUF012
-
-    def revive(self) -> None:
-        """Nothing can be revived."""
-
-
 @contextmanager
-def sampling(device: str, rate_hz: float = RATE_HZ, busiest: float = BUSIEST):
-    """Sample power and counter of `device` for as long as the block runs; yields a `Recording` (of a CPU: an empty one)."""
-    if device == "cpu":
-        yield Silence()
+def sampling(
+    instrument: Instrument, rate_hz: float = RATE_HZ, busiest: float = BUSIEST
+) -> Iterator[Recording | SimpleNamespace]:
+    """Sample power and counter for as long as the block runs; yields a `Recording` (without an instrument: an empty one)."""
+    if not instrument.present:
+        nothing = {name: np.array([]) for name in COLUMNS}
+        yield SimpleNamespace(columns=nothing, revive=lambda: None)
         return
     with tempfile.TemporaryFile() as out:
-        recording = Recording(out, device, rate_hz, busiest)
+        recording = Recording(out, instrument, rate_hz, busiest)
         try:
             yield recording
             time.sleep(LAST_S)
@@ -103,40 +91,42 @@ def sampling(device: str, rate_hz: float = RATE_HZ, busiest: float = BUSIEST):
 
 
 def sample(
-    read: Callable,
+    read: Callable[[], Reading],
     emit: Callable,
     stopped: Callable[[float], bool],
     *,
     rate_hz: float = RATE_HZ,
     busiest: float = BUSIEST,
-    clock: meter.Clock = meter.REAL,
+    clock: Clock = REAL,
     cpu: Callable = time.process_time,
 ) -> str:
     """Emit time, watts, joules, status code and CPU seconds until `stopped(pause)`, which also waits; the last status.
 
     A reading is placed in the middle of its call. Pauses vary by a quarter, so that samples keep step with no sensor. The
-    rate falls where calls are slow, so that they take at most the share `busiest` of a core. After a fault from which no
-    card comes back there is nothing more to read.
+    rate falls where calls are slow, so that they take at most the share `busiest` of a core. After a fatal status there
+    is nothing more to read.
     """
-    now, chance, cost = clock.now, random.Random(0).random, 1.0
+    now, random_share, cost = clock.now, random.Random(0).random, 1.0
     due = now()
     while True:
         before = now()
         watts, joules, status = read()
         after = now()
         emit((before + after) / 2, watts, joules, CODES[status], cpu())
-        if status in meter.FATAL:
+        if status in FATAL:
             return status
         cost = min(after - before, 1.25 * cost)  # one call that was held up is no slow call
-        due = max(due + (0.75 + 0.5 * chance()) / rate_hz, before + cost / busiest, after)
+        due = max(due + (0.75 + 0.5 * random_share()) / rate_hz, before + cost / busiest, after)
         if stopped(due - after):
             return status
 
 
-def main(device: str, rate_hz: str, busiest: str) -> None:
-    """Write samples to standard output until standard input closes; exit code 1 when the card is lost."""
-    read = meter.reader(meter.handle(device)).read
+def main(place: str, device: str, rate_hz: str, busiest: str) -> None:
+    """Write samples to standard output until standard input closes; exit code 1 when the GPU is lost.
 
+    place: the instrument's `module:class`, which need not be registered in this process.
+    """
+    read = resolve_name(place)(device).reader()
     write, pack = os.write, ROW.pack
 
     def emit(*row: float) -> None:
@@ -150,9 +140,8 @@ def main(device: str, rate_hz: str, busiest: str) -> None:
 
     gc.collect()
     gc.freeze()
-
     status = sample(read, emit, stopped, rate_hz=float(rate_hz), busiest=float(busiest))
-    sys.exit(status in meter.FATAL)
+    sys.exit(status in FATAL)
 
 
 if __name__ == "__main__":

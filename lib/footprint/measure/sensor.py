@@ -10,70 +10,61 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused, digest, root
+from footprint import Refused, root
 from footprint.energy import window as energy
-from footprint.measure import nvml as meter
 from footprint.measure import provenance, sampler, squarewave, window
+from footprint.measure.instrument import REAL, Clock, Instrument
 from footprint.trace import file as trace
 
 VERSION = 1
-RATE_HZ, BUSIEST = 200.0, 0.5  # a card is read as fast as half a core allows
-GAIN_BOUND = 0.05  # largest relative gain error of a board that nobody calibrated (facts: -6 % to +11 % seen, most within 5 %)
+RATE_HZ, BUSIEST = 200.0, 0.5  # a sensor is read as fast as half a core allows
+GAIN_BOUND = 0.05  # largest gain error of a board that nobody calibrated (-6 % to +11 % were seen)
 CALLS = 50
 QUICK_S = 2.0
-# variable -> (dims, units, long name, meaning)
-SCHEMA = {
-    "counter_tick_s": ((), "s", "counter tick", "period in which the energy counter moves"),
+STAGES, CALL_NAMES = ("bare", "context", "weights"), ("instant", "average", "counter", "both")
+SCHEMA = {  # variable -> (units, long name, meaning)
+    "counter_tick_s": ("s", "counter tick", "period in which the energy counter moves"),
     "power_update_s": (
-        (),
         "s",
         "power update period",
         "median time between changes of the reading, under a varying load",
     ),
     "power_average_s": (
-        (),
         "s",
         "averaging window",
         "length that a power reading averages, by its step response",
     ),
     "power_duty": (
-        (),
         "1",
         "duty cycle",
         "averaging window over update period, at most 1: share of the time seen",
     ),
-    "gain": ((), "1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
-    "gain_bound": (
-        (),
-        "1",
-        "bound of the gain",
-        "largest relative error that the gain may have left",
-    ),
+    "gain": ("1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
+    "gain_bound": ("1", "bound of the gain", "largest relative error that the gain may have left"),
     "residual": (
-        (),
         "1",
         "residual",
         "energy by the counter over energy by the integral, less one, over the square wave",
     ),
-    "residual_idle": ((), "1", "residual at idle", "the same while nothing ran"),
+    "residual_idle": ("1", "residual at idle", "the same while nothing ran"),
     "idle_W": (
-        ("stage",),
         "W",
         "idle power",
         "median power at rest: bare, with a context, with weights in memory",
     ),
-    "call_s": (
-        ("call",),
-        "s",
-        "cost of a call",
-        "median duration of the call; NaN where it is not supported",
-    ),
-    "call_most_s": (("call",), "s", "dearest call", "longest duration of the call"),
-    "switch_on_s": (("pulse",), "s", "load on", "when a pulse of the square wave began"),
-    "switch_off_s": (("pulse",), "s", "load off", "when it ended"),
-    "time_s": (("sample",), "s", "time", "monotonic clock of the sample, from the first on"),
-    "power_W": (("sample",), "W", "power", "as sampled, square wave and rest"),
-    "counter_J": (("sample",), "J", "energy counter", "read together with the power"),
+    "call_s": ("s", "cost of a call", "median duration of the call; NaN where it is not supported"),
+    "call_most_s": ("s", "dearest call", "longest duration of the call"),
+    "switch_on_s": ("s", "load on", "when a pulse of the square wave began"),
+    "switch_off_s": ("s", "load off", "when it ended"),
+    "time_s": ("s", "time", "monotonic clock of the sample, from the first on"),
+    "power_W": ("W", "power", "as sampled, square wave and rest"),
+    "counter_J": ("J", "energy counter", "read together with the power"),
+}
+DIMS = {  # of a variable that is not a single value
+    "idle_W": "stage",
+    **dict.fromkeys(("call_s", "call_most_s"), "call"),
+    **dict.fromkeys(("switch_on_s", "switch_off_s"), "pulse"),
+    **dict.fromkeys(("time_s", "power_W", "counter_J"), "sample"),
 }
 ATTRS = (
     "schema_version",
@@ -85,11 +76,10 @@ ATTRS = (
     "power_source",
     "has_counter",
 )
-STAGES, CALL_NAMES = ("bare", "context", "weights"), ("instant", "average", "counter", "both")
 
 
 class Load(NamedTuple):
-    """What a card is measured with: make a context, put weights in memory, keep the card busy for some seconds."""
+    """What a GPU is measured with: make a context, put weights in memory, keep it busy for some seconds."""
 
     context: Callable[[], object]
     weights: Callable[[], object]
@@ -99,93 +89,86 @@ class Load(NamedTuple):
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-def cost(card, clock: meter.Clock = meter.REAL) -> dict[str, np.ndarray]:
-    """Median and longest duration in s of each call (dims: `CALL_NAMES`); NaN where the card does not support it."""
-    lib = meter.nvml()
-    calls = (
-        lambda: meter.fields(card, [meter.POWER_INSTANT]),
-        lambda: lib.nvmlDeviceGetPowerUsage(card),
-        lambda: lib.nvmlDeviceGetTotalEnergyConsumption(card),
-        lambda: meter.fields(card, [meter.POWER_INSTANT, meter.ENERGY]),
-    )
-    spent = np.full((len(calls), CALLS), math.nan)
-    for row, call in zip(spent, calls, strict=True):
-        if meter.ask(call)[1] == "ok":
-            for index in range(CALLS):
-                before = clock.now()
-                call()
-                row[index] = clock.now() - before
+def cost(instrument: Instrument, clock: Clock = REAL) -> dict[str, np.ndarray]:
+    """Median and longest duration in s of each call (dims: `CALL_NAMES`); NaN where the GPU does not support it."""
+    spent = np.full((len(CALL_NAMES), CALLS), math.nan)
+    for row, name in zip(spent, CALL_NAMES, strict=True):
+        for index in range(CALLS if name in instrument.calls else 0):
+            before = clock.now()
+            instrument.calls[name]()
+            row[index] = clock.now() - before
     return {"call_s": np.median(spent, axis=1), "call_most_s": spent.max(axis=1)}
 
 
 def measure(
-    device: str, load: Load, *, pulses: int = 10, pulse_s: float = 1.5, rest_s: float = 5.0
+    instrument: Instrument,
+    load: Load,
+    *,
+    pulses: int = 10,
+    pulse_s: float = 1.5,
+    rest_s: float = 5.0,
 ) -> xr.Dataset:
     """The sensor card of one GPU: about a minute of rest, square wave and arithmetic. Raises `Refused` without a GPU."""
-    if device == "cpu":
+    if not instrument.present:
         raise Refused(
             "A CPU has no power sensor that this card could describe; name a GPU, like cuda:0."
         )
-    clock, card = meter.REAL, meter.handle(device)
-    source, rests, switches = meter.reader(card), [], []
-    if source.power == "none":
+    if instrument.power == "none":
         raise Refused("This GPU tells no power at all; there is no sensor to describe.")
-    with sampler.sampling(device, RATE_HZ, BUSIEST) as recording:
+    clock, rests, switches = REAL, [], []
+    with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
         for prepare in (lambda: None, load.context, load.weights):
             prepare()
             clock.sleep(rest_s / 5)
-            rests.append((clock.now(), clock.sleep(rest_s), clock.now()))
+            start = clock.now()
+            clock.sleep(rest_s)
+            rests.append((start, clock.now()))
         for _ in range(pulses):
-            on = clock.now()
+            start = clock.now()
             load.busy(pulse_s)
-            switches.append((on, clock.now()))
+            switches.append((start, clock.now()))
             clock.sleep(pulse_s)
-    on_s, off_s = np.array(switches).T
-    values = (
-        squarewave.characteristics(recording.columns, on_s, off_s)
-        | cost(card)
-        | _balance(recording.columns, rests, on_s, off_s)
-    )
-    values |= {"gain": 1.0, "gain_bound": GAIN_BOUND, "switch_on_s": on_s, "switch_off_s": off_s}
-    values |= {name: recording.columns[name] for name in ("time_s", "power_W", "counter_J")}
-    return _labelled(values, device, source)
+    samples, on_s, off_s = recording.columns, *np.array(switches).T
+    values = {
+        **squarewave.characteristics(samples, on_s, off_s),
+        **cost(instrument),
+        **_balance(samples, np.array(rests), on_s, off_s),
+        "gain": 1.0,
+        "gain_bound": GAIN_BOUND,
+    }
+    times = {"switch_on_s": on_s, "switch_off_s": off_s, "time_s": samples["time_s"]}
+    values |= {name: value - samples["time_s"][0] for name, value in times.items()}
+    values |= {name: samples[name] for name in ("power_W", "counter_J")}
+    return _labelled(values, instrument)
 
 
-def _balance(samples: Mapping, rests: list, on_s, off_s) -> dict:
+def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
     """Idle power of each stage, and the residual of counter and integral at rest and over the square wave."""
-    starts, stops = [rest[0] for rest in rests], [rest[2] for rest in rests]
-    time_s, power_W, joules = (
-        np.asarray(samples[name]) for name in ("time_s", "power_W", "counter_J")
-    )
-    idle = [
-        np.median(power_W[(time_s >= a) & (time_s <= b)])
-        for a, b in zip(starts, stops, strict=True)
-    ]
-    edges = np.array([starts[0], on_s[0]]), np.array([stops[0], off_s[-1]])
-    counted = energy.slope(time_s, joules, *edges)[0] * (edges[1] - edges[0])
-    residual = counted / energy.integral(time_s, power_W, *edges) - 1
+    time_s, power_W, counter_J = (samples[name] for name in ("time_s", "power_W", "counter_J"))
+    idle = [np.median(power_W[(time_s >= start) & (time_s <= stop)]) for start, stop in rests]
+    starts, stops = np.array([rests[0, 0], on_s[0]]), np.array([rests[0, 1], off_s[-1]])
+    counted = energy.slope(time_s, counter_J, starts, stops)[0] * (stops - starts)
+    residual = counted / energy.integral(time_s, power_W, starts, stops) - 1
     return {"idle_W": np.array(idle), "residual_idle": residual[0], "residual": residual[1]}
 
 
-def _labelled(values: Mapping, device: str, source: meter.Reader) -> xr.Dataset:
-    origin = values["time_s"][0]
-    moved = {name: values[name] - origin for name in ("time_s", "switch_on_s", "switch_off_s")}
-    who = meter.identity(device)
+def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
+    who = instrument.identity()
     card = xr.Dataset(
         {
-            name: (dims, (values | moved)[name], {"units": units, "long_name": long_name})
-            for name, (dims, units, long_name, _) in SCHEMA.items()
+            name: (DIMS.get(name, ()), values[name], {"units": units, "long_name": long_name})
+            for name, (units, long_name, _) in SCHEMA.items()
         },
         coords={"stage": list(STAGES), "call": list(CALL_NAMES)},
     )
     return card.assign_attrs(
         schema_version=VERSION,
-        device=provenance.card_id(who["name"]),
-        device_name=who["name"],
-        device_hash=digest(who["uuid"]),
-        driver=who["driver"],
-        power_source=source.power,
-        has_counter=int(source.counter),
+        device=provenance.gpu_id(who.name),
+        device_name=who.name,
+        device_hash=who.hash,
+        driver=who.driver,
+        power_source=instrument.power,
+        has_counter=int("counter" in instrument.calls),
         start_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -203,8 +186,9 @@ def calibrated(card: xr.Dataset, reading_J: float, truth_J: float, bound: float)
         raise Refused(
             f"A gain of {gain:.3g} known to {bound:.3g} is refused; 0.5 to 2, known to less than 0.5, are allowed."
         )
-    kept = {"gain": card["gain"].copy(data=gain), "gain_bound": card["gain_bound"].copy(data=bound)}
-    return card.assign(kept)
+    return card.assign(
+        gain=card["gain"].copy(data=gain), gain_bound=card["gain_bound"].copy(data=bound)
+    )
 
 
 def save(card: xr.Dataset, folder: str | Path) -> Path:
@@ -238,33 +222,32 @@ def saved(device_hash: str = "*") -> list[Path]:
     return [path for place in places for path in sorted(place.rglob(f"sensor-{device_hash}.nc4"))]
 
 
-def values(device: str, device_hash: str, say: Callable[[str], None] = print) -> dict[str, float]:
+def values(instrument: Instrument, say: Callable[[str], None] = print) -> dict[str, float]:
     """What the windows of a run shall say of the sensor: from the board's saved card, else from a look of two seconds.
 
     Without a card averaging window and duty cycle stay NaN; the error budget then assumes the worst that is known.
     """
-    if device == "cpu":
+    if not instrument.present:
         return dict(window.UNKNOWN)
-    if found := saved(device_hash):
+    if found := saved(instrument.identity().hash):
         card = load(found[0])
         return {name: float(card[name]) for name in window.UNKNOWN}
     say(
         "no sensor card of this board is here; looking at its sensor for two seconds (footprint sensor makes a card)"
     )
-    with sampler.sampling(device, RATE_HZ, BUSIEST) as recording:
-        meter.REAL.sleep(QUICK_S)
-    ticks = squarewave.period(recording.columns["time_s"], recording.columns["counter_J"])
-    return window.UNKNOWN | {"counter_tick_s": ticks, "gain": 1.0, "gain_bound": GAIN_BOUND}
+    with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
+        REAL.sleep(QUICK_S)
+    tick_s = squarewave.period(recording.columns["time_s"], recording.columns["counter_J"])
+    return window.UNKNOWN | {"counter_tick_s": tick_s, "gain": 1.0, "gain_bound": GAIN_BOUND}
 
 
 def table(card: xr.Dataset) -> pd.DataFrame:
     """For the page: every single value of the card; columns what, value, unit, meaning."""
-    names = [name for name, (dims, *_) in SCHEMA.items() if dims in ((), ("stage",), ("call",))]
-    rows = [
-        (f"{long_name} {key}".strip(), float(value), units, meaning)
-        for name, (dims, units, long_name, meaning) in ((name, SCHEMA[name]) for name in names)
-        for key, value in zip(
-            card[dims[0]].values if dims else [""], np.atleast_1d(card[name].values), strict=True
-        )
-    ]
+    rows = []
+    for name, (units, long_name, meaning) in SCHEMA.items():
+        dim = DIMS.get(name)
+        if dim in (None, "stage", "call"):
+            keys = card[dim].values if dim else [""]
+            for key, value in zip(keys, np.atleast_1d(card[name].values), strict=True):
+                rows.append((f"{long_name} {key}".strip(), float(value), units, meaning))
     return pd.DataFrame(rows, columns=["what", "value", "unit", "meaning"])

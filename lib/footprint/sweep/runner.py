@@ -19,7 +19,7 @@ from typing import NamedTuple
 import psutil
 
 from footprint import Refused, digest, root
-from footprint.measure import locks, nvml, provenance
+from footprint.measure import instrument, locks, provenance
 from footprint.sweep import kernel, results
 
 LIMIT_S = 6 * 3600.0
@@ -99,7 +99,7 @@ def attempt(
 def _joules(uuid: str) -> float:
     """Reading of a GPU's energy counter; NaN where there is none."""
     try:
-        return nvml.counter(nvml.handle(uuid))[0] if uuid else math.nan
+        return instrument.opened(uuid).counter()[0] if uuid else math.nan
     except Refused:
         return math.nan
 

@@ -1,0 +1,69 @@
+"""An engine without torch: fixed times, a name of its own. It stands for the next engine that somebody writes."""
+
+import time
+
+from footprint import spec, workload
+
+PLACE = "scripted_engine:Scripted"
+STEP_S = 0.004
+
+
+class Scripted:
+    """Prefill takes a step for each 64 tokens of a prompt, decode one for each token; more than 64 prompts do not fit."""
+
+    library, weights = "scripted", "random"
+
+    def __init__(self, request: dict):
+        self.request = request
+
+    def load(self) -> dict:
+        """Nothing to load."""
+        shape = spec.model(self.request["model"])
+        return {
+            "engine": "scripted",
+            "model": workload.slug(shape.id),
+            "revision": "random weights",
+            "weights": self.weights,
+            "parameters": shape.parameters,
+            "dtype": "fp16",
+            "attention": "scripted",
+            "threads": 1,
+        }
+
+    def probe(self) -> dict[str, float]:
+        """The rates of a GPU that no table knows."""
+        return {"memory_GiB": 24.0, "read_bandwidth_GBps": 700.0, "matmul_GFLOPs": 90e3}
+
+    def needed_bytes(self, batch: int, tokens: int) -> float:
+        """A GiB for each prompt."""
+        return batch * 2.0**30
+
+    def free_bytes(self) -> float:
+        """64 GiB."""
+        return 64 * 2.0**30
+
+    def iteration(self, phase: str, point: dict, seed: int):
+        """Sleep for each step."""
+        prefill = [STEP_S * (1 + point["prompt_tokens"] // 64)]
+        decode = [STEP_S] * (point["output_tokens"] - 1)
+        steps = {"prefill": prefill, "decode": decode, "generate": prefill + decode}[phase]
+
+        def once() -> list[float]:
+            time.sleep(sum(steps))
+            return list(steps)
+
+        return once
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+    def reset_peak(self) -> None:
+        """Nothing to reset."""
+
+    def peak_bytes(self) -> float:
+        """Always the same."""
+        return 3 * 2.0**30
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Never."""
+        return False

@@ -1,0 +1,35 @@
+"""An instrument without a driver: constant power, a counter that follows the clock. It stands for the next maker's library."""
+
+import math
+import time
+
+from footprint.measure.instrument import Identity, Reading, State
+
+WATTS = 150.0
+PLACE = "scripted_instrument:Scripted"
+
+
+class Scripted:
+    """A GPU that draws 150 W for ever; its name is in no table."""
+
+    present, power, source = True, "scripted_instant", "scripted_counter"
+
+    def __init__(self, device: str = "scripted:0"):
+        self.device = device
+        self.calls = {"instant": lambda: WATTS, "counter": lambda: self.counter()[0]}
+
+    def identity(self) -> Identity:
+        """A name that no table knows."""
+        return Identity("Scripted Accelerator 9000", "GPU-FAKE-0", "9.0")
+
+    def reader(self):
+        """Both at once."""
+        return lambda: Reading(WATTS, *self.counter())
+
+    def counter(self) -> tuple[float, str]:
+        """Joules in ticks of 10 ms."""
+        return WATTS * math.floor(100 * time.monotonic()) / 100, "ok"
+
+    def state(self) -> State:
+        """Cool, and without anybody else."""
+        return State(40.0, 1500.0, 7000.0, 400.0, 0, False, frozenset(), "ok")
