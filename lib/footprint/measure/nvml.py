@@ -67,7 +67,8 @@ class Nvml:
             return gpus[int(name)] if int(name) < len(gpus) else None
         uuid_of = self._lib.nvmlDeviceGetUUID
         return next(
-            (gpu for gpu in gpus if gpu and str(ask(uuid_of, gpu)[0]).startswith(name)), None
+            (gpu for gpu in gpus if gpu is not None and str(ask(uuid_of, gpu)[0]).startswith(name)),
+            None,
         )
 
     def _refuse_shared(self) -> None:
