@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from footprint import Refused, spec
 from footprint.decide import defer
-from footprint.spec import hours
 
 
 def grid(*zones) -> xr.DataArray:
@@ -106,7 +105,7 @@ def test_the_year_is_hourly_where_it_is_known_and_flat_elsewhere():
         "US-CAL-CISO": "hourly",
         "US-NW-PACE": "annual mean",
     }
-    np.testing.assert_array_equal(year.sel(zone="US-CAL-CISO"), hours.hourly())
+    np.testing.assert_array_equal(year.sel(zone="US-CAL-CISO"), spec.hourly())
     assert set(year.sel(zone="CA-QC").values) == {spec.grid("CA-QC", 2022).g_per_kwh}
     assert year.attrs == {"units": "g/kWh", "year": 2022}
 

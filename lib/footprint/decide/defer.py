@@ -11,7 +11,6 @@ import xarray as xr
 
 from footprint import Refused, spec
 from footprint.carbon import totals
-from footprint.spec import hours
 
 
 def year(zones: Sequence[str] = totals.ZONES) -> xr.DataArray:
@@ -21,7 +20,7 @@ def year(zones: Sequence[str] = totals.ZONES) -> xr.DataArray:
     among them are `Refused`, since nothing then says which year.
     """
     rows = {row["zone"]: row for row in spec.table("hourly")}
-    series = {zone: hours.hourly(zone) for zone in zones if zone in rows}
+    series = {zone: spec.hourly(zone) for zone in zones if zone in rows}
     if not series:
         raise Refused(
             f"None of {', '.join(zones)} has an hourly series; known zones are {', '.join(rows)}."

@@ -1,4 +1,4 @@
-"""architecture: published totals from configs written by hand, and files that are no config of ours."""
+"""decoders: published totals from configs written by hand, and files that are no config of ours."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""hours: the year of California, a file of one's own, missing hours named, bad files refused."""
+"""electricity: the year of California, a file of one's own, missing hours named, bad files refused."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from footprint import Refused, carbon
-from footprint.spec.hours import at, hourly, typical
+from footprint.spec import at, hourly, typical
 
 
 def own(tmp_path, text: str):

@@ -1,0 +1,55 @@
+"""The tables in `data/`: read once, as strings, as a frame of numbers, or as typed records."""
+
+import csv
+import difflib
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from functools import cache
+from importlib.resources import files
+
+DATA = files("footprint").joinpath("data")
+
+
+@cache
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """Rows of `data/<name>.csv`, every cell a string."""
+    with DATA.joinpath(f"{name}.csv").open(newline="", encoding="utf-8") as lines:
+        return tuple(csv.DictReader(lines))
+
+
+def frame(name: str):
+    """A new DataFrame of `data/<name>.csv`: numbers where a column holds nothing else, `nan` as NaN."""
+    import pandas as pd  # here, since whoever measures wants no pandas
+
+    rows = pd.DataFrame(table(name))
+    for column in rows:
+        for number in (float, int):
+            with suppress(ValueError):
+                rows[column] = [number(row[column]) for row in table(name)]
+    return rows
+
+
+def record(cls, row: dict[str, str]):
+    """A frozen record of `cls` from one row of strings, by the types of its fields; `-` leaves the default."""
+    read = {bool: lambda text: text == "1", int: int, float: float, str: str}
+    given = {}
+    for field in fields(cls):
+        cell = row.get(field.name)
+        if cell is not None and (cell != "-" or field.default is MISSING):
+            given[field.name] = read[field.type](cell)
+    return cls(**given)
+
+
+@cache
+def records(cls, name: str) -> dict:
+    """The rows of `data/<name>.csv` as records of `cls`, by their first column."""
+    return {next(iter(row.values())): record(cls, row) for row in table(name)}
+
+
+def nearest(what: str, wanted: str, known: list[str]) -> KeyError:
+    """The error for an unknown name: one sentence with the nearest known ones."""
+    close = difflib.get_close_matches(wanted.lower(), known, n=4, cutoff=0.4)
+    said = "the nearest names are" if close else "some known names are"
+    return KeyError(
+        f"There is no {what} named {wanted!r:.80}; {said} {', '.join(close or known[:4])}."
+    )
