@@ -22,7 +22,7 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 CELL = re.compile(r"```\{code-cell\} python\n(.*?)```", re.DOTALL)
 # Numbers that are names, units of a definition, or part of a sentence about the set-up; all others are computed.
 NAMES = re.compile(
-    r"\b(?:1B|3B|7B|RTX\s+6000|batch 1|16 bits|128 (?:tokens|generated)|CC BY 4\.0|20\d\d|CO2)\b"
+    r"\b(?:1B|3B|7B|RTX\s+6000|batch 1|16 bits?|128 (?:tokens|generated)|CC BY 4\.0|20\d\d|CO2)\b"
     r"|\bbelow 1\b|\bscope 2\b|\bPython 3\.\d+(?: or 3\.\d+)?|\b(?:25|75|9[05]) %|\b12 nm|\b[1-9]\.\s"
 )
 # Where somebody's files lie: a home, a scratch folder, or an absolute path into a checkout, wherever it is.

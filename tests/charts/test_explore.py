@@ -90,7 +90,7 @@ def test_only_what_fits_is_carried(points):
 
 def test_the_figure_is_valid_and_every_setting_has_a_control(points):
     theme.enable()
-    figure = charts_explore.explorer(points, explore.worlds(), explore.grids()).to_dict()
+    figure = charts_explore.figure(points, explore.worlds(), explore.grids()).to_dict()
     controls = {param["name"]: param["bind"] for param in figure["params"] if "bind" in param}
     assert set(controls) == set(charts_explore.ITS)
     for name, bind in controls.items():

@@ -20,9 +20,11 @@ import lazy_loader
 PAGES = {
     "carbon": ["operational", "embodied", "together"],
     "comparison": ["hardware", "performance", "energy"],
+    "data": ["explorer", "tables"],
     "decisions": ["decide", "cells"],
     "evidence": ["method", "validation", "sensor", "limits"],
     "opening": ["index", "question", "artifact"],
+    "service": ["operate"],
     "appendices": ["runs", "schema", "reproduce"],
 }  # module: the pages whose numbers it makes
 

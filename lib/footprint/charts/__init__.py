@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "tornado",
             "total_per_token",
         ],
+        "fleet": ["plans", "split", "waiting"],
         "decide": ["carbon_ratios", "front", "odds", "payback", "setups", "winners"],
         "performance": ["cards", "energy_per_token", "headline", "latency", "memory", "ratios"],
         "evidence": [

@@ -64,7 +64,7 @@ POINT = {  # a card in one state of the world, at the settings: mg a token = slo
 }
 
 
-def explorer(points: pd.DataFrame, worlds: pd.DataFrame, grids: pd.DataFrame) -> alt.VConcatChart:
+def figure(points: pd.DataFrame, worlds: pd.DataFrame, grids: pd.DataFrame) -> alt.VConcatChart:
     """Controls, the answer in words, all cards ranked, and two of them against the grid's intensity.
 
     points, worlds, grids: from `explore`.
