@@ -11,7 +11,6 @@ BENCHMARKS = {
     "efficiency": sweeps.efficiency,
     "pairs": sweeps.pairs,
     "gather": sweeps.gather,
-    "integral": sweeps.integral,
     "predict": predictor.rows,
     "draws": carbon.rows,
     "fleet": fleet.rows,

@@ -6,7 +6,6 @@ processes, imports, loading and warm-up count as loss, as they do for whoever wa
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import numpy as np
 
 from footprint import sweep, workload
 from footprint.trace import file as trace
-from footprint.trace import stack, stream
+from footprint.trace import stack
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import light_project as light
@@ -53,7 +52,7 @@ MODELS = {
         "intermediate_size": 2048,
     },
 }
-ITERATIONS, OUTPUT, PAIRS, TRACES, SAMPLES = 10, 32, 7, 10_000, 10**8
+ITERATIONS, OUTPUT, PAIRS, TRACES = 10, 32, 7, 10_000
 POINT = {
     "dtype": "fp32",
     "output_tokens": [OUTPUT],
@@ -232,72 +231,3 @@ def gather() -> list[dict]:
         row("opened again", warm, "s", 0.2, warm < 0.2),
         row("memory at the peak", peak, "GiB", 2, peak < 2),
     ]
-
-
-class Again:
-    """An array that comes back `times` times, each time `span` further on: a long record from a file of a part of it."""
-
-    def __init__(self, array, times: int, span: float = 0.0):
-        self.array, self.times, self.span = array, times, span
-
-    def __len__(self) -> int:
-        return len(self.array) * self.times
-
-    def __getitem__(self, at: slice) -> np.ndarray:
-        size, pieces = len(self.array), []
-        begin, stop = at.start, min(at.stop, len(self))
-        while begin < stop:
-            turn, inside = divmod(begin, size)
-            end = min(stop, (turn + 1) * size)
-            piece = self.array[inside : inside + end - begin]
-            pieces.append(piece + turn * self.span if self.span and turn else piece)
-            begin = end
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-
-def integral() -> list[dict]:
-    """10^7, 10^8 and 10^9 samples (a file of 10^8, 1.2 GB, read ten times) from HDF5, none of them held in memory."""
-    found, rss = [], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    with tempfile.TemporaryDirectory() as name, h5py.File(Path(name) / "long.h5", "w") as file:
-        time_s, power_W = (
-            file.create_dataset(key, (SAMPLES,), kind)
-            for key, kind in (("time_s", "f8"), ("power_W", "f4"))
-        )
-        for begin in range(0, SAMPLES, 10**6):
-            time_s[begin : begin + 10**6] = np.arange(begin, begin + 10**6) * 0.05
-            power_W[begin : begin + 10**6] = np.float32(100)
-        for count, times in ((SAMPLES // 10, 1), (SAMPLES, 1), (10 * SAMPLES, 10)):
-            size = min(count, SAMPLES)
-            t, p = Again(Part(time_s, size), times, size * 0.05), Again(Part(power_W, size), times)
-            before, began = rss(), time.perf_counter()
-            joules = stream.joules(t, p, 0.0, (count - 1) * 0.05)[0]
-            took = time.perf_counter() - began
-            assert abs(joules / (100 * (count - 1) * 0.05) - 1) < 1e-9
-            found.append((count, took, count * 12 / took / 1e9, rss() - before))
-    slope = np.log(found[2][1] / found[1][1]) / np.log(10)
-    return [
-        row(f"integral over {count:.0e} samples", rate, "GB/s", 1, rate >= 1)
-        for count, _, rate, _ in found
-    ] + [
-        row("growth of the time with the samples", slope, "power", 1.1, slope <= 1.1),
-        row(
-            "growth of the memory",
-            max(grown for *_, grown in found[1:]),
-            "GiB",
-            0.05,
-            max(g for *_, g in found[1:]) < 0.05,
-        ),
-    ]
-
-
-class Part:
-    """The first samples of an array on disk."""
-
-    def __init__(self, array, size: int):
-        self.array, self.size = array, size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, at: slice) -> np.ndarray:
-        return self.array[at.start : min(at.stop, self.size)]

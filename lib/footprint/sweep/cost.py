@@ -1,7 +1,6 @@
 """What a sweep will cost before it runs: time, memory, energy and grams of each run, by the model of `predict`."""
 
-import time
-from collections.abc import Callable
+import timeit
 from math import nan
 from typing import NamedTuple
 
@@ -67,18 +66,14 @@ def probe() -> spec.GPU:
     """The processor here as a GPU: what it reads and multiplies in fp32, tried for some tenths of a second."""
     matrix, vector = np.ones((2**14, 2**12), np.float32), np.ones(2**12, np.float32)
     square = np.ones((1024, 1024), np.float32)
-    reading_s = min(_timed(lambda: matrix @ vector) for _ in range(5))
-    multiplying_s = min(_timed(lambda: square @ square) for _ in range(5))
-    memory_GiB = psutil.virtual_memory().total / 2**30
-    return predict.gpu_from_probe(
-        "cpu", matrix.nbytes / reading_s / 1e9, 2 * 1024**3 / multiplying_s / 1e9, memory_GiB
+    reading_s = min(timeit.repeat(lambda: matrix @ vector, number=1))
+    multiplying_s = min(timeit.repeat(lambda: square @ square, number=1))
+    bandwidth_GBps, matmul_GFLOPs = (
+        matrix.nbytes / reading_s / 1e9,
+        2 * 1024**3 / multiplying_s / 1e9,
     )
-
-
-def _timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+    memory_GiB = psutil.virtual_memory().total / 2**30
+    return predict.gpu_from_probe("cpu", bandwidth_GBps, matmul_GFLOPs, memory_GiB)
 
 
 def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
