@@ -3,20 +3,21 @@
 import math
 import time
 
-from footprint.measure.instrument import Identity, Reading, State
+from footprint.measure.instrument import Identity, Instrument, Reading, State
 
 WATTS = 150.0
 PLACE = "scripted_instrument:Scripted"
 
 
-class Scripted:
+class Scripted(Instrument):
     """A GPU that draws 150 W for ever; its name is in no table."""
 
     present, power, source = True, "scripted_instant", "scripted_counter"
 
-    def __init__(self, device: str = "scripted:0"):
-        self.device = device
-        self.calls = {"instant": lambda: WATTS, "counter": lambda: self.counter()[0]}
+    @property
+    def calls(self) -> dict:
+        """Two of the four."""
+        return {"instant": lambda: WATTS, "counter": lambda: self.counter()[0]}
 
     def identity(self) -> Identity:
         """A name that no table knows."""

@@ -100,7 +100,7 @@ def _gather(options) -> int:
 def _sensor(options) -> int:
     from footprint.measure import instrument, locks, probe, sensor
 
-    load = probe.exercise(probe.find(options.device))
+    load = probe.exercise(options.device)
     pulses = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
     length = "10 s" if options.quick else "a minute"
     print(f"describing the sensor of {options.device}: about {length} ...", flush=True)

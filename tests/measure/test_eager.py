@@ -68,7 +68,7 @@ def test_prefill_and_decode_give_exactly_the_tokens_of_generate(net):
 
 def test_decode_repeats_from_the_same_prepared_cache(engine, net):
     ids = torch.as_tensor(workload.token_ids(32000, 2, 9, seed=5))
-    cache, token = eager.prefill(net, ids)
+    cache, token, _ = eager.prefill(net, ids)
     first, _ = eager.decode(net, cache, token, 6)
     cache.crop(-6)
     assert torch.equal(eager.decode(net, cache, token, 6)[0], first)
@@ -84,7 +84,7 @@ def test_decode_goes_on_from_the_cache_of_the_prefill_before_it(engine, monkeypa
     assert len(engine.iteration("decode", point(2, 9, 7), seed=5)()) == 6
     assert engine._prepared[0] is cache
     engine.iteration("generate", point(2, 9, 7), seed=5)
-    assert not engine._prepared, "the cache is let go before the whole is measured"
+    assert engine._prepared is None, "the cache is let go before the whole is measured"
 
 
 def test_phases_have_their_own_steps(engine):

@@ -40,7 +40,7 @@ def test_the_sampler_samples_it_in_a_process_of_its_own(registered):
 
 
 def test_a_window_reads_it_at_both_ends():
-    setup = window.Setup(scripted.Scripted(), quick=True)
+    setup = window.Setup(scripted.Scripted("scripted"), quick=True)
     row = window.idle(0.2, setup)
     assert row["status"] in ("ok", "disturbed") and row["other_processes"] == 0
     joules = row["counter_stop_J"] - row["counter_start_J"]

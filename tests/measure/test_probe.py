@@ -9,6 +9,11 @@ from footprint.measure import probe
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def engine():
+    return probe.TorchEngine({"device": "cpu"})
+
+
 def test_a_cpu_is_found_and_a_missing_gpu_refused(monkeypatch):
     assert probe.find("cpu") == CPU
     monkeypatch.setattr(probe.instrument, "opened", lambda device: None)
@@ -23,18 +28,18 @@ def test_the_probe_reads_plausible_rates():
     assert 1 < found["matmul_GFLOPs"] < 1e6
 
 
-def test_peak_memory_sees_what_was_allocated():
-    probe.reset_peak(CPU)
-    before = probe.peak_memory(CPU)
+def test_peak_memory_sees_what_was_allocated(engine):
+    engine.reset_peak()
+    before = engine.peak_bytes()
     block = torch.ones(2**26)
-    assert probe.peak_memory(CPU) - before > 0.9 * block.numel() * 4
+    assert engine.peak_bytes() - before > 0.9 * block.numel() * 4
     del block
-    probe.reset_peak(CPU)
-    assert probe.peak_memory(CPU) < before + 2**27
+    engine.reset_peak()
+    assert engine.peak_bytes() < before + 2**27
 
 
-def test_memory_is_known_and_free_memory_is_less():
-    assert 0 < probe.free_memory(CPU) < probe.memory(CPU) * 2**30
+def test_memory_is_known_and_free_memory_is_less(engine):
+    assert 0 < engine.free_bytes() < engine.memory_GiB() * 2**30
 
 
 @pytest.mark.parametrize(
@@ -52,8 +57,8 @@ def test_memory_is_known_and_free_memory_is_less():
         (ValueError("can't allocate memory"), False),
     ],
 )
-def test_out_of_memory_is_told_from_other_errors(error, expected):
-    assert probe.out_of_memory(error) is expected
+def test_out_of_memory_is_told_from_other_errors(engine, error, expected):
+    assert engine.out_of_memory(error) is expected
 
 
 def test_an_unknown_dtype_is_refused():

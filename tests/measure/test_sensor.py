@@ -98,7 +98,7 @@ def card(library, tmp_path_factory):
 
 
 def test_a_card_holds_all_that_it_promises(card):
-    assert set(card.data_vars) == set(sensor.SCHEMA) and set(card.attrs) == set(sensor.ATTRS)
+    assert set(card.data_vars) == set(sensor.SCHEMA.index) and set(card.attrs) == set(sensor.ATTRS)
     assert (
         card.attrs["device_name"] == "FAKE GPU"
         and card.attrs["device"] == "fake-gpu"
@@ -110,7 +110,7 @@ def test_a_card_holds_all_that_it_promises(card):
         and abs(float(card["residual"])) < 0.1
     )
     assert (card["idle_W"] > 59).all() and card["call_s"].sel(call="both") < 1e-3
-    assert all(card[name].attrs["long_name"] for name in sensor.SCHEMA)
+    assert all(card[name].attrs["long_name"] for name in sensor.SCHEMA.index)
 
 
 def test_a_card_is_kept_and_found_by_its_board(card, tmp_path, monkeypatch):

@@ -27,14 +27,12 @@ logging.disable_progress_bar()  # a run page is read long after the bar has lost
 BLOCK = 2**20  # random numbers that fill all weights of a random model
 
 
-class Eager:
-    """An `Engine`: the model of a request, on its device."""
-
-    library = "torch"
+class Eager(probe.TorchEngine):
+    """The model of a request, in transformers' own loop."""
 
     def __init__(self, request: dict):
-        self.request, self.device = request, probe.find(request["device"])
-        self._prepared: list = []  # the cache and the first token of a prefill, for decode
+        super().__init__(request)
+        self._prepared = None  # the cache and the first token of a prefill, for decode
 
     def load(self) -> dict:
         """Load the model; returns what a trace says of it.
@@ -86,17 +84,13 @@ class Eager:
 
     def probe(self) -> dict[str, float]:
         """Memory of the device, and its rates in the dtype of the model."""
-        return probe.rates(self.device, self.dtype) | {"memory_GiB": probe.memory(self.device)}
+        return probe.rates(self.device, self.dtype) | {"memory_GiB": self.memory_GiB()}
 
     def needed_bytes(self, batch: int, tokens: int) -> float:
         """The KV cache twice, since it grows by copying, and the activations of a layer."""
         shape, width = self.shape, spec.bytes_of(self.dtype)
         activations = batch * tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
         return 2 * batch * tokens * shape.kv_bytes_per_token(self.dtype) + activations
-
-    def free_bytes(self) -> float:
-        """Bytes that are free on the device now, after giving back what is cached."""
-        return probe.free_memory(self.device)
 
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
         """A function that runs the phase once; decode goes on from the cache that a prefill of the point left."""
@@ -105,8 +99,8 @@ class Eager:
 
         def start() -> list[float]:
             self.release()  # the memory of two caches is never needed
-            *prepared, seconds = timed_prefill(self.net, ids)
-            self._prepared = prepared
+            cache, token, seconds = prefill(self.net, ids)
+            self._prepared = cache, token
             return [seconds]
 
         if phase == "prefill":
@@ -114,13 +108,12 @@ class Eager:
         if phase == "generate":
             self.release()
             return lambda: generate(self.net, ids, output_tokens)[1]
-        if not self._prepared:
+        if self._prepared is None:
             start()
         cache, token = self._prepared
 
         def once() -> list[float]:
-            grown = cache.get_seq_length() - ids.shape[1]
-            if grown:
+            if grown := cache.get_seq_length() - ids.shape[1]:
                 cache.crop(-grown)
             return decode(self.net, cache, token, output_tokens - 1)[1]
 
@@ -128,19 +121,7 @@ class Eager:
 
     def release(self) -> None:
         """Let go of the cache of a prefill."""
-        self._prepared = []
-
-    def reset_peak(self) -> None:
-        """Begin to look for the peak of the memory."""
-        probe.reset_peak(self.device)
-
-    def peak_bytes(self) -> float:
-        """Device memory at its peak, or resident memory; NaN where the system does not tell."""
-        return probe.peak_memory(self.device)
-
-    def out_of_memory(self, error: Exception) -> bool:
-        """Whether this error says that memory ran out, in torch's or Python's words."""
-        return probe.out_of_memory(error)
+        self._prepared = None
 
     def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
         """Token ids (batch, length): real prompts, end to end and cut to length; random ids for random weights."""
@@ -254,11 +235,13 @@ def random_model(
 
 
 @torch.inference_mode()
-def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-    """KV cache of the prompts `ids` (batch, length) and the first generated token of each sequence (batch, 1)."""
-    cache = DynamicCache(config=net.config)
+def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor, float]:
+    """KV cache of the prompts `ids` (batch, length), first generated token of each (batch, 1), and the seconds it took."""
+    begin, cache = time.perf_counter(), DynamicCache(config=net.config)
     out = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache, out.logits[:, -1:].argmax(-1)
+    token = out.logits[:, -1:].argmax(-1)
+    probe.sync(token.device)
+    return cache, token, time.perf_counter() - begin
 
 
 @torch.inference_mode()
@@ -266,7 +249,7 @@ def decode(
     net: torch.nn.Module, cache: DynamicCache, token: torch.Tensor, steps: int
 ) -> tuple[torch.Tensor, list[float]]:
     """Greedy tokens (batch, steps) after `token`, one forward pass each, and the seconds that each pass took."""
-    tokens, times = [], []
+    tokens, times = [token[:, :0]], []
     for _ in range(steps):
         begin = time.perf_counter()
         out = net(input_ids=token, past_key_values=cache, use_cache=True)
@@ -274,23 +257,13 @@ def decode(
         probe.sync(token.device)
         times.append(time.perf_counter() - begin)
         tokens.append(token)
-    return torch.cat(tokens, 1) if tokens else token[:, :0], times
+    return torch.cat(tokens, 1), times
 
 
 def generate(
     net: torch.nn.Module, ids: torch.Tensor, output_tokens: int
 ) -> tuple[torch.Tensor, list[float]]:
     """Greedy continuation of `ids` by `output_tokens` tokens: one prefill, then decode steps. Times: prefill first."""
-    cache, token, first = timed_prefill(net, ids)
+    cache, token, first = prefill(net, ids)
     others, times = decode(net, cache, token, output_tokens - 1)
     return torch.cat([token, others], 1), [first, *times]
-
-
-def timed_prefill(
-    net: torch.nn.Module, ids: torch.Tensor
-) -> tuple[DynamicCache, torch.Tensor, float]:
-    """What `prefill` gives, and the seconds that it took."""
-    begin = time.perf_counter()
-    cache, token = prefill(net, ids)
-    probe.sync(token.device)
-    return cache, token, time.perf_counter() - begin

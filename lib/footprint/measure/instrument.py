@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple
 
 from footprint import Refused, digest, workload
 
@@ -64,55 +65,36 @@ class Reading(NamedTuple):
     status: str = "not_supported"
 
 
-class Instrument(Protocol):
-    """What measures one GPU. Made from the name of a device; raises `Refused` where it cannot measure that device.
+class Instrument:
+    """What measures one GPU. This base knows nothing: it is the instrument of a device that has none, like `cpu`.
 
-    present: False for a device without an instrument; power: how power is read (`none`: not at all); source: where the
-    energy of a run comes from, as its trace says it (`..._counter` where there is a counter); calls: the calls that work
-    here, by the names of a sensor card (instant, average, counter, both).
+    A maker's library is a class that overrides what it can tell; made from the name of a device, it raises `Refused` where
+    it cannot measure that. present: whether there is something to read; power: how power is read; source: where the
+    energy of a run comes from, as its trace says it: `<maker>_counter`, else as `power`; calls: the calls that work here,
+    by the names of a sensor card (instant, average, counter, both).
     """
 
-    device: str
-    present: bool
-    power: str
-    source: str
-    calls: Mapping[str, Callable[[], object]]
-
-    def identity(self) -> Identity:
-        """Name, UUID and driver."""
-
-    def reader(self) -> Callable[[], Reading]:
-        """The cheapest function that reads power and counter; the sampler calls it many times a second."""
-
-    def counter(self) -> tuple[float, str]:
-        """Joules that the energy counter shows, and a status."""
-
-    def state(self) -> State:
-        """Temperature, clocks, limit, throttling and processes."""
-
-
-class Absent:
-    """The instrument of a device that has none: nothing is known and nothing is zero."""
-
-    present, power, source, calls = False, "none", "none", {}
+    present = False
+    power = source = "none"
+    calls: Mapping[str, Callable[[], object]] = MappingProxyType({})
 
     def __init__(self, device: str = "cpu"):
         self.device = device
 
     def identity(self) -> Identity:
-        """Nobody."""
+        """Name, UUID and driver."""
         return Identity()
 
     def reader(self) -> Callable[[], Reading]:
-        """Not supported."""
+        """The cheapest function that reads power and counter; the sampler calls it many times a second."""
         return Reading
 
     def counter(self) -> tuple[float, str]:
-        """Not supported."""
+        """Joules that the energy counter shows, and a status."""
         return math.nan, "not_supported"
 
     def state(self) -> State:
-        """Not supported."""
+        """Temperature, clocks, limit, throttling and processes."""
         return State()
 
 
@@ -123,15 +105,12 @@ def opened(device: str) -> Instrument:
     Raises `Refused` where the device is absent or cannot be measured.
     """
     stand_in = os.environ.get("FOOTPRINT_FAKE_GPU", "") if device == "cpu" else ""
-    places = (
-        place
-        for pattern, place in workload.INSTRUMENTS.items()
-        if re.fullmatch(pattern, stand_in or device, re.ASCII)
-    )
-    place = next(places, None)
-    if place is None:
+    device = stand_in or device
+    registered = workload.INSTRUMENTS.items()
+    places = [place for pattern, place in registered if re.fullmatch(pattern, device, re.ASCII)]
+    if not places:
         raise Refused(f"No instrument is registered for the device {device!r}.")
-    instrument = resolve_name(place)(stand_in or device)
+    instrument = resolve_name(places[0])(device)
     if stand_in and "FAKE" not in (name := instrument.identity().name):
         raise Refused(
             f"FOOTPRINT_FAKE_GPU names {name!r}; only a card whose own name says FAKE is allowed there."

@@ -6,27 +6,23 @@ from collections.abc import Callable
 from functools import cached_property
 
 from footprint import Refused
-from footprint.measure.instrument import FATAL, Identity, Reading, State
+from footprint.measure.instrument import FATAL, Identity, Instrument, Reading, State
 
 POWER_INSTANT, ENERGY = 186, 83  # NVML field ids: power now, energy since the driver loaded
 SLOWED = 0x08 | 0x20 | 0x40 | 0x80  # throttle bits: hardware, two of heat, power brake
-VIRTUAL = (2, 3, 4)  # virtualisation modes: vGPU, and two of its hosts
-STATUS = {
+VIRTUAL = (2, 3, 4)  # virtualisation modes: a vGPU, and two kinds of hosts of vGPUs
+STATUS = {  # what an error of NVML is in a trace; any other is `unknown`
     "NotSupported": "not_supported",
     "FunctionNotFound": "not_supported",
     "NoPermission": "no_permission",
-    "GpuIsLost": "gpu_lost",
-    "GpuNotFound": "gpu_lost",
-    "ResetRequired": "gpu_lost",
-    "DriverNotLoaded": "gpu_lost",
-    "Uninitialized": "gpu_lost",
+    **dict.fromkeys(("GpuIsLost", "GpuNotFound", "ResetRequired"), "gpu_lost"),
+    **dict.fromkeys(("DriverNotLoaded", "Uninitialized"), "gpu_lost"),
     "LibRmVersionMismatch": "driver_mismatch",
 }
-TRANSIENT = ("Unknown", "Timeout", "NotReady", "InsufficientResources")
-TRIES = 3
+TRANSIENT, TRIES = ("Unknown", "Timeout", "NotReady", "InsufficientResources"), 3
 
 
-class Nvml:
+class Nvml(Instrument):
     """One NVIDIA GPU: `cuda`, `cuda:N` (PCI order) or a `GPU-…` UUID. Raises `Refused` with the reason.
 
     Sets CUDA_DEVICE_ORDER, so that torch counts in the same order; the N of `cuda:N` counts what CUDA_VISIBLE_DEVICES
@@ -36,8 +32,9 @@ class Nvml:
     present = True
 
     def __init__(self, device: str):
+        super().__init__(device)
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        self.device, self._lib = device, started()
+        self._lib = started()
         if device.startswith("MIG-"):
             raise Refused(
                 "A MIG slice has no energy of its own (NVML reads the whole board); use a whole GPU."
@@ -53,23 +50,16 @@ class Nvml:
 
     def _visible(self) -> list:
         """Handles of the GPUs that CUDA_VISIBLE_DEVICES leaves visible, in its order, else all in PCI order."""
-        lib = self._lib
-        every = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
-        every.sort(key=lambda gpu: lib.nvmlDeviceGetPciInfo(gpu).busId)
-        if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-            return every
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        return [self._named(every, name.strip()) for name in names]
+        every, names = handles(self._lib), os.environ.get("CUDA_VISIBLE_DEVICES")
+        every.sort(key=lambda gpu: self._lib.nvmlDeviceGetPciInfo(gpu).busId)
+        return [self._named(every, name.strip()) for name in names.split(",")] if names else every
 
     def _named(self, gpus: list, name: str):
         """The GPU of a number or of the beginning of a UUID; None when there is none."""
         if name.isdigit():
             return gpus[int(name)] if int(name) < len(gpus) else None
-        uuid_of = self._lib.nvmlDeviceGetUUID
-        return next(
-            (gpu for gpu in gpus if gpu is not None and str(ask(uuid_of, gpu)[0]).startswith(name)),
-            None,
-        )
+        uuid_of, known = self._lib.nvmlDeviceGetUUID, [gpu for gpu in gpus if gpu is not None]
+        return next((gpu for gpu in known if str(ask(uuid_of, gpu)[0]).startswith(name)), None)
 
     def _refuse_shared(self) -> None:
         """Refuse a GPU that is cut in slices or lent by a hypervisor: its energy is not the energy of our work."""
@@ -85,9 +75,10 @@ class Nvml:
 
     def identity(self) -> Identity:
         """Name, UUID and driver."""
-        lib, gpu = self._lib, self._gpu
-        uuid = str(ask(lib.nvmlDeviceGetUUID, gpu)[0])
-        return Identity(lib.nvmlDeviceGetName(gpu), uuid, lib.nvmlSystemGetDriverVersion())
+        lib, uuid = self._lib, ask(self._lib.nvmlDeviceGetUUID, self._gpu)[0]
+        return Identity(
+            lib.nvmlDeviceGetName(self._gpu), str(uuid), lib.nvmlSystemGetDriverVersion()
+        )
 
     @cached_property
     def calls(self) -> dict[str, Callable]:
@@ -95,15 +86,13 @@ class Nvml:
         lib, gpu = self._lib, self._gpu
 
         def fields(*ids: int) -> list[float]:
-            found = lib.nvmlDeviceGetFieldValues(
-                gpu, [(field, 0) for field in ids]
-            )  # a bare id costs an exception inside
+            pairs = [(one, 0) for one in ids]  # a bare id costs an exception inside
+            found = lib.nvmlDeviceGetFieldValues(gpu, pairs)
             for field in found:
                 if field.nvmlReturn:
                     raise lib.NVMLError(field.nvmlReturn)
             values = [
-                field.value.ullVal if field.fieldId == ENERGY else field.value.uiVal
-                for field in found
+                one.value.ullVal if one.fieldId == ENERGY else one.value.uiVal for one in found
             ]
             return [value / 1e3 for value in values]
 
@@ -118,9 +107,8 @@ class Nvml:
     @property
     def power(self) -> str:
         """How power is read: `nvml_instant`, else `nvml_average` (it may average over a second), else `none`."""
-        return next(
-            (f"nvml_{name}" for name in ("instant", "average") if name in self.calls), "none"
-        )
+        ways = [f"nvml_{name}" for name in ("instant", "average") if name in self.calls]
+        return ways[0] if ways else "none"
 
     @property
     def source(self) -> str:
@@ -153,27 +141,29 @@ class Nvml:
 
     def state(self) -> State:
         """Temperature, clocks, power limit, throttle reasons and processes now."""
-        lib, gpu = self._lib, self._gpu
-        told = {
-            "temperature": ask(lib.nvmlDeviceGetTemperature, gpu, lib.NVML_TEMPERATURE_GPU),
-            "sm_clock": ask(lib.nvmlDeviceGetClockInfo, gpu, lib.NVML_CLOCK_SM),
-            "memory_clock": ask(lib.nvmlDeviceGetClockInfo, gpu, lib.NVML_CLOCK_MEM),
-            "limit": ask(lib.nvmlDeviceGetEnforcedPowerLimit, gpu),
-            "throttle": ask(lib.nvmlDeviceGetCurrentClocksEventReasons, gpu),
-            "processes": ask(lib.nvmlDeviceGetComputeRunningProcesses_v3, gpu),
-        }
-        values = {name: value for name, (value, _) in told.items()}
-        throttle = -1 if values["throttle"] is math.nan else int(values["throttle"])
-        listed = told["processes"][1] == "ok"
+        lib, gpu, statuses = self._lib, self._gpu, []
+
+        def told(call: Callable, *which: int):
+            value, status = ask(call, gpu, *which)
+            statuses.append(status)
+            return value
+
+        temperature_C = told(lib.nvmlDeviceGetTemperature, lib.NVML_TEMPERATURE_GPU)
+        sm_clock_MHz = told(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_SM)
+        memory_clock_MHz = told(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_MEM)
+        limit_mW = told(lib.nvmlDeviceGetEnforcedPowerLimit)
+        throttle = told(lib.nvmlDeviceGetCurrentClocksEventReasons)
+        processes = told(lib.nvmlDeviceGetComputeRunningProcesses_v3)
+        known = throttle is not math.nan
         return State(
-            temperature_C=float(values["temperature"]),
-            sm_clock_MHz=float(values["sm_clock"]),
-            memory_clock_MHz=float(values["memory_clock"]),
-            power_limit_W=values["limit"] / 1e3,
-            throttle=throttle,
-            throttled=throttle > 0 and bool(throttle & SLOWED),
-            processes=frozenset(one.pid for one in values["processes"]) if listed else None,
-            status=next((status for _, status in told.values() if status in FATAL), "ok"),
+            float(temperature_C),
+            float(sm_clock_MHz),
+            float(memory_clock_MHz),
+            limit_mW / 1e3,
+            throttle=int(throttle) if known else -1,
+            throttled=known and bool(int(throttle) & SLOWED),
+            processes=None if processes is math.nan else frozenset(one.pid for one in processes),
+            status=next((status for status in statuses if status in FATAL), "ok"),
         )
 
 
@@ -201,7 +191,7 @@ def started():
             "There is no NVIDIA driver here (libnvidia-ml.so.1 was not found); use -p device cpu."
         ) from None
     except lib.NVMLError as error:
-        status = _status(error)
+        status = STATUS.get(_word(error), "unknown")
         remedy = "reload the NVIDIA modules or reboot" if status in FATAL else "see nvidia-smi"
         raise Refused(f"The NVIDIA driver does not start: {status} ({error}); {remedy}.") from None
     return lib
@@ -215,28 +205,27 @@ def ask(call: Callable, *arguments, tries: int = TRIES) -> tuple:
             return call(*arguments), "ok"
         except error_type as error:
             if not left or _word(error) not in TRANSIENT:
-                return math.nan, _status(error)
+                return math.nan, STATUS.get(_word(error), "unknown")
 
 
 def _word(error: Exception) -> str:
     return type(error).__name__.removeprefix("NVMLError_")
 
 
-def _status(error: Exception) -> str:
-    """The status of a window that an NVML error stands for."""
-    return STATUS.get(_word(error), "unknown")
+def handles(lib) -> list:
+    """NVML's handles of all boards of this machine."""
+    return [lib.nvmlDeviceGetHandleByIndex(index) for index in range(lib.nvmlDeviceGetCount())]
 
 
 def driver() -> str:
-    """Version of NVIDIA's driver."""
-    return started().nvmlSystemGetDriverVersion()
+    """Version of NVIDIA's driver. Raises NVML's own error where it does not answer."""
+    lib = bindings()
+    lib.nvmlInit()
+    return lib.nvmlSystemGetDriverVersion()
 
 
 def boards() -> list[tuple[str, float]]:
-    """Name and memory in GiB of every board of this machine, also of those that cannot be measured."""
-    lib = started()
-    every = [lib.nvmlDeviceGetHandleByIndex(index) for index in range(lib.nvmlDeviceGetCount())]
-    return [
-        (lib.nvmlDeviceGetName(one), lib.nvmlDeviceGetMemoryInfo(one).total / 2**30)
-        for one in every
-    ]
+    """Name and memory in GiB of every board with a driver, also of those that cannot be measured."""
+    lib, _ = bindings(), driver()
+    name, memory = lib.nvmlDeviceGetName, lib.nvmlDeviceGetMemoryInfo
+    return [(name(gpu), memory(gpu).total / 2**30) for gpu in handles(lib)]

@@ -1,6 +1,7 @@
 """The device under torch: find it, probe its rates, keep it busy, watch its memory."""
 
 import gc
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,52 @@ PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class TorchEngine:
+    """What every `Engine` shares that runs under torch in this process: its device and the memory of it."""
+
+    library = "torch"
+
+    def __init__(self, request: dict):
+        self.request, self.device = request, find(request["device"])
+        self.on_gpu = self.device.type == "cuda"
+
+    def memory_GiB(self) -> float:
+        """Memory that the device has."""
+        if self.on_gpu:
+            return torch.cuda.get_device_properties(self.device).total_memory / 2**30
+        return psutil.virtual_memory().total / 2**30
+
+    def free_bytes(self) -> float:
+        """Bytes that are free on the device now, after giving back what is cached."""
+        gc.collect()
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+            return float(torch.cuda.mem_get_info(self.device)[0])
+        return float(psutil.virtual_memory().available)
+
+    def reset_peak(self) -> None:
+        """Start a new measurement of the peak memory."""
+        resident = Path("/proc/self/clear_refs")
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif resident.exists():
+            resident.write_text("5")  # Linux: resets the high-water mark of the resident memory
+
+    def peak_bytes(self) -> float:
+        """Bytes at the peak since `reset_peak`: of device memory, or resident; NaN where the system does not tell."""
+        if self.on_gpu:
+            return float(torch.cuda.max_memory_reserved(self.device))
+        status = Path("/proc/self/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        marks = [float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        return marks[0] if marks else math.nan
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether this error says that memory ran out, in torch's or Python's words."""
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+
+
 def find(device: str) -> torch.device:
     """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID. Raises `Refused` when this machine has none such."""
     if device == "cpu":
@@ -25,15 +72,13 @@ def find(device: str) -> torch.device:
         raise Refused(
             f"torch {torch.__version__} sees no CUDA device; install the CUDA build, or use -p device cpu."
         )
-    if device.startswith("GPU-"):
-        uuids = [
-            f"GPU-{torch.cuda.get_device_properties(i).uuid}"
-            for i in range(torch.cuda.device_count())
-        ]
-        if device not in uuids:
-            raise Refused(f"torch does not see the GPU {device}; it sees {', '.join(uuids)}.")
-        return torch.device("cuda", uuids.index(device))
-    return torch.device(device if ":" in device else "cuda:0")
+    if not device.startswith("GPU-"):
+        return torch.device(device if ":" in device else "cuda:0")
+    numbers = range(torch.cuda.device_count())
+    uuids = [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in numbers]
+    if device not in uuids:
+        raise Refused(f"torch does not see the GPU {device}; it sees {', '.join(uuids)}.")
+    return torch.device("cuda", uuids.index(device))
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
@@ -66,27 +111,6 @@ def rates(device: torch.device, dtype: str) -> dict[str, float]:
     }
 
 
-def exercise(device: torch.device) -> sensor.Load:
-    """What a sensor card is measured with: a context, half of the free memory filled, square products for seconds."""
-    on_gpu, side, kept = device.type == "cuda", PROBE_SIDE[device.type], []
-    dtype = torch.float16 if on_gpu else torch.float32
-
-    def keep(*shape: int, dtype: torch.dtype = torch.float32) -> None:
-        kept.append(torch.ones(*shape, dtype=dtype, device=device))
-        sync(device)
-
-    def busy(seconds: float) -> None:
-        stop = time.monotonic() + seconds
-        while time.monotonic() < stop:
-            _timed(lambda: kept[0] @ kept[0], device)
-
-    return sensor.Load(
-        context=lambda: keep(side, side, dtype=dtype),
-        weights=lambda: keep(int(free_memory(device) / 8) if on_gpu else side),
-        busy=busy,
-    )
-
-
 @torch.inference_mode()
 def _timed(call: Callable, device: torch.device) -> float:
     begin = time.perf_counter()
@@ -95,42 +119,22 @@ def _timed(call: Callable, device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start a new measurement of the peak memory."""
-    resident = Path("/proc/self/clear_refs")
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif resident.exists():
-        resident.write_text("5")  # Linux: resets the high-water mark of the resident memory
+def exercise(device: str) -> sensor.Load:
+    """What a sensor card is measured with: a context, half of the free memory filled, square products for seconds."""
+    engine, kept = TorchEngine({"device": device}), []
+    side = PROBE_SIDE[engine.device.type]
 
+    def keep(*shape: int, dtype: torch.dtype = torch.float32) -> None:
+        kept.append(torch.ones(*shape, dtype=dtype, device=engine.device))
+        sync(engine.device)
 
-def peak_memory(device: torch.device) -> float:
-    """Bytes at the peak since `reset_peak`: of device memory, or resident; NaN where the system does not tell."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_reserved(device))
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    marks = (float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return next(marks, float("nan"))
+    def busy(seconds: float) -> None:
+        stop = time.monotonic() + seconds
+        while time.monotonic() < stop:
+            _timed(lambda: kept[0] @ kept[0], engine.device)
 
-
-def memory(device: torch.device) -> float:
-    """GiB of memory that the device has."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2**30
-    return psutil.virtual_memory().total / 2**30
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on the device now, after giving back what is cached."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return float(torch.cuda.mem_get_info(device)[0])
-    return float(psutil.virtual_memory().available)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether this error says that memory ran out, in torch's or Python's words."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    return sensor.Load(
+        context=lambda: keep(side, side, dtype=DTYPES["fp16" if engine.on_gpu else "fp32"]),
+        weights=lambda: keep(int(engine.free_bytes() / 8) if engine.on_gpu else side),
+        busy=busy,
+    )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,60 +23,31 @@ GAIN_BOUND = 0.05  # largest gain error of a board that nobody calibrated (-6 % 
 CALLS = 50
 QUICK_S = 2.0
 STAGES, CALL_NAMES = ("bare", "context", "weights"), ("instant", "average", "counter", "both")
-SCHEMA = {  # variable -> (units, long name, meaning)
-    "counter_tick_s": ("s", "counter tick", "period in which the energy counter moves"),
-    "power_update_s": (
-        "s",
-        "power update period",
-        "median time between changes of the reading, under a varying load",
-    ),
-    "power_average_s": (
-        "s",
-        "averaging window",
-        "length that a power reading averages, by its step response",
-    ),
-    "power_duty": (
-        "1",
-        "duty cycle",
-        "averaging window over update period, at most 1: share of the time seen",
-    ),
-    "gain": ("1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
-    "gain_bound": ("1", "bound of the gain", "largest relative error that the gain may have left"),
-    "residual": (
-        "1",
-        "residual",
-        "energy by the counter over energy by the integral, less one, over the square wave",
-    ),
-    "residual_idle": ("1", "residual at idle", "the same while nothing ran"),
-    "idle_W": (
-        "W",
-        "idle power",
-        "median power at rest: bare, with a context, with weights in memory",
-    ),
-    "call_s": ("s", "cost of a call", "median duration of the call; NaN where it is not supported"),
-    "call_most_s": ("s", "dearest call", "longest duration of the call"),
-    "switch_on_s": ("s", "load on", "when a pulse of the square wave began"),
-    "switch_off_s": ("s", "load off", "when it ended"),
-    "time_s": ("s", "time", "monotonic clock of the sample, from the first on"),
-    "power_W": ("W", "power", "as sampled, square wave and rest"),
-    "counter_J": ("J", "energy counter", "read together with the power"),
-}
-DIMS = {  # of a variable that is not a single value
-    "idle_W": "stage",
-    **dict.fromkeys(("call_s", "call_most_s"), "call"),
-    **dict.fromkeys(("switch_on_s", "switch_off_s"), "pulse"),
-    **dict.fromkeys(("time_s", "power_W", "counter_J"), "sample"),
-}
-ATTRS = (
-    "schema_version",
-    "device",
-    "device_name",
-    "device_hash",
-    "driver",
-    "start_utc",
-    "power_source",
-    "has_counter",
-)
+ATTRS = ("schema_version", "device", "device_name", "device_hash", "driver", "start_utc")
+ATTRS += ("power_source", "has_counter")
+TABLE = """
+name            | dim    | units | long_name | meaning
+counter_tick_s  |        | s | counter tick | period in which the energy counter moves
+power_update_s  |        | s | power update period | median time between changes of the reading, under a varying load
+power_average_s |        | s | averaging window | length that a power reading averages, by its step response
+power_duty      |        | 1 | duty cycle | averaging window over update period, at most 1: share of the time seen
+gain            |        | 1 | gain | reading over truth by an external meter; 1 when never calibrated
+gain_bound      |        | 1 | bound of the gain | largest relative error that the gain may have left
+residual        |        | 1 | residual | energy by the counter over energy by the integral, less one, over the square wave
+residual_idle   |        | 1 | residual at idle | the same while nothing ran
+idle_W          | stage  | W | idle power | median power at rest: bare, with a context, with weights in memory
+call_s          | call   | s | cost of a call | median duration of the call; NaN where it is not supported
+call_most_s     | call   | s | dearest call | longest duration of the call
+switch_on_s     | pulse  | s | load on | when a pulse of the square wave began
+switch_off_s    | pulse  | s | load off | when it ended
+time_s          | sample | s | time | monotonic clock of the sample, from the first on
+power_W         | sample | W | power | as sampled, square wave and rest
+counter_J       | sample | J | energy counter | read together with the power
+"""
+
+
+SCHEMA = pd.read_csv(StringIO(TABLE), sep=r"\s*\|\s*", engine="python", keep_default_na=False)
+SCHEMA = SCHEMA.set_index("name")  # variables of a sensor card; dim: empty for a single value
 
 
 class Load(NamedTuple):
@@ -154,13 +126,11 @@ def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
 
 def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
     who = instrument.identity()
-    card = xr.Dataset(
-        {
-            name: (DIMS.get(name, ()), values[name], {"units": units, "long_name": long_name})
-            for name, (units, long_name, _) in SCHEMA.items()
-        },
-        coords={"stage": list(STAGES), "call": list(CALL_NAMES)},
-    )
+    variables = {}
+    for name, (dim, units, long_name, _) in zip(SCHEMA.index, SCHEMA.values, strict=True):
+        attrs = {"units": units, "long_name": long_name}
+        variables[name] = (dim or (), values[name], attrs)
+    card = xr.Dataset(variables, coords={"stage": list(STAGES), "call": list(CALL_NAMES)})
     return card.assign_attrs(
         schema_version=VERSION,
         device=provenance.gpu_id(who.name),
@@ -208,7 +178,9 @@ def load(path: str | Path) -> xr.Dataset:
             card = card.load()
     except (OSError, ValueError) as error:
         raise Refused(f"{path.name} is not a sensor card ({str(error).splitlines()[0]}).") from None
-    missing = [name for name in (*SCHEMA, *ATTRS) if name not in card and name not in card.attrs]
+    missing = [
+        name for name in (*SCHEMA.index, *ATTRS) if name not in card and name not in card.attrs
+    ]
     if missing or card.attrs["schema_version"] > VERSION:
         raise Refused(
             f"{path.name} is not a sensor card of version {VERSION}: {', '.join(missing) or 'it is newer'}."
@@ -244,9 +216,8 @@ def values(instrument: Instrument, say: Callable[[str], None] = print) -> dict[s
 def table(card: xr.Dataset) -> pd.DataFrame:
     """For the page: every single value of the card; columns what, value, unit, meaning."""
     rows = []
-    for name, (units, long_name, meaning) in SCHEMA.items():
-        dim = DIMS.get(name)
-        if dim in (None, "stage", "call"):
+    for name, (dim, units, long_name, meaning) in zip(SCHEMA.index, SCHEMA.values, strict=True):
+        if dim in ("", "stage", "call"):
             keys = card[dim].values if dim else [""]
             for key, value in zip(keys, np.atleast_1d(card[name].values), strict=True):
                 rows.append((f"{long_name} {key}".strip(), float(value), units, meaning))

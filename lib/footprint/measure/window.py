@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from footprint.measure import rapl
-from footprint.measure.instrument import FATAL, REAL, Absent, Clock, Instrument, State
+from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, State
 
 SHORTEST_S, TICKS = 5.0, 50  # a full window lasts this long and this many ticks of the counter
 LEAD_S = (
@@ -41,7 +41,7 @@ class Setup(NamedTuple):
     its idle temperature; quick: shorten everything; powercap: folder of the host's counters; rng: of random pauses.
     """
 
-    instrument: Instrument = Absent()
+    instrument: Instrument = Instrument()
     sensor: Mapping = UNKNOWN
     quick: bool = False
     own: frozenset = frozenset()
