@@ -92,14 +92,6 @@ def test_phases_have_their_own_steps(engine):
     assert len(engine.iteration("generate", point(1, 4, 5), seed=0)()) == 5
 
 
-@pytest.mark.parametrize(
-    ("dtype", "device", "chosen"),
-    [("auto", "cpu", "fp32"), ("auto", "cuda", "fp16"), ("bf16", "cpu", "bf16")],
-)
-def test_auto_dtype(dtype, device, chosen):
-    assert eager.choose_dtype(spec.model("llama-24m"), torch.device(device), dtype) == chosen
-
-
 def test_trained_weights_that_are_not_there_are_refused():
     request = workload.request("profile", model="llama-24m", weights="trained")
     with pytest.raises(Refused, match="no trained weights of llama-24m"):

@@ -10,7 +10,7 @@ import scripted_engine
 import scripted_instrument
 from footprint import Refused, measure, spec, workload
 from footprint.energy import window as energy
-from footprint.measure import profile, sensor
+from footprint.measure import engine, profile, sensor
 from footprint.trace import file as trace
 
 
@@ -70,3 +70,17 @@ def test_profile_imports_no_engine_before_it_is_asked():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "model", "chosen"),
+    [
+        ("auto", "cpu", "llama-24m", "fp32"),
+        ("auto", "cpu", "llama-1b", "fp32"),
+        ("auto", "cpu", "llama-7b", "bf16"),
+        ("auto", "cuda", "llama-1b", "fp16"),
+        ("bf16", "cpu", "llama-24m", "bf16"),
+    ],
+)
+def test_auto_dtype(dtype, device, model, chosen):
+    assert engine.choose_dtype(dtype, device, spec.model(model), memory_GiB=24) == chosen

@@ -99,13 +99,6 @@ def test_an_unknown_card_or_model_is_a_note(monkeypatch):
     assert math.isnan(hub.seconds) and "someone/something" in hub.note
 
 
-def test_the_dtype_is_the_one_that_will_run():
-    cpu = predict.gpu_from_probe("c", bandwidth_GBps=1, matmul_GFLOPs=1000, memory_GiB=24)
-    assert cost._dtype(run(model="llama-7b", device="cpu").request, cpu) == "bf16"
-    assert cost._dtype(run(model="llama-1b", device="cpu").request, cpu) == "fp32"
-    assert cost._dtype(run(model="llama-1b", device="cuda").request, cpu) == "fp16"
-
-
 def test_every_shipped_matrix_has_a_forecast():
     for name in ("paper", "full", "modelled"):
         costs = cost.costs(sweep.runs("notebooks/sweep.toml", name), GRID, "a100-80gb-sxm")

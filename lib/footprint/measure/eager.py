@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from footprint import Refused, spec, workload
-from footprint.measure import probe
+from footprint.measure import engine, probe
 
 logging.disable_progress_bar()  # a run page is read long after the bar has lost its meaning
 BLOCK = 2**20  # random numbers that fill all weights of a random model
@@ -45,7 +45,9 @@ class Eager(probe.TorchEngine):
             torch.set_num_threads(request["threads"])
         in_table, on_hub = name in spec.models(), "/" in name and not Path(name).exists()
         self.shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
-        self.dtype = choose_dtype(self.shape, self.device, request["dtype"])
+        self.dtype = engine.choose_dtype(
+            request["dtype"], self.device.type, self.shape, psutil.virtual_memory().total / 2**30
+        )
         at_hand = on_hub or self.shape.package != "-"
         at_hand = at_hand or (not in_table and any(Path(name).glob("*.safetensors")))
         default = "trained" if at_hand else "random"
@@ -151,15 +153,6 @@ class Eager(probe.TorchEngine):
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
-
-
-def choose_dtype(shape: spec.Model, device: torch.device, dtype: str) -> str:
-    """`auto` means fp16 on a GPU; on a CPU fp32, or bf16 where fp32 weights would take more than half of the memory."""
-    if dtype != "auto":
-        return dtype
-    if device.type == "cuda":
-        return "fp16"
-    return "fp32" if shape.weight_bytes("fp32") < psutil.virtual_memory().total / 2 else "bf16"
 
 
 def _hub_config(name: str) -> dict:

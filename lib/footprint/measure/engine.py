@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Protocol
 
-from footprint import workload
+from footprint import spec, workload
 
 
 class Engine(Protocol):
@@ -54,3 +54,12 @@ class Engine(Protocol):
 def opened(request: dict) -> Engine:
     """The engine that a request names, as `workload.ENGINES` registers it. Raises `Refused` without its device."""
     return resolve_name(workload.ENGINES[request["engine"]])(request)
+
+
+def choose_dtype(dtype: str, device: str, model: spec.Model, memory_GiB: float) -> str:
+    """The dtype that `auto` means: fp16 on a GPU; on a CPU fp32, or bf16 where the weights in fp32 need half of the memory."""
+    if dtype != "auto":
+        return dtype
+    if device != "cpu":
+        return "fp16"
+    return "fp32" if model.weight_bytes("fp32") < memory_GiB * 2**29 else "bf16"

@@ -9,7 +9,7 @@ import pandas as pd
 import psutil
 
 from footprint import Refused, carbon, spec, workload
-from footprint.measure import locks, window
+from footprint.measure import engine, locks, window
 from footprint.predict import model as predict
 from footprint.sweep.runner import Run
 
@@ -78,9 +78,10 @@ def probe() -> spec.GPU:
 
 def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
     request, model, on_cpu = run.request, spec.model(run.request["model"]), run.device == "cpu"
-    dtype, shapes = _dtype(request, gpu), _shapes(run)
+    dtype = engine.choose_dtype(request["dtype"], run.device, model, gpu.memory_GiB)
+    shapes, modelled = _shapes(run), spec.ENGINES.get(request["engine"], request["engine"])
     sizes = {name: list(shapes.unique(name)) for name in shapes.names}
-    data = predict.windows(model, gpu, **sizes, engine=request["engine"], dtype=dtype)
+    data = predict.windows(model, gpu, **sizes, engine=modelled, dtype=dtype)
     table = data.squeeze(("model", "gpu", "engine")).to_dataframe(shapes.names)
     points = table.loc[shapes]
     misfits = tuple(
@@ -116,16 +117,6 @@ def _shapes(run: Run) -> pd.MultiIndex:
         return pd.MultiIndex.from_tuples(sorted(points), names=["batch", "prompt", "output"])
     axes = [run.request[name] for name in ("batches", *names[1:])]
     return pd.MultiIndex.from_product(axes, names=["batch", "prompt", "output"])
-
-
-def _dtype(request: dict, gpu: spec.GPU) -> str:
-    """The dtype that `auto` becomes on this GPU, as `engine.choose_dtype` decides."""
-    if request["dtype"] != "auto":
-        return request["dtype"]
-    if request["device"] != "cpu":
-        return "fp16"
-    fits = spec.model(request["model"]).weight_bytes("fp32") < gpu.memory_GiB * 2**29
-    return "fp32" if fits else "bf16"
 
 
 def _measured(
