@@ -24,7 +24,9 @@ light.write(request)
 
 def seed(points: int = 2, samples: int = 40, **attrs):
     """A small measured trace with plausible numbers."""
-    from footprint.trace import file as trace  # here: notebooks import this module, and start fast
+    from footprint.trace import (
+        file as trace,
+    )  # not at the top: the notebooks import this module too, and shall start fast
 
     blank = {str: "", int: 1, float: 1.0}
     kept = {
@@ -113,7 +115,10 @@ def write(request: dict) -> None:
     out = Path(request["out"])
     out.with_suffix(".part").write_bytes(Path("seed.h5").read_bytes())
     asked, seen = provenance.asked(request), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    assert "," not in seen and request["device"] in ("cpu", "cuda:0")  # a run sees one GPU
+    assert "," not in seen and request["device"] in (
+        "cpu",
+        "cuda:0",
+    )  # a run sees one card, and that is its first
     told = {"request": asked, "model": workload.slug(request["model"]), "dtype": request["dtype"]}
     told |= {"run_id": digest(f"{asked}{time.time_ns()}")}
     told |= {"device_hash": digest(seen) if seen else ""}

@@ -1,18 +1,12 @@
 """The figures of the evidence, drawn from the committed runs and the tables: valid, complete, and true to their rows."""
 
+import numpy as np
 import pandas as pd
-import pytest
+import xarray as xr
 
 from footprint import spec
 from footprint.charts import evidence as charts_evidence
-from footprint.decide import scoreboard
-from footprint.energy import findings
 from footprint.predict import validation
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return findings.six_pairs(findings.points(findings.runs()))
 
 
 def rows(chart) -> pd.DataFrame:
@@ -20,19 +14,32 @@ def rows(chart) -> pd.DataFrame:
     return max((pd.DataFrame(data) for data in chart.to_dict()["datasets"].values()), key=len)
 
 
-def test_the_scoreboard_draws_each_claim(pairs):
-    board = scoreboard.table(pairs)
-    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == [
-        row["id"] for row in spec.table("published")
-    ]
+def test_the_scoreboard_draws_each_claim():
+    claims = pd.DataFrame(spec.table("published"))
+    board = claims[["id"]].assign(probability=0.9, verdict="holds", because="", status="modelled")
+    assert list(rows(charts_evidence.scoreboard(board, board))["id"]) == list(claims["id"])
 
 
-def test_coverage_counts_points(pairs):
-    assert rows(charts_evidence.coverage(pairs))["points"].sum() == len(pairs)
+def test_coverage_counts_points():
+    points = pd.DataFrame({"device": ["t4", "t4", "box"], "model": "llama-1b", "kind": "measured"})
+    drawn = rows(charts_evidence.coverage(points)).set_index("device")
+    assert drawn["points"].to_dict() == {"T4": 2, "box": 1}
+
+
+def test_an_edge_is_laid_over_the_others():
+    switches = {"switch_on_s": ("on", [1.0, 3.0]), "switch_off_s": ("off", [2.0])}
+    time_s = np.arange(0.0, 5.0, 0.1)
+    samples = {"time_s": ("sample", time_s), "power_W": ("sample", 60 + 0 * time_s)}
+    found = charts_evidence.switches(xr.Dataset({**samples, **switches}))
+    assert (
+        set(found["edge"]) == {"load on", "load off"} and found["since_s"].between(-0.2, 1.4).all()
+    )
+    drawn = rows(charts_evidence.edges({"a board": xr.Dataset({**samples, **switches})}))
+    assert len(drawn) == len(found) and set(drawn["card"]) == {"a board"}
 
 
 def test_the_causes_of_a_step_are_stacked_by_their_names():
-    step = {"model": "Llama 2 7B", "card": "T4", "batch": 1}
+    step = {"model": "llama-7b", "gpu": "t4", "batch": 1}
     given = pd.DataFrame(
         [
             {**step, "cause": cause, "ms": 1.0 + place}
@@ -40,14 +47,8 @@ def test_the_causes_of_a_step_are_stacked_by_their_names():
         ]
     )
     drawn = rows(charts_evidence.causes(given))
-    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6] and drawn["rank"].tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
+    assert drawn["ms"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert drawn["rank"].tolist() == [0, 1, 2, 3, 4, 5]
     assert drawn["cause"].tolist() == [name for name, _ in charts_evidence.CAUSES.values()] and set(
         drawn["at"]
     ) == {"T4, batch 1"}
@@ -82,7 +83,7 @@ def test_closure_and_bound_draw_what_they_are_given():
 
 def test_left_out_measurements_are_drawn_a_panel_a_quantity():
     left_out = validation.residuals()
-    drawn = rows(charts_evidence.predicted(left_out))
+    drawn = rows(charts_evidence.predicted(left_out, validation.QUANTITIES))
     assert set(drawn["what"]) == set(validation.QUANTITIES.values()) and len(drawn) < 2500
     table = validation.summary(left_out, "gpu")
     assert rows(charts_evidence.errors(table, "gpu"))["rows"].sum() == len(left_out)

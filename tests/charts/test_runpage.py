@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from footprint import predict, workload
+from footprint import workload
 from footprint.charts import runpage
+from footprint.predict import model as predict
 from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
@@ -49,7 +50,7 @@ def measured(samples=()) -> trace.xr.DataTree:
 
 @pytest.fixture
 def modelled():
-    return predict.trace(workload.request("predict", model="llama-7b", gpu="t4", batches=[1, 64]))
+    return predict.run(workload.request("predict", model="llama-7b", gpu="t4", batches=[1, 64]))
 
 
 def test_the_account_shows_what_is_known_and_asked(modelled):

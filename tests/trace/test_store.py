@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import light_project as light
-from footprint import predict, workload
+from footprint import workload
+from footprint.predict import model as predict
 from footprint.trace import file as trace
 from footprint.trace import raw, stack, store
 
@@ -26,7 +27,7 @@ def made(tmp_path_factory):
         )
         trace.save(tree, folder / "box" / f"{model}.nc")
     trace.save(
-        predict.trace(workload.request("predict", batches=[1], prompt_tokens=[64])),
+        predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])),
         folder / "t4" / "x-modelled.nc",
     )
     return folder

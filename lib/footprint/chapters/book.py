@@ -23,16 +23,19 @@ class Book:
     """The evidence of one copy of the book; what a page does not ask for is not computed.
 
     old, new: ids of the two GPUs that pages compare. folder: where `runs` and `local` are, else `notebooks/`.
+    committed: whether the runs that come with the book count alone, not those of this machine.
     """
 
     old: str = "t4"
     new: str = "rtx-6000-ada"
     folder: Path | None = None
+    committed: bool = False
 
     @cached_property
     def runs(self) -> xr.Dataset:
         """Windows of all runs at hand, with their energies."""
-        return findings.runs(self.folder)
+        runs = findings.runs(self.folder)
+        return runs.sel(window=runs["place"] == "committed") if self.committed else runs
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -141,9 +144,9 @@ class Phrase(str):
 
 
 @cache
-def load(old: str = "t4", new: str = "rtx-6000-ada", folder: Path | None = None) -> Book:
-    """The book that compares these two GPUs; the same one for every page of a process."""
-    return Book(old, new, folder)
+def load(**cast) -> Book:
+    """The book of this cast (see `Book`); the same one for every page of a process."""
+    return Book(**cast)
 
 
 def numbers(page: str, book: Book, *given) -> dict:

@@ -1,17 +1,23 @@
 """Two GPUs beside each other: what they are, how long they take, what they use."""
 
+import itertools
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import ndtr, ndtri
 
 from footprint import spec
-from footprint.chapters.book import Book
+from footprint.chapters.book import PROMPTS, Book
+from footprint.charts import performance as charts
 from footprint.charts import theme
 from footprint.energy import findings
 from footprint.predict import model as predict
 from footprint.predict import roofline
+from footprint.trace.points import phase_tokens
 
+SMALL, LARGE, FULL = "llama-1b", "llama-7b", 64
 TERMS = {
     "u_quantisation_pct": "ticks of the counter",
     "u_sampling_pct": "power between samples",
@@ -25,13 +31,11 @@ def hardware(book: Book) -> dict:
     cards = pd.DataFrame(spec.table("gpus"))
     half = replace(new, peak_fp16_tflops=new.peak_fp16_tflops / 2)
     sizes = {"batch": [1, 16], "prompt": [128, 512], "output": 128}
-    whole, less = (
-        predict.windows("llama-7b", gpu, **sizes).squeeze(drop=True) for gpu in (new, half)
-    )
+    whole, less = (predict.windows(LARGE, gpu, **sizes).squeeze(drop=True) for gpu in (new, half))
     slower = less[["ttft_s", "tpot_s"]] / whole[["ttft_s", "tpot_s"]] - 1
     many, long = sizes["batch"][-1], sizes["prompt"][-1]
     one, most = slower.sel(batch=1, prompt=128), slower.sel(batch=many, prompt=long)
-    streamed = spec.model("llama-7b").streamed_parameters * spec.bytes_of("fp16")
+    streamed = spec.model(LARGE).streamed_parameters * spec.bytes_of("fp16")
     small, large = spec.gpu("l4").bandwidth_GBps, spec.gpu("l40s").bandwidth_GBps
     return {
         "bandwidth": new.bandwidth_GBps / old.bandwidth_GBps,
@@ -39,6 +43,7 @@ def hardware(book: Book) -> dict:
         "cap": new.tdp_W / old.tdp_W,
         "evidence": theme.kinds(cards.loc[cards["id"].isin([old.id, new.id]), "status"]),
         "cards": cards,
+        "named": [gpu for gpu in book.gpus if gpu in spec.gpus()],
         "ridges": _ridges(cards),
         "models": _models(),
         "slower_prefill": float(one["ttft_s"]),
@@ -83,47 +88,88 @@ def _models() -> pd.DataFrame:
     )
 
 
+def ratios(points: xr.Dataset, quantity: str, over: str, under: str) -> pd.DataFrame:
+    """The ratio of two GPUs at every point that both have: rows with ratio, its 90 % interval and P(ratio > 1).
+
+    Errors are log-normal and those of two GPUs independent; a deviation is the mean of those below and above.
+    """
+    first, second = points.sel(gpu=over, drop=True), points.sel(gpu=under, drop=True)
+    evidence = first["evidence"].where(first["evidence"] == second["evidence"], "mixed")
+    first, second = first.reset_coords(drop=True), second.reset_coords(drop=True)
+    log_ratio = np.log(first[quantity] / second[quantity])
+    deviations = [
+        (side[f"{quantity}_low_sd"] + side[f"{quantity}_high_sd"]) / 2 for side in (first, second)
+    ]
+    spread = np.hypot(*deviations)
+    reach = ndtri((1 + charts.LEVEL) / 2) * spread
+    found = xr.Dataset(
+        {
+            "ratio": np.exp(log_ratio),
+            "low": np.exp(log_ratio - reach),
+            "high": np.exp(log_ratio + reach),
+            "probability": xr.apply_ufunc(ndtr, log_ratio / spread.where(spread > 0)),
+            "evidence": evidence.reset_coords(drop=True),
+        }
+    )
+    rows = found.to_dataframe().reset_index().dropna(subset=["ratio"])
+    return rows.assign(over=over, under=under)
+
+
+def _against_the_newer(book: Book, quantity: str) -> pd.DataFrame:
+    """The ratio of each other GPU of the cast to the newer of the two that are compared."""
+    others = [gpu for gpu in book.gpus if gpu != book.new]
+    return pd.concat([ratios(book.at(), quantity, gpu, book.new) for gpu in others])
+
+
+def _per_step(points: xr.Dataset) -> xr.Dataset:
+    """The points with the time of one prefill and of one decode step."""
+    steps = xr.where(points["phase"] == "decode", points["output"] - 1, 1)
+    return points.assign(time_s=points["time_s"] / steps)
+
+
+def _per_token(points: xr.Dataset) -> xr.Dataset:
+    """The points with the energy of one prompt token and of one decoded token."""
+    return points.assign(energy_J=points["energy_J"] / phase_tokens(points))
+
+
 def performance(book: Book) -> dict:
     """Times of two GPUs, the bound of each, what an engine changes, what fits; and processors, measured."""
-    ratios = findings.versus(book.pairs, "time_s")
-    by_phase = ratios.groupby("phase")["ratio"].agg(["min", "max"])
-    bounds = _bounds(book.pairs)
-    steps = _steps()
-    lead = steps.sel(gpu=book.old, batch=1) / steps.sel(gpu=book.new, batch=1)
+    steps = _per_step(book.at())
+    both = ratios(book.points.sel(engine="eager"), "time_s", book.old, book.new)
+    bounds = _bounds(steps.sel(batch=1))
+    engines = _per_step(book.points.sel(**book.length)).sel(batch=[1, FULL], phase="decode")
+    lead = engines["time_s"].sel(gpu=book.old, batch=1) / engines["time_s"].sel(
+        gpu=book.new, batch=1
+    )
     processors = findings.processors(book.rows)
     return {
-        "pairs": book.pairs,
-        "ratios": ratios,
-        "evidence": theme.kinds(ratios["kind"]),
-        "prefill_least": by_phase.loc["prefill", "min"],
-        "prefill_most": by_phase.loc["prefill", "max"],
-        "decode_least": by_phase.loc["decode", "min"],
-        "decode_most": by_phase.loc["decode", "max"],
+        "steps": steps,
+        "ratios": _against_the_newer(book, "time_s"),
+        "ratio": both.groupby("phase")["ratio"].agg(["min", "max"]).stack(),
+        "evidence": theme.kinds(both["evidence"]),
         "bounds": bounds,
-        "bound_least": bounds["TPOT over bound"].min(),
-        "bound_most": bounds["TPOT over bound"].max(),
-        "eager_least": float(lead.sel(engine="eager").min()),
-        "eager_most": float(lead.sel(engine="eager").max()),
-        "serving_least": float(lead.sel(engine="serving").min()),
-        "serving_most": float(lead.sel(engine="serving").max()),
-        "engines": _step_table(steps),
-        "cards": pd.DataFrame(spec.table("gpus")),
+        "over_bound": bounds["TPOT over bound"],
+        "lead": lead.to_series().groupby("engine").agg(["min", "max"]).stack(),
+        "engines": _by_engine(engines, engines["time_s"] * 1e3, "ms"),
+        **_memory(book),
         "processors": processors,
         "processors_said": _processors_said(processors["share"]),
-        **_room("llama-7b", book.old),
+        **_room(LARGE, book.old),
     }
 
 
-def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
+def _bounds(steps: xr.Dataset) -> pd.DataFrame:
     """TPOT and TTFT at batch 1 beside the least that published bandwidth and peak rate allow."""
     rows = []
-    at_one = findings.at(pairs, batch=1, prompt_tokens=128).set_index(["model", "device", "phase"])
-    for model, gpu in findings.PAIRS:
+    for model, gpu in itertools.product(steps.model.values, steps.gpu.values):
+        here = steps.sel(model=model, gpu=gpu)
+        if model not in spec.models() or gpu not in spec.gpus() or here["time_s"].isnull().all():
+            continue
         shape, card = spec.model(model), spec.gpu(gpu)
-        step = shape.streamed_parameters * spec.bytes_of("fp16") / (card.bandwidth_GBps * 1e9)
-        first = max(step, shape.flops(128) / (card.peak_fp16_tflops * 1e12))
-        prefill, decode = at_one.loc[(model, gpu, "prefill")], at_one.loc[(model, gpu, "decode")]
-        tpot = decode["time_s"] / (decode["output_tokens"] - 1)
+        step = shape.streamed_parameters * spec.bytes_of(str(here["dtype"].item()))
+        step /= card.bandwidth_GBps * 1e9
+        first = max(step, shape.flops(int(steps.prompt)) / (card.peak_fp16_tflops * 1e12))
+        ttft, tpot = here["time_s"].sel(phase=["prefill", "decode"]).values
         rows.append(
             {
                 "model": shape.name,
@@ -132,29 +178,50 @@ def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
                 "TPOT (ms)": tpot * 1e3,
                 "TPOT over bound": tpot / step,
                 "TTFT bound (ms)": first * 1e3,
-                "TTFT (ms)": prefill["time_s"] * 1e3,
-                "TTFT over bound": prefill["time_s"] / first,
-                "status": decode["kind"],
+                "TTFT (ms)": ttft * 1e3,
+                "TTFT over bound": ttft / first,
+                "status": here["evidence"].sel(phase="decode").item(),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _steps() -> xr.DataArray:
-    """Modelled ms of a decode step at batch 1 and 64 with the eager loop and a serving engine; NaN where it does not fit."""
-    models, gpus = (list(dict.fromkeys(ids)) for ids in zip(*findings.PAIRS, strict=True))
-    sizes = {"batch": [1, 64], "prompt": 128, "output": 128}
-    windows = predict.windows(models, gpus, engine=["eager", "serving"], **sizes)
-    windows = windows.squeeze(drop=True)
-    return windows["tpot_s"].where(windows["fits"]) * 1e3
+def _by_engine(points: xr.Dataset, values: xr.DataArray, unit: str) -> pd.DataFrame:
+    """A row a model and GPU, a column a batch and engine; the evidence is `mixed` where the columns differ in it."""
+    points = points.transpose("model", "gpu", "batch", "engine")
+    table = {
+        f"{engine}, batch {batch} ({unit})": values.sel(batch=batch, engine=engine).stack(
+            pair=("model", "gpu")
+        )
+        for batch in points.batch.values
+        for engine in points.engine.values
+    }
+    index = points.stack(pair=("model", "gpu")).indexes["pair"]
+    rows = pd.DataFrame({name: column.values for name, column in table.items()}, index)
+    known = points["evidence"].stack(pair=("model", "gpu"), column=("batch", "engine"))
+    status = [" ".join(sorted({*each} - {"not run"})) for each in known.values]
+    rows = rows.assign(status=["mixed" if " " in each else each for each in status])
+    rows = rows.dropna(how="all", subset=list(table)).reset_index(names=["model", "card"])
+    return rows.assign(**{name: rows[name].map(spec.label) for name in ("model", "card")})
 
 
-def _step_table(steps: xr.DataArray) -> pd.DataFrame:
-    wide = steps.to_series().unstack(["batch", "engine"]).reindex(findings.PAIRS)
-    wide.columns = [f"{engine}, batch {batch} (ms)" for batch, engine in wide.columns]
-    table = wide.reset_index().rename(columns={"gpu": "card"})
-    names = {column: table[column].map(findings.label) for column in ("model", "card")}
-    return table.assign(**names, status="modelled")
+def _memory(book: Book) -> dict:
+    """What models need by batch, what measured runs saw, and what the GPUs have, in GiB."""
+    points = book.points
+    prompts = sorted({*PROMPTS, book.length["prompt"]})
+    models = [name for name in book.models if name in spec.models()]
+    sizes = {"batch": points.batch.values, "prompt": prompts, "output": book.length["output"]}
+    needed = predict.windows(models, [book.old, book.new], **sizes)["memory_B"].max("gpu")
+    curves = (needed.squeeze(drop=True) / 2**30).rename("GiB").to_dataframe().reset_index()
+    seen = book.rows[(book.rows["kind"] == "measured") & book.rows["device"].isin(book.gpus)]
+    seen = seen.rename(columns={"device": "gpu", "prompt_tokens": "prompt", "kind": "evidence"})
+    keys = ["model", "gpu", "batch", "prompt", "evidence"]
+    peaks = (seen.groupby(keys)["peak_memory_B"].max() / 2**30).rename("GiB").reset_index()
+    return {
+        "needed": curves.assign(prompt=curves["prompt"].astype(str) + " tokens"),
+        "peaks": peaks.assign(prompt=peaks["prompt"].astype(str) + " tokens"),
+        "limits": {gpu: spec.gpu(gpu).memory_GiB for gpu in book.gpus if gpu in spec.gpus()},
+    }
 
 
 def _processors_said(share: pd.Series) -> str:
@@ -179,10 +246,10 @@ def _processors_said(share: pd.Series) -> str:
 def _room(model: str, gpu: str) -> dict:
     """How much of a GPU's memory is left for the KV cache once the weights are in it."""
     shape, card = spec.model(model), spec.gpu(gpu)
-    usable = predict.usable_bytes(card)
+    usable = float(roofline.usable(roofline.cards(predict.parameters(), [card]))[0])
     free, token = usable - shape.weight_bytes("fp16"), shape.kv_bytes_per_token("fp16")
     length = 256
-    saved = shape.parameters * (spec.bytes_of("fp16") - roofline.WEIGHT_BYTES[roofline.Dtype.int8])
+    saved = shape.parameters * (spec.bytes_of("fp16") - roofline.WEIGHT_BYTES[3])
     return {
         "memory_GiB": card.memory_GiB,
         "usable_GiB": usable / 2**30,
@@ -199,94 +266,59 @@ def _room(model: str, gpu: str) -> dict:
 
 def energy(book: Book) -> dict:
     """Joules of a token, eager and with a serving engine, and what a window knows of its energy."""
-    joules = "energy_per_token_J"
-    ratios = findings.versus(book.pairs, joules)
-    small = findings.at(ratios, model="llama-1b", phase="decode", batch=1, prompt_tokens=128)
-    decode = findings.at(ratios, phase="decode")["ratio"]
-    cap = _beside_the_cap(book.pairs)
-    share = cap.groupby("card")["share of the cap"].median()
-    engines = _engines(book)
-    lead = engines.xs(book.old, level="device") / engines.xs(book.new, level="device")
-    full = engines.loc[("llama-7b", book.new)]
+    tokens = _per_token(book.points).sel(**book.length)
+    joules = tokens.sel(engine="eager")
+    both = ratios(book.points.sel(engine="eager"), "energy_J", book.old, book.new)
+    decode = both[both["phase"] == "decode"].set_index(["model", "batch", "prompt", "output"])
+    small = decode.loc[(SMALL, 1, *book.length.values())]
+    cap = _beside_the_cap(book.at(), joules)
+    engines = tokens.sel(batch=[1, FULL], phase="decode")
+    token_J = engines["energy_J"]
+    lead = token_J.sel(gpu=book.old) / token_J.sel(gpu=book.new)
+    large = token_J.sel(model=LARGE, gpu=book.new)
     terms = pd.DataFrame(spec.table("sensor_coverage")).melt("load", list(TERMS), "term", "pct")
     terms = terms.assign(term=terms["term"].map(TERMS), pct=terms["pct"].astype(float))
-    middle = terms.groupby("term")["pct"].median()
-    measured = findings.at(book.rows, kind="measured")
-    large = findings.at(
-        book.pairs, model="llama-7b", device=book.new, phase="decode", prompt_tokens=128
-    ).set_index("batch")
+    measured = book.rows[book.rows["kind"] == "measured"]
+    one = large.sel(engine="eager", batch=1)
     return {
-        "pairs": book.pairs,
-        "ratios": ratios,
-        "evidence": theme.kinds(ratios["kind"]),
-        "small": small["ratio"].iloc[0],
-        "small_low": small["low"].iloc[0],
-        "small_high": small["high"].iloc[0],
-        "least": decode.min(),
-        "most": decode.max(),
+        "joules": joules,
+        "ratios": _against_the_newer(book, "energy_J"),
+        "evidence": theme.kinds(both["evidence"]),
+        "small": small[["ratio", "low", "high"]].astype(float),
+        "decode": decode["ratio"],
         "cap": cap,
-        "old_cap": share[findings.label(book.old)],
-        "new_cap": share[findings.label(book.new)],
-        "lone_eager": lead.loc["llama-1b", ("eager", 1)],
-        "lone_serving": lead.loc["llama-1b", ("serving", 1)],
-        "full_eager": lead.loc["llama-1b", ("eager", 64)],
-        "full_serving": lead.loc["llama-1b", ("serving", 64)],
-        "large_eager_J": full["eager", 64],
-        "large_serving_J": full["serving", 64],
-        "many": 64,
-        "engines": _engine_table(engines),
+        "of_cap": cap.groupby("card")["share of the cap"]
+        .median()
+        .rename({spec.label(book.old): "old", spec.label(book.new): "new"}),
+        "lead": lead.sel(model=SMALL, engine=["eager", "serving"]),
+        "large_J": large.sel(engine=["eager", "serving"]),
+        "many": FULL,
+        "engines": _by_engine(engines, token_J, "J"),
         "terms": terms,
-        "gain_pct": middle["gain of the board"],
-        "between_pct": middle["power between samples"],
-        "ticks_pct": middle["ticks of the counter"],
+        "term_pct": terms.groupby("term")["pct"].median(),
         "measured": len(measured),
         "with_energy": measured["energy_J"].notna().sum(),
-        "one_J": large.loc[1, joules],
-        "many_J": large.loc[64, joules],
-        "fewer": large.loc[1, joules] / large.loc[64, joules],
-        "large_evidence": theme.badge(large.loc[1, "kind"]),
+        "fewer": float(one / large.sel(engine="eager", batch=FULL)),
+        "large_evidence": theme.kinds([one["evidence"].item()]),
     }
 
 
-def _beside_the_cap(pairs: pd.DataFrame) -> pd.DataFrame:
+def _beside_the_cap(points: xr.Dataset, joules: xr.Dataset) -> pd.DataFrame:
     """Power and joules of a decoded token at batch 1 beside the power cap and what a step would use at it."""
-    rows = findings.at(pairs, phase="decode", batch=1, prompt_tokens=128)
-    gpus = [spec.gpu(name) for name in rows["device"]]
-    watts = pd.Series([gpu.tdp_W for gpu in gpus], index=rows.index)
-    return pd.DataFrame(
-        {
-            "model": rows["model"].map(findings.label),
-            "card": [gpu.name for gpu in gpus],
-            "cap (W)": watts,
-            "power (W)": rows["power_W"],
-            "share of the cap": rows["power_W"] / watts,
-            "at the cap (J)": watts * rows["time_s"] / (rows["output_tokens"] - 1),
-            "J a token": rows["energy_per_token_J"],
-            "low": rows["energy_per_token_J_low"],
-            "high": rows["energy_per_token_J_high"],
-            "status": rows["kind"],
-        }
-    )
-
-
-def _engines(book: Book) -> pd.DataFrame:
-    """Joules of a decoded token at batch 1 and 64: a row a pair, columns engine and batch."""
-    engines = {"eager": book.pairs, "serving": book.serving}
-    rows = pd.concat({name: table for name, table in engines.items()}, names=["by"]).reset_index(0)
-    rows = findings.at(rows, phase="decode", prompt_tokens=128)
-    rows = rows[rows["batch"].isin([1, 64])]
-    wide = rows.pivot(
-        index=["model", "device"], columns=["by", "batch"], values="energy_per_token_J"
-    )
-    return wide.reindex(findings.PAIRS)
-
-
-def _engine_table(engines: pd.DataFrame) -> pd.DataFrame:
-    shown = {
-        f"{engine}, batch {batch} (J)": engines[engine, batch]
-        for batch in (1, 64)
-        for engine in ("eager", "serving")
+    points, joules = (part.sel(batch=1, phase="decode") for part in (points, joules))
+    caps = [spec.gpu(gpu).tdp_W if gpu in spec.gpus() else np.nan for gpu in points.gpu.values]
+    cap = xr.DataArray(caps, {"gpu": points.gpu})
+    power = points["energy_J"] / points["time_s"]
+    columns = {
+        "cap (W)": cap,
+        "power (W)": power,
+        "share of the cap": power / cap,
+        "at the cap (J)": cap * points["time_s"] / (points["output"] - 1),
+        "J a token": joules["energy_J"],
+        **charts.ends(joules, "energy_J"),
+        "status": joules["evidence"],
     }
-    table = pd.DataFrame(shown).reset_index().rename(columns={"device": "card"})
-    names = {column: table[column].map(findings.label) for column in ("model", "card")}
-    return table.assign(**names, status="modelled")
+    columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}
+    rows = xr.Dataset(columns).to_dataframe(["model", "gpu"]).dropna(subset="J a token")
+    rows = rows.reset_index().rename(columns={"gpu": "card"})
+    return rows.assign(**{name: rows[name].map(spec.label) for name in ("model", "card")})

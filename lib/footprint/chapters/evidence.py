@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from footprint import spec
-from footprint.chapters.book import Book
+from footprint.chapters.book import PAPER, Book
 from footprint.energy import findings
 
 EXAMPLE = (
@@ -58,6 +58,7 @@ def validation(book: Book) -> dict:
     """How far the model was off on cards, models and sources that it had not seen, and what an hour on a card would settle."""
     from scipy.stats import binom
 
+    from footprint.predict import observed
     from footprint.predict import validation as left_out
 
     rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
@@ -66,11 +67,12 @@ def validation(book: Book) -> dict:
     by_quantity = left_out.summary(known, "quantity").set_index("quantity")
     by_gpu = left_out.summary(known, "gpu").set_index("gpu")
     worst = by_gpu.sort_values("median error").iloc[-1]
-    plain = cards.assign(plain=left_out.plain_roofline(cards)).dropna(subset=["plain"])
-    named = known.assign(card=known["gpu"].map(spec.label))
+    plain = cards.assign(plain=left_out.roofline(cards)).dropna(subset=["plain"])
+    names = {name: card.name for name, card in observed.known().items()}
+    named = known.assign(card=known["gpu"].map(names))
     covered, count = cards["covered"], int(cards["covered"].count())
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
-    processors = left_out.processors(findings.processors(book.rows))
+    processors = left_out.processors(book.rows)
     return {
         "error": by_quantity["median error"],
         "covered": covered.mean(),
@@ -82,6 +84,7 @@ def validation(book: Book) -> dict:
         "new_error": by_gpu.loc[book.new, "median error"],
         "new_rows": int(by_gpu.loc[book.new, "rows"]),
         "cards": cards,
+        "quantities": left_out.QUANTITIES,
         "plain_error": (plain["plain"] / plain["value"] - 1).abs().median(),
         "plain_rows": len(plain),
         "ours_error": plain["distance"].median(),
@@ -101,7 +104,7 @@ def validation(book: Book) -> dict:
         "fewest": int(binom.ppf(0.025, count, 0.9)),
         "by_source": by_source,
         "tests": len(by_source),
-        **_causes(),
+        **_causes(book),
         **_peers(),
         **_worth(book),
     }
@@ -120,24 +123,22 @@ def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts).assign(status="derived")
 
 
-def _causes() -> dict:
+def _causes(book: Book) -> dict:
     """What a decode step of the eager loop waits for, by the model."""
     from footprint.predict import model as predict
 
-    models, gpus = (list(dict.fromkeys(ids)) for ids in zip(*findings.PAIRS, strict=True))
-    sizes = {"batch": [1, 64], "prompt": 128, "output": 128}
-    fits = predict.windows(models, gpus, **sizes)["fits"]
-    found = (predict.causes(models, gpus, **sizes).where(fits) * 1e3).rename("ms")
-    steps = found.squeeze(drop=True).to_dataframe().reset_index().dropna()
-    one = findings.at(steps, model="llama-7b", gpu="t4", batch=1).set_index("cause")["ms"]
+    gpus = [book.old, book.new]
+    sizes = {"batch": [1, 64], **book.length}
+    fits = predict.windows(list(PAPER), gpus, **sizes)["fits"]
+    found = (predict.causes(list(PAPER), gpus, **sizes).where(fits) * 1e3).rename("ms")
+    one = found.sel(model="llama-7b", gpu=book.old, batch=1).squeeze(drop=True)
     streamed = spec.model("llama-7b").streamed_parameters * spec.bytes_of("fp16")
-    names = {"card": steps["gpu"].map(findings.label), "model": steps["model"].map(findings.label)}
     return {
-        "causes": steps.assign(**names)[["model", "card", "batch", "cause", "ms"]],
-        "step_ms": one.sum(),
+        "causes": found.squeeze(drop=True).to_dataframe().reset_index().dropna(),
+        "step_ms": float(one.sum()),
         "cause_ms": one,
-        "other_ms": one["traffic"] + one["multiplying"],
-        "bound_ms": streamed / spec.gpu("t4").bandwidth_GBps / 1e6,
+        "other_ms": float(one.sel(cause=["traffic", "multiplying"]).sum()),
+        "bound_ms": streamed / spec.gpu(book.old).bandwidth_GBps / 1e6,
     }
 
 
@@ -241,9 +242,6 @@ def sensor(
 
 def limits(book: Book) -> dict:
     """Which of the paper's pairs are measured in this copy."""
-    kinds = book.pairs.groupby(["model", "device"])["kind"].first()
-    return {
-        "measured": (kinds == "measured").sum(),
-        "modelled": (kinds == "modelled").sum(),
-        "points": book.rows,
-    }
+    pairs = book.points["evidence"].sel(model=list(PAPER), gpu=[book.old, book.new], engine="eager")
+    seen = (pairs == "measured").any(["batch", "prompt", "output", "phase"])
+    return {"measured": int(seen.sum()), "modelled": int((~seen).sum()), "points": book.rows}

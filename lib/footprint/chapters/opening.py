@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
+from footprint import carbon, decide, spec
 from footprint.carbon import totals
 from footprint.chapters.book import Book
 from footprint.charts import theme
-from footprint.decide import compare, scoreboard, verdicts
+from footprint.decide import compare, scoreboard, verdicts, world
 from footprint.energy import findings
 
-CLEAN, SUNNY, DIRTY = totals.ZONES
+CLEAN, SUNNY, DIRTY = world.ZONES
 SMALL, LARGE = "llama-1b", "llama-7b"
 ONE, BEST = "batch 1", "least carbon"
 LAMP_W = 10
@@ -19,87 +19,114 @@ LAMP_W = 10
 
 def index(book: Book) -> dict:
     """Grams and joules of a token of the large model on two GPUs, alone and at the best batch, and what each lever saves."""
-    numbers = totals.headline(book.pairs)
-    at = numbers.set_index(["model", "gpu", "zone", "choice"])
+    rows = headline(book)
+    at = rows.set_index(["model", "gpu", "zone", "choice"])
     clean, dirty = (at.loc[(LARGE, book.old, zone, ONE)] for zone in (CLEAN, DIRTY))
     low, high = (at.loc[(LARGE, book.new, zone, BEST)] for zone in (CLEAN, DIRTY))
     lone = at.loc[(LARGE, book.new, CLEAN, ONE)]
     small = at.loc[(SMALL, book.new, CLEAN, BEST)]
-    answer = int(book.requests.output)
+    answer = book.length["output"]
     return {
-        "numbers": numbers,
-        "old_clean_g": clean["total_mg"] * 1e3,
-        "old_dirty_g": dirty["total_mg"] * 1e3,
-        "new_clean_g": low["total_mg"] * 1e3,
-        "new_dirty_g": high["total_mg"] * 1e3,
-        "evidence": theme.kinds(numbers["status"]),
-        "lone_newer": "emits more" if lone["total_mg"] > clean["total_mg"] else "emits less",
-        "basis": _basis(book.requests["kind"].to_series()),
-        "ways": _ways(at.loc[LARGE], [book.old, book.new]),
-        "answer": answer,
+        "headline": rows[rows["choice"] == BEST],
+        "old_g": {"clean": clean["total"], "dirty": dirty["total"]},
+        "new_g": {"clean": low["total"], "dirty": high["total"]},
+        "evidence": theme.kinds(rows["evidence"]),
+        "lone_newer": "emits more" if lone["total"] > clean["total"] else "emits less",
+        "basis": _basis(book.at()["evidence"].sel(gpu=[book.old, book.new])),
+        "ways": _ways(at.loc[LARGE]),
         "lamp_s": {
-            "old": answer * clean["energy_J"] / LAMP_W,
-            "new": answer * low["energy_J"] / LAMP_W,
+            "old": answer * clean["token_J"] / LAMP_W,
+            "new": answer * low["token_J"] / LAMP_W,
         },
-        "batching": lone["energy_J"] / low["energy_J"],
+        "batching": lone["token_J"] / low["token_J"],
         "batch": int(low["batch"]),
-        "by_grid": dirty["operational_mg"] / clean["operational_mg"],
-        "by_grid_old": dirty["total_mg"] / clean["total_mg"],
-        "by_grid_new": high["total_mg"] / low["total_mg"],
-        "eager_J": low["energy_J"],
-        "share_clean": clean["embodied_mg"] / clean["total_mg"],
-        "share_dirty": dirty["embodied_mg"] / dirty["total_mg"],
-        "smaller": low["energy_J"] / small["energy_J"],
-        **_serving(book, int(low["batch"]), low["energy_J"]),
+        "by_grid": dirty["operational"] / clean["operational"],
+        "by_grid_old": dirty["total"] / clean["total"],
+        "by_grid_new": high["total"] / low["total"],
+        "eager_J": low["token_J"],
+        "share": {
+            "clean": clean["embodied"] / clean["total"],
+            "dirty": dirty["embodied"] / dirty["total"],
+        },
+        "smaller": low["token_J"] / small["token_J"],
+        **_serving(book, int(low["batch"]), low["token_J"]),
     }
 
 
-def _basis(kinds: pd.Series) -> str:
+def headline(book: Book) -> pd.DataFrame:
+    """Grams of a million tokens of two models on each GPU in each region, one request at a time and at the best batch.
+
+    Rows of model, gpu, zone, choice: batch, token_J, operational, embodied, total with low and high (90 %), evidence.
+    """
+    points = book.at().sel(model=[SMALL, LARGE])
+    tokens = decide.tokens(points, book.world, g_per_kwh=decide.grids(), methods=[carbon.MAIN])
+    best = decide.best_batch(tokens)
+    batch = xr.concat([xr.ones_like(best), best], pd.Index([ONE, BEST], name="choice"))
+    grams = tokens[["operational_g", "embodied_g"]].assign(total_g=decide.total(tokens))
+    found = grams.rename({name: name.removesuffix("_g") for name in grams}) * 1e6
+    found = found.squeeze(world.METHOD, drop=True).assign(token_J=tokens["token_J"])
+    chosen = found.sel(batch=batch.fillna(1)).where(batch.notnull())
+    low, middle, high = (
+        chosen.quantile(q, "sample").drop_vars("quantile") for q in (0.05, 0.5, 0.95)
+    )
+    evidence = tokens["evidence"].sel(batch=batch.fillna(1))
+    whole = middle.assign(
+        low=low["total"], high=high["total"], evidence=evidence.reset_coords(drop=True)
+    )
+    rows = (
+        whole.reset_coords("batch").to_dataframe(["model", "gpu", "zone", "choice"]).reset_index()
+    )
+    return rows.dropna(subset=["total"]).astype({"batch": int})
+
+
+def _basis(evidence: xr.DataArray) -> str:
     """What the headline rests on."""
-    seen = kinds.eq("measured")
+    seen = (evidence == "measured").any(["batch", "phase"])
     if seen.any():
         return (
-            f"{seen.sum()} of the {seen.size} pairs of model and card behind them were measured, the others are "
+            f"{int(seen.sum())} of the {seen.size} pairs of model and card behind them were measured, the others are "
             "expectations of a model."
         )
+    names = " nor an ".join(spec.label(gpu) for gpu in evidence.gpu.values)
     return (
-        "No card was measured for them: neither a T4 nor an RTX 6000 Ada was at hand. They come from a model that was "
+        f"No card was measured for them: neither a {names} was at hand. They come from a model that was "
         "fitted to public measurements of many cards, and none of its readings of energy is of these two."
     )
 
 
-def _ways(at: pd.DataFrame, gpus: list[str]) -> pd.DataFrame:
+def _ways(at: pd.DataFrame) -> pd.DataFrame:
     """Grams of a million tokens on each GPU, one request at a time and at the batch of least carbon."""
-    zones = {"Quebec, clean": CLEAN, "California": SUNNY, "PacifiCorp East, dirty": DIRTY}
-    rows = []
-    for gpu in gpus:
-        for choice in (ONE, BEST):
-            here = at.loc[(gpu, CLEAN, choice)]
-            grams = {
-                f"{name} (g)": at.loc[(gpu, zone, choice), "total_mg"] * 1e3
-                for name, zone in zones.items()
-            }
-            row = {"card": findings.label(gpu), "requests at once": str(here["batch"]), **grams}
-            rows.append(row | {"kWh": here["energy_J"] / 3.6, "status": here["status"]})
-    return pd.DataFrame(rows)
+    names = {
+        CLEAN: "Quebec, clean (g)",
+        SUNNY: "California (g)",
+        DIRTY: "PacifiCorp East, dirty (g)",
+    }
+    grams = at["total"].unstack("zone").rename(columns=names)[list(names.values())]
+    clean = at.xs(CLEAN, level="zone")
+    rows = grams.assign(kWh=clean["token_J"] / 3.6, status=clean["evidence"])
+    rows.insert(0, "requests at once", clean["batch"].astype(str))
+    order = pd.MultiIndex.from_product([clean.index.unique("gpu"), [ONE, BEST]])
+    rows = rows.reindex(order.intersection(rows.index, sort=False)).reset_index(names=["card", ""])
+    return rows.drop(columns="").assign(card=rows["card"].map(spec.label))
 
 
 def _serving(book: Book, batch: int, eager_J: float) -> dict:
     """What a serving engine saves on a full GPU, and in how many cases the newer GPU then more likely emits less."""
-    serving = compare.engines(book.requests)["serving engine"]
-    new = serving.sel(model=LARGE, gpu=book.new)
-    joules = (new["energy_J"].sum("phase") / new["generated"]).sel(batch=[1, batch]).values
+    serving = book.at("serving")
+    token_J = serving["energy_J"].sum("phase", skipna=False) / serving["generated"]
+    lone, full = token_J.sel(model=LARGE, gpu=book.new, batch=[1, batch]).values
+    old_way = compare.engines(book.requests)["serving engine"]
     sides = [
-        compare.side(serving, gpu, [totals.MAIN])
+        compare.side(old_way, gpu, [totals.MAIN])
         .sel(batch=1)[["energy_J", "busy_s"]]
         .median("draw")
         for gpu in (book.old, book.new)
     ]
     newer = compare.setups(book.requests).sel(engine="serving engine", counted="beside a host")
     return {
-        "serving_J": joules[1],
-        "serving_batching": joules[0] / joules[1],
-        "by_engine": eager_J / joules[1],
+        "serving_J": full,
+        "serving_batching": lone / full,
+        "by_engine": eager_J / full,
         "newer": int((newer < 0.5).sum()),
         "cases": newer.size,
         "host_W": compare.HOST_W,

@@ -9,7 +9,7 @@ import pandas as pd
 from footprint.carbon import totals
 from footprint.charts import theme
 from footprint.charts.carbon import REGIONS, WIDTH
-from footprint.charts.performance import PANEL
+from footprint.charts.theme import PANEL
 from footprint.energy import findings
 
 APPROACHES = {

@@ -1,212 +1,169 @@
-"""Figures of performance and energy, one function a figure: points in (see `findings.points`), an Altair chart out.
+"""Figures of performance and energy, one function a figure: points in (see `trace.points`), an Altair chart out.
 
-Colour is the card, a panel is a model or a phase, shape tells modelled from measured. Bands and bars are intervals.
+Colour is the GPU, a panel is a model or a phase, shape tells modelled from measured. Bands and bars are intervals.
 """
-
-import sys
 
 import altair as alt
 import numpy as np
 import pandas as pd
+import xarray as xr
+from scipy.special import ndtri
 
-from footprint.carbon import totals
+from footprint import spec
 from footprint.charts import theme
-from footprint.energy import findings
 
-BATCH = alt.X(
-    "batch:Q",
-    title="batch size",
-    scale=alt.Scale(type="log", base=2),
-    axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64]),
-)
-REGIONS = {"CA-QC": "Quebec", "US-CAL-CISO": "California", "US-NW-PACE": "PacifiCorp East"}
-PANEL = {"width": 150, "height": 190}
+LEVEL = 0.9
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with printed names of models and cards beside the ids."""
-    return table.assign(
-        model_name=table["model"].map(findings.label),
-        card=table["device"].map(findings.label),
-        batch=table["batch"].astype(int),
-    )
+def ends(points: xr.Dataset, quantity: str) -> dict[str, xr.DataArray]:
+    """The bounds `low` and `high` of the 90 % interval of a quantity of points."""
+    reach = ndtri((1 + LEVEL) / 2)
+    return {
+        end: points[quantity] * np.exp(sign * reach * points[f"{quantity}_{end}_sd"])
+        for end, sign in {"low": -1, "high": 1}.items()
+    }
 
 
-def _curves(
-    rows: pd.DataFrame, quantity: str, title: str, facets: dict, format: str = ".3s"
-) -> alt.FacetChart:
-    """Curves against batch with their interval as a band, one colour a card, shape by kind."""
-    columns = [
-        "card",
-        "device",
-        "model_name",
-        "phase",
-        "batch",
-        "kind",
-        quantity,
-        f"{quantity}_low",
-        f"{quantity}_high",
-    ]
-    base = alt.Chart(
-        rows[[*dict.fromkeys([*columns, *(f.shorthand.split(":")[0] for f in facets.values())])]]
-    ).encode(x=BATCH, color=theme.colour("card"))
-    scale, axis = alt.Scale(type="log", nice=False), alt.Axis(tickCount=4)
-    y = alt.Y(f"{quantity}:Q", title=title, scale=scale, axis=axis)
+def bounded(points: xr.Dataset, quantity: str) -> pd.DataFrame:
+    """A quantity of points as rows, with the bounds of its 90 % interval (_low, _high), its evidence and weights.
+
+    Models and GPUs have their printed names; what was not run or did not fit is left out.
+    """
+    bounds = {f"{quantity}_{end}": values for end, values in ends(points, quantity).items()}
+    labels = {name: points[name] for name in ("evidence", "weights")}
+    found = xr.Dataset({quantity: points[quantity], **bounds}).assign_coords(labels)
+    rows = found.to_dataframe().dropna(subset=[quantity]).reset_index()
+    names = {name: rows[name].map(spec.label) for name in ("model", "gpu")}
+    return rows[["model", "gpu", "batch", "phase", *labels, quantity, *bounds]].assign(**names)
+
+
+def _curves(rows: pd.DataFrame, quantity: str, title: str, phases: dict) -> alt.FacetChart:
+    """Curves against batch with their interval as a band: a colour a GPU, a row a phase, a column a model."""
+    rows = rows.assign(what=rows["phase"].map(phases))
+    base = alt.Chart(rows).encode(x=theme.BATCH, color=theme.colour("gpu", values=rows["gpu"]))
+    scale = alt.Scale(type="log", nice=False)
+    y = alt.Y(f"{quantity}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
     band = base.mark_area(opacity=0.16).encode(
         y=alt.Y(f"{quantity}_low:Q", title=title, scale=scale), y2=f"{quantity}_high:Q"
     )
-    tips = [
-        "card:N",
-        "model_name:N",
-        "batch:Q",
-        alt.Tooltip(f"{quantity}:Q", format=format),
-        "kind:N",
-    ]
-    line = base.mark_line().encode(y=y)
+    tips = theme.tips("gpu", "model", "batch", "evidence", "weights", **{quantity: ".3s"})
     dots = base.mark_point(size=34, filled=False).encode(
-        y=y, shape=theme.shape("kind"), tooltip=tips
+        y=y, shape=theme.shape("evidence"), tooltip=tips
     )
-    return (band + line + dots).properties(**PANEL).facet(**facets)
+    panel = (band + base.mark_line().encode(y=y) + dots).properties(**theme.PANEL)
+    row = alt.Row("what:N", title=None, sort=list(phases.values()))
+    panels = panel.facet(row=row, column=theme.by_model(rows["model"]))
+    return panels.resolve_scale(y="independent")
 
 
-def _by_model() -> alt.Column:
-    order = [findings.label(model) for model, _ in findings.PAIRS[::2]]
-    return alt.Column("model_name:N", title=None, sort=order)
+def latency(points: xr.Dataset) -> alt.FacetChart:
+    """TTFT and TPOT against batch, from points whose time_s is that of a prefill and of a decode step."""
+    phases = {"prefill": "TTFT: a prefill", "decode": "TPOT: a decode step"}
+    return _curves(bounded(points, "time_s"), "time_s", "seconds", phases)
 
 
-def _phase_rows(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    rows = _named(table[table["phase"].isin(["prefill", "decode"])])
-    return rows.dropna(subset=[quantity])
+def energy_per_token(points: xr.Dataset) -> alt.FacetChart:
+    """Energy a token against batch, from points whose energy_J is that of a prompt token and of a generated token."""
+    phases = {"decode": "decode: a new token", "prefill": "prefill: a prompt token"}
+    return _curves(bounded(points, "energy_J"), "energy_J", "joules a token", phases)
 
 
-def latency(table: pd.DataFrame, prompt: int) -> alt.FacetChart:
-    """TTFT and TPOT of the pairs against batch: rows are phases, panels are models."""
-    rows = _phase_rows(findings.at(table, prompt_tokens=prompt), "time_s")
-    steps = np.where(rows["phase"] == "decode", rows["output_tokens"] - 1, 1)
-    for end in ("", "_low", "_high"):
-        rows[f"time_s{end}"] = rows[f"time_s{end}"] / steps
-    rows["what"] = np.where(rows["phase"] == "decode", "TPOT: a decode step", "TTFT: a prefill")
-    panels = {"row": alt.Row("what:N", title=None, sort="descending"), "column": _by_model()}
-    return _curves(rows, "time_s", "seconds", panels).resolve_scale(y="independent")
+def ratios(rows: pd.DataFrame) -> alt.FacetChart:
+    """How many times a GPU needs what another one does, with 90 % intervals: a row a pair of GPUs; below 1 the first wins.
 
-
-def energy_per_token(table: pd.DataFrame, prompt: int) -> alt.FacetChart:
-    """Energy a token of prefill (a prompt token) and decode (a generated token) against batch."""
-    rows = _phase_rows(findings.at(table, prompt_tokens=prompt), "energy_per_token_J")
-    rows["what"] = np.where(
-        rows["phase"] == "decode", "decode: a new token", "prefill: a prompt token"
-    )
-    panels = {"row": alt.Row("what:N", title=None), "column": _by_model()}
-    return _curves(rows, "energy_per_token_J", "joules a token", panels).resolve_scale(
-        y="independent"
-    )
-
-
-def ratios(table: pd.DataFrame, prompt: int, title: str) -> alt.FacetChart:
-    """How many times the T4 takes what the RTX 6000 Ada takes, with 90 % intervals; below 1 the older card wins."""
-    rows = table[(table["prompt_tokens"] == prompt) & table["phase"].isin(["prefill", "decode"])]
-    rows = rows.assign(
-        model_name=rows["model"].map(findings.label), batch=rows["batch"].astype(int)
-    )
-    base = alt.Chart(rows).encode(x=BATCH, color=theme.colour("phase"))
-    scale = alt.Scale(type="log", base=2)
-    y = alt.Y("ratio:Q", title=title, scale=scale)
-    bars = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
-        y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
-    )
-    tips = [
-        "phase:N",
-        "batch:Q",
-        *(
-            alt.Tooltip(f"{name}:Q", format=".2f")
-            for name in ("ratio", "low", "high", "probability")
-        ),
-    ]
-    dots = base.mark_point(filled=True, size=42).encode(
-        y=y, shape=theme.shape("phase"), tooltip=tips
+    rows: model, over and under (ids of two GPUs), phase, batch, ratio, low, high, probability, evidence.
+    """
+    names = {name: rows[name].map(spec.label) for name in ("model", "over", "under")}
+    rows = rows.assign(**names, pair=names["over"] + " over " + names["under"])
+    base = alt.Chart(rows).encode(x=theme.BATCH, color=theme.colour("phase"))
+    title = rows["pair"].iloc[0] if rows["pair"].nunique() == 1 else "ratio"
+    y = alt.Y("ratio:Q", title=title, scale=alt.Scale(type="log", base=2))
+    numbers = dict.fromkeys(("ratio", "low", "high", "probability"), ".2f")
+    marks = theme.interval(
+        base,
+        y,
+        rule={"strokeWidth": 1.5, "opacity": 0.5},
+        point={"size": 42},
+        shape=theme.shape("evidence", rows["evidence"]),
+        tooltip=theme.tips("pair", "phase", "batch", "evidence", **numbers),
     )
     even = alt.Chart(rows).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
-    return (even + bars + dots).properties(**PANEL).facet(column=_by_model())
+    panels = {"column": theme.by_model(rows["model"])}
+    if rows["pair"].nunique() > 1:
+        panels["row"] = alt.Row("pair:N", title=None, sort=list(dict.fromkeys(rows["pair"])))
+    return (even + marks).properties(**theme.PANEL).facet(**panels)
 
 
-def memory(table: pd.DataFrame, cards: pd.DataFrame) -> alt.FacetChart:
-    """Memory of each model against batch, with the two cards' memory as lines: above a line it does not fit."""
-    rows = findings.at(table, phase="generate")
-    used = rows["memory_B"].fillna(rows["peak_memory_B"]) / 2**30
-    rows = _named(rows.assign(GiB=used, prompt=rows["prompt_tokens"].astype(str) + " tokens"))
-    curves = (
-        rows.groupby(["model_name", "batch", "prompt"], sort=False)["GiB"]
-        .max()
-        .reset_index()
-        .assign(card="")
-    )
-    limit = dict(zip(cards["name"], cards["memory_GiB"].astype(float), strict=True))
+def memory(
+    curves: pd.DataFrame, measured: pd.DataFrame, limits: dict[str, float]
+) -> alt.FacetChart:
+    """Memory of each model against batch and the memory of each GPU as a line: above a line it does not fit.
+
+    curves: model, batch, prompt, GiB; measured: the same with gpu, the peaks that runs saw. limits: GiB by the id of the GPU.
+    """
     ends = pd.DataFrame(
-        {"card": name, "limit": limit[name], "model_name": model}
-        for name in theme.DOMAINS["card"]
-        for model in curves["model_name"].unique()
+        {"gpu": spec.label(name), "limit": limit, "model": model}
+        for name, limit in limits.items()
+        for model in curves["model"].unique()
     )
-    data = pd.concat([curves, ends], ignore_index=True)
+    seen = measured.rename(columns={"GiB": "peak"}).assign(gpu=measured["gpu"].map(spec.label))
+    data = pd.concat([curves, seen, ends], ignore_index=True)
+    data = data.assign(model=data["model"].map(spec.label))
     scale = alt.Scale(type="log", base=2)
     y = alt.Y("GiB:Q", title="memory (GiB)", scale=scale)
-    base = alt.Chart(data)
-    line = base.mark_line(point=True).encode(
-        x=BATCH,
+    base = alt.Chart(data).encode(x=theme.BATCH)
+    line = base.transform_filter("isValid(datum.GiB)").mark_line(point=True)
+    line = line.encode(
         y=y,
         strokeDash=alt.StrokeDash("prompt:N", title="prompt"),
-        tooltip=["batch:Q", "GiB:Q", "prompt:N"],
+        tooltip=theme.tips("batch", "prompt", GiB=".3g"),
     )
-    line = line.transform_filter("isValid(datum.GiB)")
-    rule = base.mark_rule(strokeWidth=1.6).encode(
-        y=alt.Y("limit:Q", scale=scale), color=theme.colour("card")
+    colour = theme.colour("gpu", values=map(spec.label, limits))
+    rule = alt.Chart(data).transform_filter("isValid(datum.limit)").mark_rule(strokeWidth=1.6)
+    rule = rule.encode(y=alt.Y("limit:Q", scale=scale), color=colour)
+    dots = base.transform_filter("isValid(datum.peak)").mark_point(size=34, filled=True)
+    dots = dots.encode(
+        y=alt.Y("peak:Q", scale=scale),
+        color=colour,
+        shape=theme.shape("evidence"),
+        tooltip=theme.tips("gpu", "batch", "prompt", "evidence", peak=".3g"),
     )
-    rule = rule.transform_filter("isValid(datum.limit)")
-    return (rule + line).properties(**PANEL).facet(column=_by_model())
+    layers = rule + line + dots if len(measured) else rule + line
+    return layers.properties(**theme.PANEL).facet(column=theme.by_model(data["model"].dropna()))
 
 
-def cards(table: pd.DataFrame) -> alt.LayerChart:
-    """Where the cards stand: memory bandwidth against peak fp16 rate, the paper's two named in colour."""
-    size, limits = (
-        {"width": 640, "height": 380},
-        {"bandwidth_GBps": (250, 11000), "peak_fp16_tflops": (55, 1300)},
+def cards(table: pd.DataFrame, named: list[str]) -> alt.LayerChart:
+    """Where the GPUs of the table stand: memory bandwidth against peak fp16 rate, those `named` (ids) in colour."""
+    size = {"width": 640, "height": 380}
+    limits = {"bandwidth_GBps": (250, 11000), "peak_fp16_tflops": (55, 1300)}
+    rows = table.astype(dict.fromkeys((*limits, "tdp_W"), float))
+    rows["pair"] = rows["id"].where(rows["id"].isin(named), "other")
+    scales = {name: alt.Scale(type="log", domain=ends) for name, ends in limits.items()}
+    x = alt.X("bandwidth_GBps:Q", title="memory bandwidth (GB/s)", scale=scales["bandwidth_GBps"])
+    y = alt.Y(
+        "peak_fp16_tflops:Q",
+        title="peak fp16 rate (TFLOP/s)",
+        axis=alt.Axis(tickCount=5),
+        scale=scales["peak_fp16_tflops"],
     )
-    rows = table.assign(**{name: table[name].astype(float) for name in (*limits, "tdp_W")})
-    rows["pair"] = rows["id"].where(rows["id"].isin(["t4", "rtx-6000-ada"]), "other")
-    x, y = (
-        alt.X(
-            "bandwidth_GBps:Q",
-            title="memory bandwidth (GB/s)",
-            scale=alt.Scale(type="log", domain=limits["bandwidth_GBps"]),
-        ),
-        alt.Y(
-            "peak_fp16_tflops:Q",
-            title="peak fp16 rate (TFLOP/s)",
-            axis=alt.Axis(tickCount=5),
-            scale=alt.Scale(type="log", domain=limits["peak_fp16_tflops"]),
-        ),
-    )
-    shown = rows[["name", "pair", "bandwidth_GBps", "peak_fp16_tflops", "tdp_W", "release_year"]]
-    tips = ["name:N", "bandwidth_GBps:Q", "peak_fp16_tflops:Q", "tdp_W:Q", "release_year:N"]
+    shown = rows[["name", "pair", *limits, "tdp_W", "release_year"]]
+    watts = alt.Legend(values=[70, 300, 700])
     dots = (
         alt.Chart(shown)
         .mark_circle(opacity=0.85)
         .encode(
             x=x,
             y=y,
-            color=theme.colour("pair", legend=None),
-            tooltip=tips,
-            size=alt.Size(
-                "tdp_W:Q", title="power cap (W)", legend=alt.Legend(values=[70, 300, 700])
-            ),
+            color=theme.colour("pair", values=[*named, "other"], legend=None),
+            tooltip=["name:N", *(f"{name}:Q" for name in (*limits, "tdp_W")), "release_year:N"],
+            size=alt.Size("tdp_W:Q", title="power cap (W)", legend=watts),
         )
     )
-    spots = [
-        (np.log(rows[name]) - np.log(low)) / np.log(high / low) * size[side]
-        for (name, (low, high)), side in zip(limits.items(), size, strict=True)
-    ]
-    shown = shown.assign(
-        dy=_apart(spots[0].to_numpy(), spots[1].to_numpy(), rows["name"].to_numpy())
+    across, up = (
+        np.log(rows[name] / low) / np.log(high / low) * side
+        for (name, (low, high)), side in zip(limits.items(), size.values(), strict=True)
     )
+    shown = shown.assign(dy=_apart(across.to_numpy(), up.to_numpy(), rows["name"].to_numpy()))
     names = [
         alt.Chart(part)
         .mark_text(align="left", dx=11, dy=dy, fontSize=10)
@@ -217,7 +174,7 @@ def cards(table: pd.DataFrame) -> alt.LayerChart:
 
 
 def roomy(field: str) -> alt.Opacity:
-    """Opacity of names in a crowd: where a phone has no room for all of them, only the paper's two cards are named."""
+    """Opacity of names in a crowd: where a phone has no room for all of them, only the GPUs in colour are named."""
     return alt.condition(
         f"width > 400 || !test(/other/, datum.{field})", alt.value(1), alt.value(0)
     )
@@ -241,57 +198,30 @@ def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
     return shifts
 
 
-def headline(numbers: pd.DataFrame) -> alt.FacetChart:
-    """Grams for a million tokens at the batch of least carbon, from `totals.headline`; the line is the total's interval."""
-    rows = findings.at(numbers, choice="least carbon")
-    rows = rows.assign(card=rows["gpu"].map(findings.label), name=rows["model"].map(findings.label))
-    rows["region"] = rows["zone"].map(REGIONS)
+def headline(rows: pd.DataFrame) -> alt.FacetChart:
+    """Grams for a million tokens, operational and embodied stacked; the line is the total's interval, the words its batch.
+
+    rows: model, gpu, zone, batch, operational, embodied, low, high (of the total; all in g), evidence.
+    """
+    names = {name: rows[name].map(spec.label) for name in ("model", "gpu")}
+    rows = rows.assign(**names, region=rows["zone"].map(spec.zone_name))
     rows["chosen"] = "batch " + rows["batch"].astype(str)
-    rows = rows.assign(low=rows["total_mg_low"] * 1e3, high=rows["total_mg_high"] * 1e3)
-    stacks = [
-        rows.assign(part=part, grams=rows[f"{part}_mg"] * 1e3) for part in theme.DOMAINS["part"]
-    ]
-    shown = pd.concat(stacks)[
-        ["card", "region", "name", "chosen", "part", "grams", "low", "high", "status"]
-    ]
-    base = alt.Chart(shown).encode(y=alt.Y("card:N", title=None, sort=theme.DOMAINS["card"]))
-    title = "g CO2e"
-    tips = [
-        "card:N",
-        "chosen:N",
-        "part:N",
-        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("grams", "low", "high")),
-        "status:N",
-    ]
+    kept = ["gpu", "region", "model", "chosen", "low", "high", "evidence"]
+    shown = rows.melt(kept, theme.DOMAINS["part"], "part", "grams")
+    base = alt.Chart(shown).encode(y=alt.Y("gpu:N", title=None, sort=list(rows["gpu"].unique())))
+    numbers = dict.fromkeys(("grams", "low", "high"), ".3g")
     bars = base.mark_bar(height=15).encode(
-        x=alt.X("grams:Q", title=title, axis=alt.Axis(tickCount=4)),
+        x=alt.X("grams:Q", title="g CO2e", axis=alt.Axis(tickCount=4)),
         color=theme.colour("part"),
-        tooltip=tips,
+        tooltip=theme.tips("gpu", "chosen", "part", "evidence", **numbers),
         order=alt.Order("part:N", sort="descending"),
     )
-    line = base.transform_filter("datum.part == 'embodied'").mark_rule(strokeWidth=1)
-    reach = line.encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    words = line.mark_text(align="left", dx=4, fontSize=10).encode(
-        x=alt.X("high:Q", title=title), text="chosen:N"
+    whole = base.transform_filter("datum.part == 'embodied'")
+    reach = whole.mark_rule(strokeWidth=1).encode(x=alt.X("low:Q", title="g CO2e"), x2="high:Q")
+    words = whole.mark_text(align="left", dx=4, fontSize=10).encode(
+        x=alt.X("high:Q", title="g CO2e"), text="chosen:N"
     )
-    panels = {
-        "row": alt.Row(
-            "name:N",
-            title=None,
-            sort=[findings.label(model) for model in dict.fromkeys(numbers["model"])],
-        ),
-        "column": alt.Column("region:N", title=None, sort=list(REGIONS.values())),
-    }
+    regions = alt.Column("region:N", title=None, sort=list(rows["region"].unique()))
+    models = alt.Row("model:N", title=None, sort=list(rows["model"].unique()))
     panel = (bars + reach + words).properties(width=165, height=alt.Step(26))
-    return panel.facet(**panels).resolve_scale(x="independent")
-
-
-def readme() -> alt.FacetChart:
-    """The README's figure, from the committed runs: `python -m footprint.charts.performance book/assets/headline.svg`."""
-    points = findings.at(findings.points(findings.runs()), place="committed")
-    return headline(totals.headline(findings.six_pairs(points))).properties(background="white")
-
-
-if __name__ == "__main__":
-    theme.enable()
-    readme().save(sys.argv[1])
+    return panel.facet(row=models, column=regions).resolve_scale(x="independent")

@@ -4,6 +4,7 @@
 """
 
 import html
+import itertools
 import json
 import re
 import sys
@@ -46,6 +47,7 @@ DOMAINS = {
     "weights": ["trained", "random"],
     "pair": ["t4", "rtx-6000-ada", "other"],
     "kind": ["measured", "modelled"],
+    "evidence": ["measured", "modelled"],
     "part": ["operational", "embodied"],
     "zone": ["CA-QC", "US-CAL-CISO", "US-NW-PACE"],
 }
@@ -63,22 +65,63 @@ SHAPES = {
 }
 STATUSES = ("measured", "modelled", "published", "derived", "unverified")
 VEGA_LITE = "6.4"
+MORE = (
+    "#b58a2e",
+    "#3a9bb8",
+    "#8c6a5d",
+    "#5b7fb5",
+    "#c2693d",
+)  # GPUs beside the paper's two, in order
+WIDTH, HEIGHT, PANEL = 620, 320, {"width": 150, "height": 190}
+BATCH = alt.X(
+    "batch:Q",
+    title="batch size",
+    scale=alt.Scale(type="log", base=2),
+    axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64]),
+)
 PERCENT = re.compile(r"[-−]?[\d.,]+ ?%|–")
 LONG = 48  # a text of more characters gets a wider column
 
 
-def colour(field: str, title: str | None = None, **options) -> alt.Color:
-    """The colour channel of a field whose values have fixed colours."""
-    domain = DOMAINS[field]
-    scale = alt.Scale(domain=domain, range=[COLOURS[name] for name in domain])
+def colour(field: str, title: str | None = None, values=None, **options) -> alt.Color:
+    """The colour channel of a field whose values have fixed colours; `values`: those at hand, new GPUs among them."""
+    domain = DOMAINS[field] if values is None else list(dict.fromkeys(values))
+    more = itertools.cycle(MORE)
+    scale = alt.Scale(domain=domain, range=[COLOURS.get(name) or next(more) for name in domain])
     return alt.Color(f"{field}:N", title=title, scale=scale, **options)
 
 
-def shape(field: str, **options) -> alt.Shape:
-    """The shape channel of a field: measured and modelled never look alike."""
-    domain = DOMAINS[field]
+def shape(field: str, values=(), **options) -> alt.Shape:
+    """The shape channel of a field: measured and modelled never look alike; `values`: those at hand, others among them."""
+    domain = list(dict.fromkeys([*DOMAINS[field], *values]))
     scale = alt.Scale(domain=domain, range=[SHAPES[name] for name in domain])
     return alt.Shape(f"{field}:N", title=None, scale=scale, **options)
+
+
+def tips(*names: str, **formats: str) -> list[alt.Tooltip]:
+    """What a mark says on hovering: names, and numbers in a format (`tips("gpu", ratio=".2f")`)."""
+    shown = [alt.Tooltip(f"{name}:N") for name in names]
+    return shown + [alt.Tooltip(f"{name}:Q", format=text) for name, text in formats.items()]
+
+
+def interval(
+    base: alt.Chart, value: alt.X | alt.Y, low: str = "low", high: str = "high", **marks
+) -> alt.LayerChart:
+    """A mark at a value and a line between its bounds, along the axis of `value`.
+
+    marks: `rule` and `point`, the looks of the line and of the mark; all else are channels of the mark.
+    """
+    axis = "x" if isinstance(value, alt.X) else "y"
+    rule, point = marks.pop("rule", {}), marks.pop("point", {})
+    bound = value.copy()
+    bound["shorthand"] = f"{low}:Q"
+    line = base.mark_rule(**rule).encode(**{axis: bound, f"{axis}2": f"{high}:Q"})
+    return line + base.mark_point(filled=True, **point).encode(**{axis: value}, **marks)
+
+
+def by_model(names) -> alt.Column:
+    """A panel a model, in the order given."""
+    return alt.Column("model:N", title=None, sort=list(dict.fromkeys(names)))
 
 
 def _look() -> alt.theme.ThemeConfig:

@@ -3,17 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "model": [
-            "causes",
-            "gpu_from_probe",
-            "largest_batch",
-            "parameters",
-            "points",
-            "usable_bytes",
-            "windows",
-        ],
-        "modelled": ["trace"],
-    },
+    __name__, submod_attrs={"model": ["largest_batch", "points", "run", "windows"]}
 )
