@@ -20,6 +20,7 @@ from footprint.measure.preflight import columns
 from footprint.sweep.runner import Run
 
 STYLE = {"ok": "green", "running": "bold", "waiting": "dim", "skipped": "dim", "oom": "yellow"}
+TO_DO = ("waiting", "running")
 ROWS = 12  # of the live table; the runs that go on and the last that ended come first
 
 
@@ -48,10 +49,6 @@ class State:
     seconds: float = nan
     joules: float = nan
     line: str = ""  # the last that it said, or the reason of its end
-
-    @property
-    def waits(self) -> bool:
-        return self.status in ("waiting", "running")
 
     def spent_s(self) -> float:
         """Seconds since it began while it runs, else those that it took."""
@@ -125,7 +122,7 @@ def left(states: list[State]) -> float:
     scale = taken_s / hoped_s if hoped_s > 0 else 1.0
     total_s = 0.0
     for state in states:
-        if state.waits:
+        if state.status in TO_DO:
             whole_s = state.expected_s * scale if state.expected_s > 0 else mean_s
             total_s += max(0.0, whole_s - (state.spent_s() if state.status == "running" else 0.0))
     return total_s
@@ -133,7 +130,7 @@ def left(states: list[State]) -> float:
 
 def summary(states: list[State], grid: spec.Grid) -> str:
     """One line on the whole: how many are done, what is left, power, energy and grams so far."""
-    count = Counter(state.status for state in states if not state.waits)
+    count = Counter(state.status for state in states if state.status not in TO_DO)
     said = [f"{count.total()} of {len(states)} done"]
     said += [f"{number} {status}" for status, number in count.items() if status != "ok"]
     text = ", ".join(said)
@@ -159,7 +156,7 @@ def _table(states: list[State], grid: spec.Grid) -> Group:
         side = "right" if name in ("time", "power", "grams") else "left"
         table.add_column(name, no_wrap=True, overflow="ellipsis", justify=side)
     running = [state for state in states if state.status == "running"]
-    ended = [state for state in states if not state.waits][-ROWS // 2 :]
+    ended = [state for state in states if state.status not in TO_DO][-ROWS // 2 :]
     waiting = [state for state in states if state.status == "waiting"]
     for state in [*running, *ended, *waiting][:ROWS]:
         seconds = state.spent_s()

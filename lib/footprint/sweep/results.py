@@ -251,20 +251,16 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
 def note(folder: str | Path, event: str, **facts: object) -> bool:
     """Append an event to the log, a line of JSON in one write; NaN becomes null. False when the disk fails."""
     unknown = [name for name, value in facts.items() if isinstance(value, float) and isnan(value)]
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    facts = {"utc": now, "event": event, **facts, **dict.fromkeys(unknown)}
-    line = json.dumps(facts, default=str) + "\n"
+    known = {"utc": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+    line = json.dumps(known | dict.fromkeys(unknown), default=str) + "\n"
     path = Path(folder) / LOG
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":
+        with open(path, "ab+", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = "\n" + line  # the last write was cut off
-            return os.write(handle, line.encode()) == len(line.encode())
-        finally:
-            os.close(handle)
+            return file.write(line.encode()) == len(line.encode())
     except OSError:
         return False
 

@@ -16,6 +16,7 @@ from footprint.sweep.runner import STOP, Run, disk_error, outcome
 
 TRIES = 2  # attempts at a run whose failure may be transient
 FINE = ("ok", "oom", "skipped")  # statuses of a run that need nobody's attention
+LOGGED = ("status", "reason", "seconds", "joules", "device")  # of an outcome, in the event log
 WEIGHTS = ("device", "dtype", "engine")  # what decides, with the model, whether its weights fit
 
 
@@ -147,7 +148,9 @@ def run(
                 queue.append(turn._replace(count=turn.count + 1))
                 continue
             outcomes[turn.index] = sweep.end(turn.run, ended)
-            sweep.note("end", turn.run, **_logged(ended, sweep.folder))
+            place = ended["file"].relative_to(sweep.folder) if ended.get("file") else None
+            facts = {name: ended.get(name) for name in LOGGED}
+            sweep.note("end", turn.run, file=place, **facts)
     for index, one in enumerate(runs):
         if index not in outcomes:
             never = outcome("interrupted", "Not started: the sweep was stopped.")
@@ -155,13 +158,6 @@ def run(
     if not sweep.logged:
         tell("line", line="the event log could not be written")
     return [outcomes[index] for index in range(len(runs))]
-
-
-def _logged(ended: dict, folder: Path) -> dict:
-    """What the event log keeps of an outcome."""
-    names = ("status", "reason", "seconds", "joules", "device")
-    file = ended["file"].relative_to(folder) if ended.get("file") else None
-    return {"file": file} | {name: ended.get(name) for name in names}
 
 
 def _engine(queue: deque[Try], sweep: Sweep, scheduler: str) -> Iterator[tuple[Try, dict]]:
