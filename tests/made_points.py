@@ -8,6 +8,7 @@ import xarray as xr
 
 from footprint import spec
 from footprint.energy import findings
+from footprint.trace import build_points
 
 MODELS = ("llama-1b", "llama-3b", "llama-7b")
 GPUS = ("t4", "rtx-6000-ada")
@@ -67,7 +68,8 @@ def points(
 ) -> xr.Dataset:
     """A points Dataset made up for a test: a prefill takes a tenth of the time that `time` gives for a decode.
 
-    None for a point that runs out of memory. changes: gpus, models, batches, dtype, lengths ((prompt, output), ...).
+    None for a point that runs out of memory. changes: models, gpus, engine, batches, prompt, output, dtype, gain_sd, and
+    deviations by name (time_s_low_sd ...), which log_sd sets for all.
     """
     labels = {
         "model": list(changes.get("models", MODELS)),
@@ -90,17 +92,13 @@ def points(
                     continue
                 seconds[i, j, 0, k, 0, 0] = took * np.array([0.1, 1.0])
                 joules[i, j, 0, k] = seconds[i, j, 0, k] * power(model, gpu, batch)
-    dims, place = list(labels), list(labels)[:3]
-    found = {"time_s": (dims, seconds, {"units": "s"}), "energy_J": (dims, joules, {"units": "J"})}
-    for name in ("time_s_low_sd", "time_s_high_sd", "energy_J_low_sd", "energy_J_high_sd"):
-        found[name] = (dims, np.full(shape, changes.get(name, log_sd)), {"units": "1"})
-    words = {"dtype": changes.get("dtype", "fp16"), "weights": "trained", "place": "committed"}
-    coords = {name: (place, np.full(shape[:3], word, object)) for name, word in words.items()}
-    coords |= {
-        "status": (dims[:-1], status),
-        "evidence": (dims, np.full(shape, evidence, dtype=object)),
+    sds = {
+        f"{name}_{end}_sd": changes.get(f"{name}_{end}_sd", log_sd)
+        for name in ("time_s", "energy_J")
+        for end in ("low", "high")
     }
+    words = {"dtype": changes.get("dtype", "fp16"), "weights": "trained", "place": "committed"}
     idle = [spec.gpu(name).idle_W if name in spec.gpus() else 20.0 for name in labels["gpu"]]
-    whole = xr.Dataset(found, labels | coords)
-    whole["idle_W"] = ("gpu", idle, {"units": "W"})
-    return whole.assign(generated=whole["batch"] * whole["output"])
+    found = {"time_s": seconds, "energy_J": joules, "status": status, "evidence": evidence}
+    found |= {"idle_W": idle, "gain_sd": changes.get("gain_sd", 0.0)}
+    return build_points(labels, found | sds | words)

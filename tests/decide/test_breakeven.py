@@ -207,10 +207,9 @@ def test_payback_is_where_the_cumulated_curves_cross(accounting):
         old,
         new,
         grid,
-        load=load,
+        carbon.Use(lifetime_years=life, utilisation=load),
         replaced=2,
         age_years=age,
-        lifetime_years=life,
         accounting=accounting,
     )
     finite = 0

@@ -6,6 +6,7 @@ import xarray as xr
 
 from footprint import Refused, carbon, decide, spec
 from footprint.carbon import served, totals
+from footprint.trace.points import check_points
 from made_points import GPUS, pairs, points
 
 N = 400
@@ -161,6 +162,18 @@ def test_a_measured_point_out_of_memory_takes_the_modelled_numbers_away():
     assert both["time_s"].sel(gpu="rtx-6000-ada").notnull().all()
 
 
+def test_points_of_both_are_sound_and_keep_the_gain_of_the_board():
+    run = points(evidence="measured", models=["llama-1b"], gpus=["t4"], log_sd=0.03, gain_sd=0.025)
+    both = check_points(decide.points(run.sel(batch=[4]), points()))
+    assert both["gain_sd"].sel(gpu="t4", model="llama-1b").item() == 0.025
+    assert float(both["gain_sd"].sum()) == 0.025
+
+
+def test_a_world_without_a_gpu_of_the_points_says_so(world):
+    with pytest.raises(Refused, match="The world has no samples of l4; draw it with this GPU"):
+        decide.tokens(points(gpus=["l4", "t4"]), world)
+
+
 def test_one_measured_phase_makes_a_token_of_mixed_evidence(world):
     run = points(evidence="measured", models=["llama-1b"], gpus=["t4"], batches=[1])
     both = decide.points(run.sel(phase=["decode"]), points())
@@ -212,15 +225,6 @@ def test_what_runs_out_of_memory_is_a_gap_with_its_reason(world):
     assert decide.best_batch(found).sel(model="llama-7b", gpu="t4", zone="CA-QC").item() == 4
     none = decide.tokens(points(time=lambda *_: None), world)
     assert decide.best_batch(none).isnull().all()
-
-
-def test_one_length_is_the_shortest_that_most_points_have():
-    some = points(prompt=64, models=["llama-1b"])
-    longer = points(prompt=512, batches=[1, 4])
-    whole = xr.concat([some, points(), longer], "prompt", join="outer", coords="minimal",
-                      compat="override", data_vars="all")  # fmt: skip
-    one = decide.common_length(whole)
-    assert (one.prompt.item(), one.output.item()) == (128, 101) and one["time_s"].notnull().all()
 
 
 def test_grids_by_zone_and_basis():

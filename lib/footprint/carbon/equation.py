@@ -129,11 +129,13 @@ def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) ->
     waits = 1 / _plain(use.utilisation) - 1
     idle = xr.where(waits > 0, _plain(checked("idle_W", idle_W, "W")) * waits, 0.0)
     seconds, joules = time / count, (energy + (idle + _plain(use.host_W)) * time) / count
-    grams = {
+    found = {
+        "token_s": seconds,
+        "token_J": joules,
         "operational_g": operational(joules, g_per_kwh, use.pue),
         "embodied_g": amortised(kg, seconds, use.lifetime_years, use.utilisation),
     }
-    found = xr.Dataset({"token_s": seconds, "token_J": joules} | grams).drop_attrs()
+    found = xr.Dataset({name: xr.DataArray(value) for name, value in found.items()}).drop_attrs()
     for name, units, meaning in (
         ("token_s", "s", "time of the GPU"),
         ("token_J", "J", "energy"),

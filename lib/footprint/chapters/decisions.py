@@ -127,7 +127,7 @@ def _paybacks(pairs: dict) -> dict:
     pace, curves, days = float(trend.min()), [], {}
     for engine, (old, new) in pairs.items():
         outruns = np.floor((old["busy_s"] / new["busy_s"]).median("draw"))
-        use = {"load": 0.5, "replaced": outruns, "age_years": 3.0}
+        use = {"use": carbon.Use(utilisation=0.5), "replaced": outruns, "age_years": 3.0}
         for counted, watts in (("card alone", 0.0), ("beside a host", HOST_W)):
             both = [
                 compare.beside(card, watts, 0.0).sel(approach=totals.MAIN) for card in (old, new)

@@ -5,11 +5,27 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "breakeven": ["break_even", "payback"],
-        "compare": ["optimum", "pareto"],
+        "breakeven": [
+            "break_even",
+            "drifting",
+            "emitted",
+            "host_tie",
+            "old_wins",
+            "on_gpu",
+            "payback",
+            "spread",
+        ],
+        "compare": [
+            "LIFETIMES",
+            "optimum",
+            "pareto",
+            "probability",
+            "ratios",
+            "scenarios",
+            "versus",
+        ],
         "world": [
             "best_batch",
-            "common_length",
             "draw_world",
             "grid_years",
             "grids",

@@ -1,22 +1,198 @@
-"""Where two cards tie, and when replacing one pays back: closed forms, on numbers, arrays or draws.
+"""Where two GPUs emit the same for a token, and when replacing one pays back: closed forms on numbers, arrays or samples.
 
-A side of a comparison is what one token takes on one card: a Dataset or dictionary with energy_J and busy_s of a token,
-embodied_kg and idle_W of the card. Grams of a token, with x = 1 / utilisation:
-(energy + idle x busy x (x - 1)) / 3.6e6 x PUE x I + kg x 1000 x busy x x / lifetime.
+A side of a comparison is what one token takes on one GPU while it is busy, alone: a Dataset or dictionary with token_s,
+token_J, embodied_kg and idle_W (see `on_gpu`). What it emits is said by `carbon.token`, which is linear in the intensity
+of the grid, in 1 / lifetime and in 1 / utilisation; so each tie is one quotient.
 """
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused
+from footprint import Refused, carbon
 from footprint.carbon import totals
-from footprint.carbon.equation import J_PER_KWH, checked
-from footprint.carbon.uncertainty import YEAR_S
+from footprint.carbon.equation import J_PER_KWH, YEAR_S, checked
+from footprint.decide.world import tokens
 
 DAY_S = 86400.0
 NEVER = 1e30  # stands for infinity where quantiles are interpolated
 TABLE = tuple(totals.APPROACHES)
+ALONE = carbon.Use()  # five years, always busy, without a host
+
+
+def on_gpu(
+    points: xr.Dataset, world: xr.Dataset, gpu: str, methods: Sequence[str] | None = None
+) -> xr.Dataset:
+    """One side of a comparison: samples of what a token takes on this GPU, its embodied kg and its idle power."""
+    one = points.sel(gpu=[gpu])
+    found = tokens(one, world, ALONE, methods=methods)
+    kg = world["embodied_kg"].sel(gpu=[gpu], embodied_method=found["embodied_method"])
+    whole = found[["token_s", "token_J"]].assign(embodied_kg=kg, idle_W=one["idle_W"])
+    return whole.isel(gpu=0, drop=True).reset_coords("evidence", drop=True)
+
+
+def emitted(side, g_per_kwh, use: carbon.Use) -> xr.Dataset:
+    """What one token of a side takes and emits (see `carbon.token`)."""
+    seconds, joules = _taken(side)
+    return carbon.token(seconds, joules, 1, side["idle_W"], side["embodied_kg"], g_per_kwh, use)
+
+
+def _taken(side) -> tuple:
+    """Seconds and joules of a token of a side; they may be called busy_s and energy_J, too."""
+    names = ("token_s", "token_J") if "token_s" in side else ("busy_s", "energy_J")
+    return tuple(side[name] for name in names)
+
+
+def host_tie(old, new) -> xr.DataArray:
+    """Watts of a host beside each GPU, drawn while the GPU is busy, at which a token takes the same energy on both.
+
+    Above it the faster GPU takes less. NaN where one GPU takes less energy whatever the host draws.
+    """
+    old_s, old_J = _taken(old)
+    new_s, new_J = _taken(new)
+    tie = (new_J - old_J) / (old_s - new_s)
+    return tie.where(tie > 0).assign_attrs(units="W")
+
+
+def break_even(
+    old,
+    new,
+    by: str = "g_per_kwh",
+    *,
+    g_per_kwh=0.0,
+    lifetime_years=5.0,
+    utilisation=1.0,
+    pue=1.0,
+    use: carbon.Use | None = None,
+) -> xr.Dataset:
+    """Where two GPUs emit the same for a token: the intensity (`by="g_per_kwh"`), lifetime or utilisation of the tie.
+
+    `use` takes the place of lifetime_years, utilisation and pue. Variables: value (NaN where one GPU wins throughout),
+    old_below and old_above: whether the old GPU wins below and above it (both the same where there is no tie); known is
+    False where an input is NaN.
+    """
+    use = use or carbon.Use(lifetime_years, utilisation, pue)
+    grid = checked("g_per_kwh", g_per_kwh, "g/kWh")
+    if by not in ("g_per_kwh", "lifetime_years", "utilisation"):
+        raise Refused(
+            f"A break-even by {by!r} is unknown; allowed are g_per_kwh, lifetime_years and utilisation."
+        )
+
+    def difference(use: carbon.Use, g_per_kwh) -> xr.Dataset:
+        return emitted(old, g_per_kwh, use) - emitted(new, g_per_kwh, use)
+
+    if by == "g_per_kwh":
+        apart = difference(use, 1.0)
+        return _tie(apart["embodied_g"], apart["operational_g"])
+    if by == "lifetime_years":
+        apart = difference(replace(use, lifetime_years=1.0), grid)
+        return _inverse(_tie(apart["operational_g"], apart["embodied_g"]))
+    # Grams are linear in x = 1 / utilisation - 1, whose values 0 and 1 are a GPU always and half busy.
+    busy, half = (difference(replace(use, utilisation=share), grid) for share in (1.0, 0.5))
+    whole, more = (part["operational_g"] + part["embodied_g"] for part in (busy, half - busy))
+    tie = _tie(whole, more)
+    return _inverse(tie.assign(value=tie["value"] + 1))
+
+
+def _tie(base, slope) -> xr.Dataset:
+    """The root of base + slope x value above 0, and whether the difference (old minus new) is negative on its sides."""
+    slope, base = xr.broadcast(slope, base)
+    known = base.notnull() & slope.notnull()
+    value = -base / slope.where(base * slope < 0)
+    below = xr.where(base != 0, base, slope) < 0
+    above = xr.where(slope != 0, slope, base) < 0
+    return xr.Dataset(
+        {"value": value, "old_below": below & known, "old_above": above & known, "known": known}
+    )
+
+
+def _inverse(tie: xr.Dataset) -> xr.Dataset:
+    """The same tie in the inverse of its variable: below and above change places."""
+    return tie.rename({"old_below": "old_above", "old_above": "old_below"}).assign(
+        value=1 / tie["value"]
+    )
+
+
+def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
+    """Share of samples in which the old GPU emits less at a value of the variable of a break-even; NaN if unknown."""
+    before = (at < tie["value"]) | tie["value"].isnull()
+    wins = xr.where(before, tie["old_below"], tie["old_above"])
+    return wins.where(tie["known"]).mean(_over(tie["value"]), skipna=False)
+
+
+def payback(
+    old,
+    new,
+    g_per_kwh,
+    use: carbon.Use = ALONE,
+    *,
+    replaced=1,
+    age_years=0.0,
+    accounting: str = "sunk",
+) -> xr.DataArray:
+    """Days after which replacing `replaced` running old GPUs by one new GPU has emitted less than keeping them.
+
+    The utilisation of `use` is the busy share of each old GPU; the new one serves the same tokens and idles the rest (inf
+    where it cannot, and where it never pays back). `sunk`: the embodied carbon of the old GPUs is past either way, that of
+    the new one is charged when it is bought. `amortised`: each GPU is charged day by day until its lifetime ends, and what
+    is left on an old GPU of age_years that goes early is written off on the day of the change.
+    """
+    if accounting not in ("sunk", "amortised"):
+        raise Refused(f"The accounting {accounting!r} is unknown; allowed are sunk and amortised.")
+    before = emitted(old, g_per_kwh, use)
+    slower = xr.DataArray(_taken(new)[0]) / before["token_s"]
+    taken = (replaced * use.utilisation * slower).drop_attrs()
+    after = emitted(new, g_per_kwh, replace(use, utilisation=taken.where(taken <= 1)))
+    kept = replaced * _daily_g(before, use.utilisation)
+    saved = (kept - _daily_g(after, taken)).where((taken <= 1) | taken.isnull(), -1.0)
+    kg, past_kg = (side["embodied_kg"] + use.host_kg for side in (new, old))
+    cost, past = kg * 1000, replaced * past_kg * 1000
+    days = xr.where(saved > 0, cost / saved.where(saved > 0), np.inf).where(saved.notnull())
+    if accounting == "sunk":
+        return days
+    life = use.lifetime_years * YEAR_S / DAY_S
+    left = np.maximum(use.lifetime_years - age_years, 0.0) * YEAR_S / DAY_S
+    # The daily share of the new GPU is earned each day, so only the write-off is a debt.
+    early, pace = saved > cost / life, saved + (past - cost) / life
+    return xr.where(early, past * left / life / pace.where(early), days)
+
+
+def _daily_g(token: xr.Dataset, utilisation):
+    """Grams a day of a GPU's electricity at this busy share."""
+    return token["operational_g"] / token["token_s"] * utilisation * DAY_S
+
+
+def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
+    """Paybacks of a sunk past (`payback`) on a grid whose intensity is `yearly` times as high each year as in the one before.
+
+    What the new card saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
+    same for every card and load. inf where a grid that gets cleaner never lets it pay back.
+    """
+    rate = -np.log(checked("yearly", yearly, "1", above=True)) / (YEAR_S / DAY_S)
+    if rate == 0:
+        return days
+    ever = rate * days < 1
+    return (
+        (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
+    )
+
+
+def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:
+    """Median, low and high of samples that may be infinite (never), as rows."""
+    tails = (1 - level) / 2
+    cut = days.where(~np.isinf(days), NEVER).quantile([tails, 0.5, 1 - tails], _over(days))
+    cut = cut.where(cut < NEVER / 2, np.inf).assign_coords(quantile=["low", "median", "high"])
+    return cut.reset_coords(drop=True).to_dataset("quantile").to_dataframe().reset_index()
+
+
+# What follows serves pages that still take the road of before, and goes with it.
+
+
+def _over(values: xr.DataArray) -> str:
+    return "sample" if "sample" in values.dims else "draw"
 
 
 def side(
@@ -38,15 +214,6 @@ def beside(card, host_W: float, host_kg: float):
     )
 
 
-def host_tie(old, new):
-    """Watts of a host, drawn beside each card while it is busy, at which a token takes the same energy on both (see `beside`).
-
-    Above it the faster card takes less. NaN where one card takes less energy whatever the host draws.
-    """
-    tie = (new["energy_J"] - old["energy_J"]) / (old["busy_s"] - new["busy_s"])
-    return tie.where(tie > 0).assign_attrs(units="W")
-
-
 def grams(card, g_per_kwh, lifetime_years=5.0, utilisation=1.0, pue=1.0):
     """Grams of one token of a side."""
     waits = 1 / utilisation - 1
@@ -57,139 +224,3 @@ def grams(card, g_per_kwh, lifetime_years=5.0, utilisation=1.0, pue=1.0):
 def _making(card):
     """Grams of a token at a lifetime of one year, always busy."""
     return card["embodied_kg"] * 1000 * card["busy_s"] / YEAR_S
-
-
-def break_even(
-    old, new, by: str = "g_per_kwh", *, g_per_kwh=0.0, lifetime_years=5.0, utilisation=1.0, pue=1.0
-) -> xr.Dataset:
-    """Where two cards emit the same for a token: the intensity (`by="g_per_kwh"`), lifetime or utilisation of the tie.
-
-    The difference of two sides is linear in the intensity, in 1 / lifetime and in 1 / utilisation, so each tie is one
-    quotient. Variables: value (NaN where one card wins throughout), old_below and old_above: whether the old card wins
-    below and above it (both the same where there is no tie); known is False where an input is NaN.
-    """
-    grid = checked("g_per_kwh", g_per_kwh, "g/kWh")
-    life = checked("lifetime_years", lifetime_years, "years", above=True)
-    used = checked("utilisation", utilisation, "1", above=True, most=1)
-    if by == "g_per_kwh":
-        return _tie(
-            *(
-                _difference(old, new, at, years, used, pue)
-                for at, years in ((0.0, life), (1.0, np.inf))
-            )
-        )
-    if by == "lifetime_years":
-        return _inverse(
-            _tie(
-                *(
-                    _difference(old, new, at, years, used, pue)
-                    for at, years in ((grid, np.inf), (0.0, 1.0))
-                )
-            )
-        )
-    if by == "utilisation":
-        waiting = [
-            card["idle_W"] * card["busy_s"] / J_PER_KWH * pue * grid + _making(card) / life
-            for card in (old, new)
-        ]
-        tie = _tie(
-            _difference(old, new, grid, life, 1.0, pue), waiting[0] - waiting[1]
-        )  # in 1 / utilisation - 1
-        return _inverse(tie.assign(value=tie["value"] + 1))
-    raise Refused(
-        f"A break-even by {by!r} is unknown; allowed are g_per_kwh, lifetime_years and utilisation."
-    )
-
-
-def _difference(old, new, *use):
-    """Grams of a token on the old card over those on the new one."""
-    return grams(old, *use) - grams(new, *use)
-
-
-def _tie(base, slope) -> xr.Dataset:
-    """The root of base + slope x value above 0, and whether the difference (old minus new) is negative on its sides."""
-    base, slope = xr.broadcast(xr.DataArray(base), xr.DataArray(slope))
-    known = base.notnull() & slope.notnull()
-    value = -base / slope.where(base * slope < 0)
-    below = xr.where(base != 0, base, slope) < 0
-    above = xr.where(slope != 0, slope, base) < 0
-    return xr.Dataset(
-        {"value": value, "old_below": below & known, "old_above": above & known, "known": known}
-    )
-
-
-def _inverse(tie: xr.Dataset) -> xr.Dataset:
-    """The same tie in the inverse of its variable: below and above change places."""
-    return tie.rename({"old_below": "old_above", "old_above": "old_below"}).assign(
-        value=1 / tie["value"]
-    )
-
-
-def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
-    """Share of the draws in which the old card emits less at a value of the variable of a break-even; NaN if unknown."""
-    before = (at < tie["value"]) | tie["value"].isnull()
-    wins = xr.where(before, tie["old_below"], tie["old_above"])
-    return wins.where(tie["known"]).mean("draw", skipna=False)
-
-
-def payback(
-    old,
-    new,
-    g_per_kwh,
-    *,
-    load=1.0,
-    replaced=1,
-    age_years=0.0,
-    lifetime_years=5.0,
-    pue=1.0,
-    accounting: str = "sunk",
-) -> xr.DataArray:
-    """Days after which replacing `replaced` running old cards by one new card has emitted less than keeping them.
-
-    load: the busy share of each old card; the new one serves the same tokens and idles the rest (inf where it cannot, and
-    where it never pays back). `sunk`: the making of the old cards is past either way, that of the new one is charged when
-    it is bought. `amortised`: each card is charged day by day until its lifetime ends, and what is left on an old card of
-    age_years that goes early is written off on the day of the change.
-    """
-    share = checked("load", load, "1", above=True, most=1)
-    taken = xr.DataArray(replaced * share * new["busy_s"] / old["busy_s"])
-    grid = DAY_S / J_PER_KWH * pue * checked("g_per_kwh", g_per_kwh, "g/kWh")
-    kept = replaced * grid * (share * old["energy_J"] / old["busy_s"] + (1 - share) * old["idle_W"])
-    fresh = grid * (taken * new["energy_J"] / new["busy_s"] + (1 - taken) * new["idle_W"])
-    saved = (kept - fresh).where((taken <= 1) | taken.isnull(), -1.0)
-    day = YEAR_S / DAY_S
-    life, left = lifetime_years * day, np.maximum(lifetime_years - age_years, 0.0) * day
-    cost, past = new["embodied_kg"] * 1000, replaced * old["embodied_kg"] * 1000
-    days = xr.where(saved > 0, cost / saved.where(saved > 0), np.inf).where(saved.notnull())
-    if accounting == "sunk":
-        return days
-    if accounting != "amortised":
-        raise Refused(f"The accounting {accounting!r} is unknown; allowed are sunk and amortised.")
-    early = (
-        saved > cost / life
-    )  # the new card's daily share is earned each day, so only the write-off is a debt
-    pace = saved + (past - cost) / life
-    return xr.where(early, past * left / life / pace.where(early), days)
-
-
-def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
-    """Paybacks of a sunk past (`payback`) on a grid whose intensity is `yearly` times as high each year as in the one before.
-
-    What the new card saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
-    same for every card and load. inf where a grid that gets cleaner never lets it pay back.
-    """
-    rate = -np.log(checked("yearly", yearly, "1", above=True)) / (YEAR_S / DAY_S)
-    if rate == 0:
-        return days
-    ever = rate * days < 1
-    return (
-        (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
-    )
-
-
-def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:
-    """Median, low and high of draws that may be infinite (never), as rows."""
-    tails = (1 - level) / 2
-    cut = days.where(~np.isinf(days), NEVER).quantile([tails, 0.5, 1 - tails], "draw")
-    cut = cut.where(cut < NEVER / 2, np.inf).assign_coords(quantile=["low", "median", "high"])
-    return cut.reset_coords(drop=True).to_dataset("quantile").to_dataframe().reset_index()

@@ -3,14 +3,18 @@
 Break-evens and paybacks are closed forms of `breakeven`; here configurations are compared exhaustively, draw by draw.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import ndtr, ndtri
 
 from footprint import Refused, carbon, spec
 from footprint.carbon import served, totals
 from footprint.carbon.equation import checked
 from footprint.decide.breakeven import (
+    ALONE,
     beside,
     break_even,
     drifting,
@@ -21,6 +25,7 @@ from footprint.decide.breakeven import (
     side,
     spread,
 )
+from footprint.decide.world import joint_evidence, tokens, total
 from footprint.predict import model as predict
 
 __all__ = [
@@ -292,3 +297,114 @@ def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFr
         table["card"] = table.groupby("gpu")["least"].transform("sum")
         found.append(table.assign(**extra).sort_values("mean_g"))
     return pd.concat(found, ignore_index=True).astype({"batch": int, "count": int})
+
+
+# The road of pages that take points and the world; what stands above goes with the road of before.
+
+OLD, NEW = "t4", "rtx-6000-ada"  # the paper's GPUs
+LIFETIMES = xr.DataArray(
+    np.arange(3, 9), {"lifetime_years": np.arange(3, 9)}, attrs={"units": "years"}
+)
+
+
+def ratios(
+    points: xr.Dataset,
+    world: xr.Dataset,
+    use: carbon.Use = ALONE,
+    *,
+    old: str = OLD,
+    new: str = NEW,
+    methods: Sequence[str] | None = None,
+    g_per_kwh: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """What a token takes and emits on the old GPU over what it does on the new one, at each point that both serve.
+
+    Samples of carbon_ratio (zone, embodied_method, and the dimensions of `use`), energy_ratio and time_ratio, and of
+    embodied_share (gpu), the embodied part of each GPU's own total. Below 1 the old GPU takes less; NaN where one of the
+    two cannot serve. Where a method has no embodied carbon of one of the two, both stand by their operational carbon, as
+    the coordinate `counted` (embodied_method) says.
+    """
+    found = tokens(points.sel(gpu=[old, new]), world, use, methods=methods, g_per_kwh=g_per_kwh)
+    kg = world["embodied_kg"].sel(gpu=[old, new], embodied_method=found["embodied_method"])
+    known = kg.notnull().all(["gpu", "sample"]).reset_coords(drop=True)
+    grams, whole = xr.where(known, total(found), found["operational_g"]), total(found)
+    sides = {gpu: found["evidence"].sel(gpu=gpu, drop=True) for gpu in (old, new)}
+    quantities = {"carbon": grams, "energy": found["token_J"], "time": found["token_s"]}
+    data = {}
+    for name, values in quantities.items():
+        plain = values.drop_vars(["evidence", "embodied_reason"], errors="ignore")
+        quotient = plain.sel(gpu=old, drop=True) / plain.sel(gpu=new, drop=True)
+        data[f"{name}_ratio"] = quotient.assign_attrs(units="1")
+    data["embodied_share"] = (found["embodied_g"] / whole).assign_attrs(units="1")
+    words = xr.where(known, "both carbons", "operational carbon")
+    coords = {"evidence": joint_evidence(*sides.values()), "counted": words}
+    return xr.Dataset(data, attrs={"old": old, "new": new}).assign_coords(coords)
+
+
+def probability(ratio: xr.DataArray) -> xr.DataArray:
+    """Probability that the old GPU takes less: the share of samples below 1; NaN where one of the two cannot serve."""
+    share = (ratio < 1).where(ratio.notnull()).mean("sample", skipna=False)
+    return share.rename("probability").assign_attrs(
+        units="1", long_name="probability that the old GPU takes less"
+    )
+
+
+def scenarios(
+    points: xr.Dataset,
+    world: xr.Dataset,
+    uses: Mapping[str, carbon.Use],
+    *,
+    old: str = OLD,
+    new: str = NEW,
+    method: str = carbon.MAIN,
+) -> xr.DataArray:
+    """Probability that a token emits less on the old GPU, by what the answer depends on besides the GPUs.
+
+    points: of one length, with the dimension engine. uses: name -> use, say the GPU alone and with a host. Dimensions
+    (engine, counted, served, model, zone): `counted` names the use; `served` is one request at a time, or each GPU at the
+    batch of its own least carbon. The year of the grid is sampled.
+    """
+    found = []
+    for name, use in uses.items():
+        grams = total(tokens(points.sel(gpu=[old, new]), world, use, methods=[method]))
+        grams = grams.squeeze("embodied_method", drop=True).reset_coords(drop=True)
+        mean = grams.mean("sample", skipna=False).fillna(np.inf)
+        ways = {
+            "one at a time": grams.sel(batch=1, drop=True),
+            "own best batch": grams.isel(batch=mean.argmin("batch")).drop_vars("batch"),
+        }
+        for way, values in ways.items():
+            share = probability(values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True))
+            found.append(share.expand_dims(counted=[name], served=[way]))
+    whole = xr.combine_by_coords(found)["probability"].transpose(
+        "engine", "counted", "served", "model", "zone"
+    )
+    return whole.reindex(counted=list(uses), served=["one at a time", "own best batch"])
+
+
+def versus(over: xr.Dataset, under: xr.Dataset, quantity: str = "energy_J") -> xr.Dataset:
+    """The ratio of two sets of points, each of one GPU, at every point that both have: ratio, low, high, probability.
+
+    quantity: time_s or energy_J. low and high are the ends of the 90 % interval, probability is that of a ratio above 1.
+    The errors of two points are independent and log-normal; only the gain of a board that both were measured on cancels.
+    """
+    first, second = (side.reset_coords(drop=True) for side in (over, under))
+    names = [f"{quantity}_low_sd", f"{quantity}_high_sd"]
+    sds = [(side[names[0]] + side[names[1]]) / 2 for side in (first, second)]
+    variance = sds[0] ** 2 + sds[1] ** 2
+    if quantity == "energy_J" and over["gpu"].item() == under["gpu"].item():
+        boards = [
+            xr.where(side["evidence"] == "measured", side["gain_sd"], 0.0).reset_coords(drop=True)
+            for side in (over, under)
+        ]
+        variance = variance - 2 * np.minimum(*boards) ** 2
+    sd, log_ratio = np.sqrt(variance), np.log(first[quantity] / second[quantity])
+    half = ndtri(0.95) * sd
+    found = {
+        "ratio": np.exp(log_ratio),
+        "low": np.exp(log_ratio - half),
+        "high": np.exp(log_ratio + half),
+        "probability": xr.apply_ufunc(ndtr, log_ratio / sd.where(sd > 0)),
+    }
+    both = [side["evidence"].reset_coords(drop=True) for side in (over, under)]
+    return xr.Dataset(found).drop_attrs().assign_coords(evidence=joint_evidence(*both))

@@ -131,7 +131,7 @@ def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
         (seen["dtype"] == made["dtype"]) | (made["dtype"] == "")
     )
     request, place = point.any("phase"), point.any(["batch", "prompt", "output", "phase"])
-    rules = dict.fromkeys(("dtype", "weights", "place"), place)
+    rules = dict.fromkeys(("dtype", "weights", "place", "gain_sd"), place)
     rules |= {"status": request, "idle_W": seen["idle_W"].notnull()}
     found = {
         name: xr.where(rules.get(name, point), seen[name], values, keep_attrs=False).assign_attrs(
@@ -150,18 +150,13 @@ def _filled(part: xr.Dataset, labels: Mapping[str, list]) -> xr.Dataset:
     return plain.reindex(labels, fill_value=dict.fromkeys(plain, np.nan) | GAPS)
 
 
-def common_length(points: xr.Dataset) -> xr.Dataset:
-    """The points of one length of prompt and output: the shortest that most of the points were run at."""
-    ran = points["time_s"].notnull().all("phase").sum(["model", "gpu", "engine", "batch"])
-    best = ran.stack(length=("prompt", "output")).idxmax("length").item()
-    return points.sel(prompt=best[0], output=best[1])
-
-
 def sampled(points: xr.Dataset, world: xr.Dataset) -> xr.Dataset:
     """Samples of time_s and energy_J of points: log-normal on either side of the value, as their intervals are.
 
     Energy is power x time: the part of its error that the time's explains goes with the time, the rest is the power's.
     """
+    if lost := set(np.ravel(points["gpu"])) - set(world["gpu"].values):
+        raise Refused(f"The world has no samples of {min(lost)}; draw it with this GPU.")
     wrong = world[["time_error", "power_error"]].sel(gpu=points["gpu"]).drop_attrs()
     time_sd, energy_sd = ({end: points[f"{name}{end}_sd"] for end in ENDS} for name in QUANTITIES)
     shared = {end: np.minimum(time_sd[end], energy_sd[end]) for end in ENDS}
@@ -198,8 +193,7 @@ def tokens(
     known = points["evidence"]
     if not by_phase:
         took = took.sum("phase", skipna=False)
-        first = known.isel(phase=0, drop=True)
-        known = first.where((known == first).all("phase"), "mixed")
+        known = joint_evidence(*(known.isel(phase=at, drop=True) for at in (0, 1)))
     kg = world["embodied_kg"].sel(gpu=points["gpu"])
     if methods is not None:
         if unknown := set(methods) - set(kg[METHOD].values):
@@ -216,6 +210,11 @@ def tokens(
         use or carbon.Use(),
     )
     return found.transpose(..., "sample").assign_coords(evidence=known.reset_coords(drop=True))
+
+
+def joint_evidence(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
+    """The evidence of a number made of two: that of both where it is the same, else `mixed`."""
+    return first.where(first == second, "mixed")
 
 
 def total(tokens: xr.Dataset) -> xr.DataArray:
