@@ -92,9 +92,9 @@ def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
         if not expected:
             refused += 1
             with pytest.raises(Refused, match="No configuration keeps"):
-                decide.optimum("llama-1b", zone, **asked)
+                decide.optimum("llama-1b", zone, CARDS, **asked)
             continue
-        rows = decide.optimum("llama-1b", zone, **asked)
+        rows = decide.optimum("llama-1b", zone, CARDS, **asked)
         best = rows.iloc[0]
         name = min(expected, key=lambda key: expected[key][0])
         assert (best["gpu"], best["engine"], best["batch"]) == name

@@ -106,7 +106,6 @@ def validation(book: Book) -> dict:
         "tests": len(by_source),
         **_causes(book),
         **_peers(),
-        **_worth(book),
     }
 
 
@@ -170,46 +169,6 @@ def _processors_said(rows: pd.DataFrame) -> str:
         "A processor is a card too: with the bandwidth and the matrix rate that a run probed, and nothing else of that "
         "machine, the model expects the decode steps of the measured processor runs at batch 1 with a median error of "
         f"{rows['distance'].median():.0%} ({len(rows)} runs, the worst {rows['distance'].max():.0%})."
-    )
-
-
-def _worth(book: Book) -> dict:
-    """How sure the claims on time and energy would be after an hour on either card."""
-    from footprint.decide import information, scoreboard
-
-    pair = [book.old, book.new]
-    decided_by = {row["id"]: row["decided_by"] for row in spec.table("published")}
-    judges = {
-        name: judge
-        for name, judge in scoreboard.JUDGES.items()
-        if decided_by.get(name) in ("time", "energy")
-    }
-    worth = information.table(book.pairs, pair, judges)
-    shares = {name: worth[name].map("{:.0%}".format) for name in ("probability", "now", *pair)}
-    shown = worth.assign(**shares, status="modelled")
-    shown.insert(1, "decided by", worth["id"].map(decided_by))
-    after = {name: f"after an hour on {findings.label(name)}" for name in pair}
-    return {
-        "worth": shown.rename(columns={"now": "certainty now", **after}),
-        "worth_said": _worth_said(book, worth, pair, judges),
-    }
-
-
-def _worth_said(book: Book, worth: pd.DataFrame, pair: list[str], judges: dict) -> str:
-    from footprint.decide import information
-
-    if not len(worth):
-        return "No claim on time or energy is left that an hour on a card could settle."
-    gains = worth[pair].sub(worth["now"], axis=0).sum()
-    most, least = gains.idxmax(), gains.idxmin()
-    energy = {name: judges[name] for name in ("A2", "H2", "H3")}
-    card, what = information.readings(book.pairs, pair, energy).idxmax()
-    return (
-        f"**An hour on the {findings.label(most)} would settle most: on average over what it could find, the "
-        f"{len(worth)} claims on time and energy that are not plain yet would be decided with a certainty of "
-        f"{worth[most].mean():.0%}, where it is {worth['now'].mean():.0%} now; an hour on the {findings.label(least)} "
-        f"would give {worth[least].mean():.0%}. Of single readings, the {what} of the {findings.label(card)} would "
-        "tell most about the claims on energy** [modelled]{.status .modelled}."
     )
 
 

@@ -15,15 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "payback",
             "spread",
         ],
-        "compare": [
-            "LIFETIMES",
-            "optimum",
-            "pareto",
-            "probability",
-            "ratios",
-            "scenarios",
-            "versus",
-        ],
+        "compare": ["LIFETIMES", "pareto", "probability", "ratios", "scenarios", "versus"],
+        "search": ["BATCHES", "Request", "optimum"],
         "world": [
             "best_batch",
             "draw_world",

@@ -6,13 +6,11 @@ Break-evens and paybacks are closed forms of `breakeven`; here configurations ar
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import Refused, carbon, spec
+from footprint import carbon
 from footprint.carbon import served, totals
-from footprint.carbon.equation import checked
 from footprint.decide.breakeven import (
     ALONE,
     beside,
@@ -25,10 +23,12 @@ from footprint.decide.breakeven import (
     side,
     spread,
 )
+from footprint.decide.search import BATCHES, optimum
 from footprint.decide.world import joint_evidence, tokens, total
 from footprint.predict import model as predict
 
 __all__ = [
+    "BATCHES",
     "beside",
     "break_even",
     "drifting",
@@ -45,8 +45,6 @@ __all__ = [
     "who_wins",
 ]
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-AXES = ["model", "gpu", "engine", "batch"]
 HOST, HOST_W = (
     "two-socket",
     100.0,
@@ -165,138 +163,6 @@ def pareto(*objectives) -> np.ndarray:
         others = points[front]
         front[i] = not ((others <= points[i]).all(axis=1) & (others < points[i]).any(axis=1)).any()
     return front.reshape(np.shape(objectives[0]))
-
-
-def optimum(
-    model,
-    zone,
-    gpu=None,
-    *,
-    tokens_per_s: float | None = None,
-    ttft_s: float = np.inf,
-    tpot_s: float = np.inf,
-    batch=BATCHES,
-    prompt: int = 128,
-    output: int = 128,
-    engine="eager",
-    dtype: str = "fp16",
-    approach: str = totals.MAIN,
-    lifetime_years=totals.YEARS,
-    utilisation=totals.BUSY,
-    pue=1.0,
-    n: int = 500,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """All configurations that meet the limits, for each zone the one of least carbon first: exhaustive, not a search.
-
-    Limits: ttft_s on the prefill of a batch and, with a demand of tokens_per_s, the mean wait until a batch is full;
-    tpot_s on a decode step. `count` cards carry the demand (utilisation follows from it); without one, a single card of
-    the utilisation given. The grid is drawn (`totals.drawn_grids`). Grams a token: mean_g, low_g and high_g (90 %);
-    `least` is the share of draws in which the row is the best of its zone, `card` the same for its GPU, `meets` the share
-    in which it keeps the limits. A demand that nothing meets is `Refused` in a sentence that names the limit that binds.
-    """
-    cards = spec.gpus() if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
-    zones = [zone] if isinstance(zone, str) else list(zone)
-    asked = {
-        "batch": list(batch),
-        "prompt": [prompt],
-        "output": [output],
-        "engine": engine,
-        "dtype": dtype,
-    }
-    windows = predict.windows(model, cards, **asked).isel(prompt=0, output=0)
-    points = served.predicted(windows)
-    plan = _plan(windows, points, tokens_per_s)
-    fine = _feasible(windows, plan, ttft_s, tpot_s)
-    took = served.drawn(points, n, seed).where(fine)
-    first, later = (took["time_s"].sel(phase=phase, drop=True) for phase in served.PHASES)
-    used, serves = utilisation, True
-    if tokens_per_s is not None:
-        load = tokens_per_s * (first + later) / points["generated"] / plan["count"]
-        used, serves = np.minimum(load, 1.0).assign_attrs(units="1"), load <= 1
-    meets = serves & (plan["wait_s"] + first <= ttft_s) & (later / max(output - 1, 1) <= tpot_s)
-    settings = {
-        "lifetime_years": lifetime_years,
-        "utilisation": used,
-        "pue": pue,
-        "n": n,
-        "seed": seed,
-        "took": took,
-    }
-    grids = totals.drawn_grids(zones, n, seed)
-    tokens = totals.per_token(points, grids, [approach], **settings).sel(
-        approach=approach, drop=True
-    )
-    return _ranked(tokens, plan.assign(meets=meets.mean("draw")), zones)
-
-
-def _plan(windows: xr.Dataset, points: xr.Dataset, tokens_per_s: float | None) -> xr.Dataset:
-    """Cards that carry the demand, the mean wait until a batch is full, and the limits' quantities, at the medians."""
-    whole = points["time_s"].sum("phase", skipna=False)
-    count, wait = xr.ones_like(whole), xr.zeros_like(whole)
-    if tokens_per_s is not None:
-        rate = checked("tokens_per_s", tokens_per_s, "1/s", above=True)
-        count = np.ceil(rate * whole / points["generated"])
-        wait = (points.batch - 1) / 2 * points.output * count / rate
-    return xr.Dataset(
-        {
-            "count": count,
-            "wait_s": wait,
-            "ttft_s": windows["ttft_s"] + wait,
-            "tpot_s": windows["tpot_s"],
-        }
-    )
-
-
-def _feasible(windows: xr.Dataset, plan: xr.Dataset, ttft_s: float, tpot_s: float) -> xr.DataArray:
-    """Which configurations fit and keep both limits at their medians, or `Refused` with the limit that binds."""
-    fits = windows["fits"]
-    if not fits.any():
-        need = float(windows["memory_B"].min()) / 2**30
-        raise Refused(
-            f"Nothing fits: memory binds, the smallest configuration takes {need:.1f} GiB."
-        )
-    for name, limit, what in (
-        ("ttft_s", ttft_s, "time to first token"),
-        ("tpot_s", tpot_s, "time per output token"),
-    ):
-        least = float(plan[name].where(fits).min())
-        if least > limit:
-            raise Refused(
-                f"No configuration keeps the {what}: the limit is {limit:g} s and the least is {least:.3g} s."
-            )
-    fine = fits & (plan["ttft_s"] <= ttft_s) & (plan["tpot_s"] <= tpot_s)
-    if not fine.any():
-        least = float(plan["tpot_s"].where(fits & (plan["ttft_s"] <= ttft_s)).min())
-        raise Refused(
-            f"No configuration keeps both limits: the time per output token binds, {tpot_s:g} s is asked and {least:.3g} s "
-            f"is the least among those that start within {ttft_s:g} s."
-        )
-    return fine
-
-
-def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFrame:
-    """Feasible configurations as rows, sorted by zone and mean grams of a token."""
-    flat = (
-        totals.total(tokens).stack(config=AXES).dropna("config").transpose("zone", "config", "draw")
-    )
-    index = flat.indexes["config"]
-    middle = tokens[["energy_J", "busy_s", "embodied_g"]].median("draw")
-    columns = [
-        part.stack(config=AXES).sel(config=index).data_vars.items() for part in (plan, middle)
-    ]
-    extra = {name: values.values for part in columns for name, values in part}
-    found = []
-    for zone in zones:
-        here = flat.sel(zone=zone).values
-        least = np.bincount(here.argmin(axis=0), minlength=len(index)) / here.shape[1]
-        low, high = np.quantile(here, [0.05, 0.95], axis=1)
-        table = index.to_frame(index=False).assign(
-            zone=zone, mean_g=here.mean(axis=1), low_g=low, high_g=high, least=least
-        )
-        table["card"] = table.groupby("gpu")["least"].transform("sum")
-        found.append(table.assign(**extra).sort_values("mean_g"))
-    return pd.concat(found, ignore_index=True).astype({"batch": int, "count": int})
 
 
 # The road of pages that take points and the world; what stands above goes with the road of before.

@@ -115,6 +115,13 @@ def grid_years(zones: Sequence[str] = ZONES) -> xr.DataArray:
     return xr.concat(each, xr.Variable("year", years)).transpose("zone", "year")
 
 
+def grids_of(world: xr.Dataset, zones: Sequence[str]) -> xr.DataArray:
+    """Samples of the g/kWh of some of the zones of a world, or `Refused` for a zone that it lacks."""
+    if lost := set(zones) - set(world["zone"].values):
+        raise Refused(f"The world has no samples of {min(lost)}; draw it with this zone.")
+    return world["g_per_kwh"].sel(zone=list(zones))
+
+
 def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
     """One points Dataset of two: a measured point replaces the modelled one of its place and dtype, and no other.
 
