@@ -76,7 +76,7 @@ def project(folder: Path) -> Path:
     """A checkout with a light `profile.ipynb`; the real parameters cell, then `behave` and `write`."""
     import nbformat
 
-    from footprint.trace import file as trace
+    from footprint import trace
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "_toc.yml").touch()
@@ -136,7 +136,7 @@ def matrix(path: Path, text: str) -> Path:
 
 def pairs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
     """All results below a folder: bytes of trace and page by name; a trace without its page is an error."""
-    from footprint.trace import file as trace
+    from footprint import trace
 
     names = trace.names(folder)
     return {

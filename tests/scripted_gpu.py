@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 import fake_nvml as fake
+from footprint import trace
 from footprint.measure import instrument, sensor
-from footprint.trace import file as trace
 
 EXAMPLE = Path(__file__).parents[1] / "book/assets/sensor-example.nc4"
 

@@ -16,11 +16,11 @@ import pytest
 import xarray as xr
 
 import fake_nvml as fake
+from footprint import trace
 from footprint.energy import uncertainty as budget
 from footprint.energy import window as energy
 from footprint.measure import instrument, sampler, window
 from footprint.measure.instrument import Clock, Instrument
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 TERMS = ("quantisation", "sampling", "gain")  # of one window: no other repeats its point

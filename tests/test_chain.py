@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import fake_nvml as fake
-from footprint import workload
+from footprint import trace, workload
 from footprint.energy import window as energy
 from footprint.measure import profile, sensor
 from footprint.sweep import report
-from footprint.trace import file as trace
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
 SMALL = {

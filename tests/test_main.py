@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import light_project as light
-from footprint import __main__, sweep
-from footprint.trace import file as trace
+from footprint import __main__, sweep, trace
 
 QUICK = '[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = { seed = [1, 669] }\n'
 
@@ -49,6 +48,7 @@ def test_every_command_explains_itself(command, capsys):
         (["profile", "-p", "modell", "x"], "modell"),
         (["predict", "-p", "gpu", "voodoo"], "voodoo"),
         (["gather", "nowhere"], "no trace below nowhere"),
+        (["gather", "--stored"], "--stored is gone"),
         (["report", "nowhere"], "no trace below nowhere"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_sweep_with_a_failure_ends_with_1_and_names_it(place, capsys):
         and "1 ok, 1 failed of 2 runs" in out
         and "ValueError: nonsense. See out/.sweep/failed/" in out
     )
-    code, out, err = said(capsys, "gather", "out", "--stored")
+    code, out, err = said(capsys, "gather", "out")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert (
         code == 0
@@ -159,7 +159,7 @@ def test_the_keyboard_is_no_error(place, monkeypatch, capsys):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trace, "names", pressed)
+    monkeypatch.setattr(trace.folder, "names", pressed)
     code, _, err = said(capsys, "gather", "out")
     assert code == 1 and "stopped by the keyboard" in err
 

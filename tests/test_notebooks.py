@@ -8,8 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from footprint import workload
-from footprint.trace import file as trace
+from footprint import trace, workload
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {

@@ -64,7 +64,6 @@ NOT_YET = {  # what does not hold yet; it only shrinks, and an entry that holds 
     "predict/model.tree has more than 7 parameters",
     "predict/roofline._shares has more than 7 parameters",
     "predict/validation imports energy",
-    "trace/stream imports energy",
 }
 
 TREES = {

@@ -64,36 +64,23 @@ def _go(runs: list, options) -> int:
 
 
 def _gather(options) -> int:
-    from footprint.energy import window as energy
-    from footprint.trace import file as trace
-    from footprint.trace import store
+    from footprint import energy, trace
 
+    if options.stored:
+        raise Refused(
+            "--stored is gone with the cache that it read; `footprint gather` reads each trace, "
+            "and `footprint report` writes all that is stored as windows.csv."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below, a line each
-        data = store.gather(options.folder)
-        if data.sizes["window"] and not options.stored:
-            twice, data = data.attrs["twice"], energy.gather(options.folder)
-            data.attrs["twice"] = twice
+        data = energy.gather(options.folder)
     for sentence in [*data.attrs["rejected"], *data.attrs["twice"]]:
         print(f"footprint: {sentence}", file=sys.stderr)
     if not data.sizes["window"]:
         raise Refused(f"There is no trace below {options.folder}.")
-    columns = [
-        "kind",
-        "device",
-        "model",
-        "dtype",
-        "weights",
-        "phase",
-        "batch",
-        "prompt_tokens",
-        "output_tokens",
-        "time_per_iteration_s",
-        "energy_per_token_J",
-        "status",
-    ]
-    table = trace.frame(data)
-    print((table if options.stored else table[columns]).to_csv(index=False), end="")
+    columns = ["kind", "device", "model", "dtype", "weights", "phase", "batch", "prompt_tokens"]
+    columns += ["output_tokens", "time_per_iteration_s", "energy_per_token_J", "status"]
+    print(trace.frame(data)[columns].to_csv(index=False), end="")
     return 1 if data.attrs["rejected"] else 0
 
 
@@ -184,8 +171,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="about ten seconds, less exact")
     add = command(_gather, "print the windows of all traces below a folder as CSV")
     add("folder", **folder)
-    said = "all that is stored, a thousand files a second, nothing derived"
-    add("--stored", action="store_true", help=said)
+    add("--stored", action="store_true", help=argparse.SUPPRESS)
     add = command(_report, "write an RO-Crate and flat tables into a folder of finished runs")
     add("folder", **folder)
     said = "write the measured points in the field names proposed to MLPerf too"

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+import xarray as xr
 
-from footprint import workload
+from footprint import trace, workload
 from footprint.charts import runpage
 from footprint.predict import model as predict
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 EMPTY = {str: "", int: 0, float: float("nan")}
@@ -22,7 +22,7 @@ RUN |= {
 }
 
 
-def measured(samples=()) -> trace.xr.DataTree:
+def measured(samples=()) -> xr.DataTree:
     rows = [
         {"phase": "idle_bare", "lengths": "idle", "status": "ok", "start_s": 0.0, "stop_s": 1.0}
     ]

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from footprint import spec
+from footprint import spec, trace
 from footprint.energy import findings
 from footprint.predict import model as predict
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 EMPTY = {str: "", int: 0, float: float("nan")}

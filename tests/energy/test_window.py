@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 import fake_nvml as fake
 import scripted_loads as loads
+from footprint import trace
 from footprint.energy import integrate as readings
 from footprint.energy import uncertainty as budget
 from footprint.energy import window as energy
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, WINDOW_STATUS
 
 RUN = {

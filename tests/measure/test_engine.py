@@ -8,10 +8,9 @@ import pytest
 
 import scripted_engine
 import scripted_instrument
-from footprint import Refused, measure, spec, workload
+from footprint import Refused, measure, spec, trace, workload
 from footprint.energy import window as energy
 from footprint.measure import engine, profile, sensor
-from footprint.trace import file as trace
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from footprint import workload
+from footprint import trace, workload
 from footprint.energy import window as energy
 from footprint.measure import profile
 from footprint.measure.eager import Eager
 from footprint.measure.window import Setup
-from footprint.trace import file as trace
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from footprint import Refused, spec
+from footprint import Refused, spec, trace
 from footprint.predict import model as predict
 from footprint.predict import roofline
-from footprint.trace import file as trace
 
 ENGINES = ("eager", "graphs", "serving")
 TIMES = ("ttft_s", "tpot_s")

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 import light_project as light
-from footprint import Refused, digest, sweep
-from footprint.sweep import cluster, results, runner
-from footprint.trace import file as trace
+from footprint import Refused, digest, sweep, trace
+from footprint.sweep import cluster, runner
 
 pytest.importorskip("distributed")
 NVML = '''
@@ -113,7 +112,7 @@ def spans(folder):
             "papermill"
         ]
         ends = tuple(datetime.fromisoformat(page[key]) for key in ("start_time", "end_time"))
-        found.setdefault(results.raw.head(folder / name)["device_hash"], []).append(ends)
+        found.setdefault(trace.head(folder / name)["device_hash"], []).append(ends)
     return found
 
 
@@ -173,9 +172,7 @@ def test_the_real_notebook_on_two_workers_beside_a_card_each(place, scheduler, g
     assert found.keys() == {digest(f"GPU-FAKE-{card}") for card in (0, 1)}
     assert {outcome["device"] for outcome in outcomes} == set(found)
     assert all(outcome["joules"] > 0 for outcome in outcomes)
-    threads = {
-        results.raw.head(place / "out" / name)["threads"] for name in trace.names(place / "out")
-    }
+    threads = {trace.head(place / "out" / name)["threads"] for name in trace.names(place / "out")}
     assert threads == {os.cpu_count()} or os.environ.get("OMP_NUM_THREADS")
 
 

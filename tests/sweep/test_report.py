@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 import light_project as light
-from footprint import Refused, workload
+from footprint import Refused, trace, workload
 from footprint.energy import window as energy
 from footprint.predict import model as predict
 from footprint.sweep import report, results
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 pytest.importorskip("rocrate")

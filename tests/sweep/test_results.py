@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 import light_project as light
-from footprint import Refused, root, workload
+from footprint import Refused, root, trace, workload
 from footprint.measure import provenance
 from footprint.sweep import results
-from footprint.trace import file as trace
 
 PAGE = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
@@ -160,7 +159,7 @@ def test_a_head_is_read_once(tmp_path, monkeypatch):
     trace.save(light.seed(), tmp_path / "a.nc")
     seen = {}
     first = results.finished(tmp_path, seen)
-    monkeypatch.setattr(results.raw, "head", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(trace.folder, "head", lambda path: pytest.fail("read again"))
     assert results.finished(tmp_path, seen) == first
 
 

@@ -11,9 +11,8 @@ import time
 import pytest
 
 import light_project as light
-from footprint import sweep
-from footprint.sweep import results, sweeps
-from footprint.trace import file as trace
+from footprint import sweep, trace
+from footprint.sweep import sweeps
 
 MODELS = [
     "llama-24m",
@@ -179,7 +178,7 @@ def killed(place, kills: int, runs: int, longest: float) -> None:
     assert child.returncode == 0, said
     now = light.pairs(place / "out")
     assert kept.items() <= now.items() and len(now) == runs
-    asked = [results.raw.head(place / "out" / name)["request"] for name in now]
+    asked = [trace.head(place / "out" / name)["request"] for name in now]
     assert len(set(asked)) == runs
     assert not list((place / "out").glob(".run-*"))
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from footprint import Refused
-from footprint.trace import file as trace
+from footprint import Refused, trace
 from footprint.trace.schema import ATTRS, SCHEMA, variables
 
 EMPTY = {str: "", int: 0, float: float("nan")}
@@ -52,11 +51,9 @@ def test_what_is_saved_comes_back(tmp_path):
     assert back.attrs["seed"] == 7 and back.attrs["kind"] == "measured"
     for group in SCHEMA:
         xr.testing.assert_equal(tree[group].to_dataset(), back[group].to_dataset())
-        for name, (_, units, long_name, _) in variables(group, "measured").items():
-            assert (back[group][name].attrs["units"], back[group][name].attrs["long_name"]) == (
-                units,
-                long_name,
-            )
+        for name, variable in variables(group, "measured").items():
+            attrs = back[group][name].attrs
+            assert (attrs["units"], attrs["long_name"]) == (variable.units, variable.long_name)
 
 
 def test_unknown_stays_unknown():
@@ -66,6 +63,16 @@ def test_unknown_stays_unknown():
 
 def test_bounds_carry_their_level():
     assert modelled()["windows"]["energy_J_low"].attrs["interval_level"] == 0.9
+    assert "interval_level" not in modelled()["windows"]["energy_J"].attrs
+
+
+def test_a_trace_may_name_its_notebook_and_old_ones_are_told_by_their_kind(tmp_path):
+    tree = measured(notebook="serve")
+    assert trace.notebook(trace.load(trace.save(tree, tmp_path / "run.nc")).attrs) == "serve"
+    assert trace.notebook(measured().attrs) == "profile"
+    assert trace.notebook(modelled().attrs) == "predict"
+    with pytest.raises(Refused, match="the attribute notebook is 3"):
+        measured(notebook=3)
 
 
 @pytest.mark.parametrize(
@@ -155,28 +162,6 @@ def test_what_is_no_trace_is_refused_in_one_sentence(tmp_path):
     xr.Dataset({"x": ("y", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(Refused, match=r"other\.nc has schema version None"):
         trace.load(tmp_path / "other.nc")
-
-
-def test_gather_joins_kinds_and_names_what_it_rejects(tmp_path):
-    trace.save(measured(), tmp_path / "t4" / "a.nc")
-    trace.save(modelled(), tmp_path / "t4" / "b.nc")
-    (tmp_path / "c.nc").write_text("broken")
-    (tmp_path / ".half.nc").write_text("a temporary file is not even looked at")
-    with pytest.warns(UserWarning, match=r"1 files are not valid traces: c\.nc"):
-        data = trace.gather(tmp_path)
-    assert len(data.attrs["rejected"]) == 1
-    table = trace.frame(data)
-    assert (
-        list(table["kind"]) == ["measured", "modelled"]
-        and list(table["model"]) == ["llama-24m"] * 2
-    )
-    assert table["duration_s"].isna().tolist() == [True, False] and table[
-        "stop_s"
-    ].isna().tolist() == [False, True]
-
-
-def test_gather_of_nothing_is_empty(tmp_path):
-    assert trace.gather(tmp_path).sizes["window"] == 0
 
 
 def test_place_tells_kinds_apart(tmp_path):

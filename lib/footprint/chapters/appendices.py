@@ -28,19 +28,19 @@ def schema(book: Book) -> dict:
     """The attributes and the variables of a trace."""
     attributes = [
         {"attribute": name, "type": kind.__name__, "meaning": meaning}
-        for name, (kind, meaning) in trace.ATTRS.items()
+        for name, (kind, meaning) in (trace.ATTRS | trace.OPTIONAL_ATTRS).items()
     ]
     variables = [
         {
             "group": group,
             "kind": kind,
             "variable": name,
-            "units": units,
-            "meaning": f"{long_name}: {meaning}",
+            "units": item.units,
+            "meaning": f"{item.long_name}: {item.meaning}",
         }
         for group, kinds in trace.SCHEMA.items()
         for kind, known in kinds.items()
-        for name, (_, units, long_name, meaning) in known.items()
+        for name, item in known.items()
     ]
     return {"attributes": pd.DataFrame(attributes), "variables": pd.DataFrame(variables)}
 

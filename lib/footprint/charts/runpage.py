@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from footprint import trace
 from footprint.charts import theme
 from footprint.energy import window as energy
-from footprint.trace import file as trace
 
 POINT = ["phase", "batch", "prompt_tokens", "output_tokens"]
 MOST_STEPS = 1500  # points in a chart; more are thinned evenly

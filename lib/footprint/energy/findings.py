@@ -5,10 +5,9 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import root, spec
+from footprint import root, spec, trace
 from footprint.energy import window as energy
 from footprint.predict import model as predict
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS, variables
 
 PAIRS = [

@@ -8,8 +8,7 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from footprint.energy.window import DERIVED
-from footprint.trace import build_points
-from footprint.trace.file import frame
+from footprint.trace import build_points, frame
 from footprint.trace.points import BOUNDED, DIMS, LABELS, PHASES, PLACE, SHAPE, VALUES
 from footprint.trace.schema import ATTRS, WINDOW_STATUS, variables
 

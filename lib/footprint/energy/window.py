@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from footprint import trace
 from footprint.energy import uncertainty as budget
 from footprint.energy.integrate import USABLE, integral, slope, status
-from footprint.trace import file as trace
-from footprint.trace import raw
-from footprint.trace.schema import DIMS, variables
 
 ALIGNED = 0.75  # ticks that are known to this share of their period are worth aligning to
 DISAGREE = {"idle": 0.10, "busy": 0.05}
@@ -229,24 +227,4 @@ def closure_error(data: xr.Dataset, of: str = "time_per_iteration_s") -> xr.Data
 
 def gather(folder: str | Path) -> xr.Dataset:
     """`windows` over all traces below `folder`, run attributes as coordinates (see `trace.gather`)."""
-    return trace.gather(folder, windows, _opened)
-
-
-def _opened(path: Path) -> xr.DataTree:
-    """A checked trace, opened a hundred times faster than `trace.load` does."""
-    try:
-        attrs, windows = raw.quick(path)
-        rest = {group: raw.columns(path, group, attrs["kind"]) for group in ("samples", "steps")}
-        groups = {"windows": windows, **rest}
-    except raw.ODD:
-        return trace.load(path)  # says what is wrong
-    data = {"/": xr.Dataset(attrs=attrs)}
-    for group, columns in groups.items():
-        known = variables(group, attrs["kind"])
-        data[f"/{group}"] = xr.Dataset(
-            {
-                name: (DIMS[group], values, trace.described(group, known[name]))
-                for name, values in columns.items()
-            }
-        )
-    return xr.DataTree.from_dict(data)
+    return trace.gather(folder, windows)

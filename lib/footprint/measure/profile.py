@@ -10,13 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import xarray as xr
 
-from footprint import workload
+from footprint import trace, workload
 from footprint.measure import engine as engines
 from footprint.measure import instrument as instruments
 from footprint.measure import provenance, sampler, sensor, window
 from footprint.measure.engine import Engine
 from footprint.measure.window import Setup
-from footprint.trace import file as trace
 
 ORDERS = ("prefill", "decode", "generate"), ("generate", "prefill", "decode")
 LENGTHS = ("batch", "prompt_tokens", "output_tokens")

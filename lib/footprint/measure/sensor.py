@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import Refused, root
+from footprint import Refused, root, trace
 from footprint.energy import window as energy
 from footprint.measure import provenance, sampler, squarewave, window
 from footprint.measure.instrument import REAL, Clock, Instrument
-from footprint.trace import file as trace
 
 VERSION = 1
 RATE_HZ, BUSIEST = 200.0, 0.5  # a sensor is read as fast as half a core allows

@@ -14,9 +14,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
-from footprint import Refused, __version__, digest, spec
+from footprint import Refused, __version__, digest, spec, trace
 from footprint.predict import intervals, roofline
-from footprint.trace import file as trace
 from footprint.trace.points import build_points
 
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output")

@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from footprint import Refused, root
+from footprint import Refused, root, trace
 from footprint.energy import window as energy
 from footprint.sweep import results
-from footprint.trace import file as trace
 from footprint.trace.schema import ATTRS
 
 NEEDED = "A report needs rocrate and mlcroissant: pip install 'footprint[sweep]'."

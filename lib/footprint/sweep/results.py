@@ -24,10 +24,8 @@ from typing import NamedTuple
 import psutil
 import xarray as xr
 
-from footprint import digest, root
+from footprint import digest, root, trace
 from footprint.measure import provenance
-from footprint.trace import file as trace
-from footprint.trace import raw
 
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
 LOG = Path(".sweep") / "events.jsonl"
@@ -78,7 +76,7 @@ def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Fin
             now = path.stat()
             version = (path, now.st_ino, now.st_size, now.st_ctime_ns)
             if version not in seen:
-                seen[version] = raw.head(path)
+                seen[version] = trace.head(path)
             if seen[version]["status"] in FINAL:
                 name, device = _identity(seen[version])
                 done.setdefault(name, []).append(Finished(device, seen[version]["status"], path))
@@ -203,7 +201,7 @@ def _complete(scratch: Path, folder: Path) -> None:
 def _free(path: Path, attrs: dict) -> Path:
     """The path itself, or one beside it where a finished run of another request or device lies."""
     try:
-        other = raw.head(path)
+        other = trace.head(path)
         taken = other["status"] in FINAL and _identity(other) != _identity(attrs)
     except UNREADABLE:
         taken = False

@@ -1,11 +1,13 @@
-"""The file of a run, what it must hold, and the reading of many."""
+"""The file of a run, what it must hold, the reading of many, and the points that come of them."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "file": ["check", "gather", "load", "place", "save"],
+        "file": ["check", "load", "new", "place", "save", "whole"],
+        "folder": ["files", "frame", "gather", "head", "labelled", "names", "read"],
         "points": ["build_points", "check_points", "phase_tokens"],
+        "schema": ["notebook", "variables"],
     },
 )
