@@ -3,18 +3,16 @@
 import time
 
 from footprint import spec, workload
+from footprint.measure.engine import Engine
 
 PLACE = "scripted_engine:Scripted"
 STEP_S = 0.004
 
 
-class Scripted:
+class Scripted(Engine):
     """Prefill takes a step for each 64 tokens of a prompt, decode one for each token; more than 64 prompts do not fit."""
 
     library, weights = "scripted", "random"
-
-    def __init__(self, request: dict):
-        self.request = request
 
     def load(self) -> dict:
         """Nothing to load."""
@@ -53,17 +51,3 @@ class Scripted:
             return list(steps)
 
         return once
-
-    def release(self) -> None:
-        """Nothing is kept."""
-
-    def reset_peak(self) -> None:
-        """Nothing to reset."""
-
-    def peak_bytes(self) -> float:
-        """Always the same."""
-        return 3 * 2.0**30
-
-    def out_of_memory(self, error: Exception) -> bool:
-        """Never."""
-        return False

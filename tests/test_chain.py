@@ -1,5 +1,6 @@
 """The whole chain in real time beside a scripted card: model, windows, sampler, trace, joules; through papermill too."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import fake_nvml as fake
-from footprint import trace, workload
+from footprint import digest, spec, trace, workload
 from footprint.energy import window as energy
 from footprint.measure import profile, sensor
 from footprint.sweep import report
@@ -130,3 +131,59 @@ def test_papermill_reaches_the_scripted_card(beside, tmp_path, points, keys):
     true = np.array([fake.energy(points, start, stop) for start, stop in ends])
     assert set(data["energy_status"].values) <= {"ok", "disturbed"}
     assert ((data["energy_J_low"] <= true) & (true <= data["energy_J_high"])).mean() >= 0.9
+
+
+REGISTER = """
+from footprint import digest, spec, workload
+workload.ENGINES["scripted"] = "scripted_engine:Scripted"
+"""
+ON_GPU = {**SMALL, "device": "cuda:0", "engine": "scripted", "window_s": 0.3, "repeats": 1}
+
+
+@pytest.fixture
+def scripted(gpu, monkeypatch, tmp_path):
+    """A GPU that no table knows, and an engine that every process started from here has registered."""
+    gpu(fake.constant(150), epoch=time.monotonic(), tick=0.02)
+    (tmp_path / "sitecustomize.py").write_text(REGISTER)
+    places = [str(tmp_path), str(Path(__file__).parent), *sys.path]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path / "locks"))
+
+
+def holds(tree) -> None:
+    """The run is one of a GPU, which its hash tells, with peaks of its own."""
+    run = tree.attrs
+    assert run["status"] == "ok" and run["device"] == "fake-gpu" not in spec.gpus()
+    assert run["device_hash"] == digest("GPU-FAKE-0") and run["engine"] == "scripted"
+    assert run["energy_source"] == "nvml_counter" and run["read_bandwidth_GBps"] == 700
+    data = energy.windows(tree)
+    busy = data.isel(window=data["batch"].values > 0)
+    assert set(busy["energy_status"].values) <= {"ok", "disturbed", "window_too_short"}
+
+
+@pytest.mark.slow
+def test_papermill_measures_a_gpu_that_no_table_knows(scripted, tmp_path):
+    given = {**ON_GPU, "window_s": 2.05, "out": str(tmp_path / "run.nc")}
+    options = [str(part) for name, value in given.items() for part in ("-p", name, value)]
+    command = ["papermill", str(NOTEBOOK), str(tmp_path / "out.ipynb"), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--no-progress-bar"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    holds(trace.load(tmp_path / "run.nc"))
+    assert "FAKE GPU" in (tmp_path / "out.ipynb").read_text()
+
+
+def test_the_command_line_does_too(scripted, tmp_path):
+    options = [str(part) for name, value in ON_GPU.items() for part in ("-p", name, value)]
+    command = ["footprint", "profile", "--to", str(tmp_path / "runs"), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (path,) = (tmp_path / "runs").rglob("*.nc")
+    assert path.parent.name == "fake-gpu"
+    holds(trace.load(path))

@@ -18,14 +18,14 @@ INSTRUMENTS = {  # by a pattern of the names of devices
     r"cpu": "footprint.measure.instrument:Instrument",
     r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",
 }
-SERVICES = ("code", "conv")
 MOST = 2**20
 SEEDS = 2**32 - 1
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+DEVICES = "cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed"
 TWO_OUTPUTS = "prefill makes the first output token and decode the others, so "
 
 
-def _number(parse: Callable, least: float, most: float, allowed: str) -> Callable:
+def _number(parse: Callable, least: float, most: float, what: str) -> Callable:
     """A reader of numbers between two bounds, also as text, never a bool; NaN and infinity lie between none."""
 
     def read(value):
@@ -34,7 +34,7 @@ def _number(parse: Callable, least: float, most: float, allowed: str) -> Callabl
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not least <= number <= most:
-            raise ValueError(allowed)
+            raise ValueError(f"{what} from {least} to {most} are allowed")
         return number
 
     return read
@@ -46,7 +46,7 @@ def _whole(least: int, most: int = MOST, reason: str = "") -> Callable:
     def parse(value) -> int:
         return int(value) if isinstance(value, str) else operator.index(value)
 
-    return _number(parse, least, most, f"{reason}whole numbers from {least} to {most} are allowed")
+    return _number(parse, least, most, f"{reason}whole numbers")
 
 
 def _list(read_one: Callable) -> Callable:
@@ -59,49 +59,39 @@ def _list(read_one: Callable) -> Callable:
                 value = json.loads(text if text.startswith("[") else f"[{text}]")
             except (ValueError, RecursionError):
                 raise ValueError("a list like [1, 2] is allowed") from None
-        values = (
-            list(value) if isinstance(value, Iterable) and not isinstance(value, dict) else [value]
-        )
-        if not values:
+        many = isinstance(value, Iterable) and not isinstance(value, dict)
+        found = dict.fromkeys(read_one(item) for item in (value if many else [value]))
+        if not found:
             raise ValueError("a list of at least one value is allowed")
-        return list(dict.fromkeys(read_one(item) for item in values))
+        return list(found)
 
     return read
 
 
-def _one_of(*allowed: str) -> Callable:
-    """A reader of one word out of a few."""
+def _one_of(patterns: Iterable[str], allowed: str = "") -> Callable:
+    """A reader of one word out of a few, or of one that a pattern describes."""
 
     def read(value) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"allowed is {' or '.join(allowed)}")
+        known = patterns if isinstance(value, str) else ()
+        if not any(re.fullmatch(pattern, value, re.ASCII) for pattern in known):
+            raise ValueError(allowed or f"allowed is {' or '.join(patterns)}")
         return value
 
     return read
-
-
-def _device(value) -> str:
-    patterns = INSTRUMENTS if isinstance(value, str) else ()
-    if not any(re.fullmatch(pattern, value, re.ASCII) for pattern in patterns):
-        raise ValueError(
-            "cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed"
-        )
-    return value
 
 
 def _model(or_hub: str) -> Callable:
     """A reader of model names: an id of the table, the path of a config.json, and, where wanted, an org/name."""
 
     def read(value) -> str:
+        name = str(value)
         try:
-            spec.model(str(value))
+            spec.model(name)
         except KeyError as unknown:
-            if not (or_hub and HUB_ID.fullmatch(str(value))):
-                near = unknown.args[0].rstrip(".")
-                raise Refused(
-                    f"{near}; the path of a config.json {or_hub}is allowed too."
-                ) from None
-        return str(value)
+            if not (or_hub and HUB_ID.fullmatch(name)):
+                near, too = unknown.args[0].rstrip("."), f"the path of a config.json {or_hub}"
+                raise Refused(f"{near}; {too}is allowed too.") from None
+        return name
 
     return read
 
@@ -113,7 +103,7 @@ def _out(value) -> str:
 
 
 _COMMON = {
-    "engine": ("eager", lambda value: _one_of(*ENGINES)(value)),
+    "engine": ("eager", _one_of(ENGINES)),
     "prompt_tokens": ([64], _list(_whole(1))),
     "output_tokens": ([32], _list(_whole(2, reason=TWO_OUTPUTS))),
     "seed": (0, _whole(0, SEEDS)),
@@ -122,27 +112,27 @@ _COMMON = {
 PARAMETERS = {
     "profile": {
         "model": ("smollm2-135m", _model(or_hub="or a hub name like org/name ")),
-        "device": ("cpu", _device),
-        "dtype": ("auto", _one_of("auto", "fp32", "fp16", "bf16")),
-        "weights": ("auto", _one_of("auto", "random", "trained")),
+        "device": ("cpu", _one_of(INSTRUMENTS, DEVICES)),
+        "dtype": ("auto", _one_of(("auto", "fp32", "fp16", "bf16"))),
+        "weights": ("auto", _one_of(("auto", "random", "trained"))),
         "batches": ([1, 4], _list(_whole(1))),
         **_COMMON,
         "azure": (0, _whole(0)),
         "max_tokens": (512, _whole(2)),
         "answers": (0, lambda value: _whole(0, len(spec.table("prompts")))(value)),
         "repeats": (3, _whole(1)),
-        "window_s": (1.0, _number(float, 0.01, 3600, "seconds from 0.01 to 3600 are allowed")),
-        "warmup_s": (1.0, _number(float, 0, 3600, "seconds from 0 to 3600 are allowed")),
-        "quick": (False, lambda value: _one_of("true", "false")(str(value).lower()) == "true"),
+        "window_s": (1.0, _number(float, 0.01, 3600, "seconds")),
+        "warmup_s": (1.0, _number(float, 0, 3600, "seconds")),
+        "quick": (False, lambda value: _one_of(("true", "false"))(str(value).lower()) == "true"),
         "threads": (0, _whole(0)),
     },
     "predict": {
         "model": ("llama-7b", _model(or_hub="")),
         "gpu": ("t4", lambda value: spec.gpu(str(value)).id),
-        "dtype": ("fp16", _one_of(*spec.DTYPE_BYTES)),
+        "dtype": ("fp16", _one_of(spec.DTYPE_BYTES)),
         "batches": ([1, 2, 4, 8, 16, 32, 64], _list(_whole(1))),
         **_COMMON,
-        "engine": ("eager", _one_of(*spec.ENGINES.values())),
+        "engine": ("eager", _one_of(spec.ENGINES.values())),
         "prompt_tokens": ([128, 512], _COMMON["prompt_tokens"][1]),
         "output_tokens": ([128], _COMMON["output_tokens"][1]),
     },
@@ -183,18 +173,14 @@ def given(namespace: dict, kind: str = "profile") -> dict:
     Of the names that are no parameter only plain values (text, numbers, lists, ...) count: what a notebook imports and
     builds does not, nor what IPython keeps there, nor the result of an earlier call when the cell is run again.
     """
-    known = PARAMETERS[kind]
-
-    def is_set(name: str, value) -> bool:
+    known, found = PARAMETERS[kind], {}
+    for name, value in namespace.items():
         earlier = isinstance(value, dict) and value.keys() == known.keys()
         plain = value is None or isinstance(value, str | int | float | list | tuple | set | dict)
-        return name in known or (
-            plain and not earlier and not name.startswith("_") and name not in ("In", "Out")
-        )
-
-    return request(
-        kind, **{name: value for name, value in namespace.items() if is_set(name, value)}
-    )
+        own = earlier or name.startswith("_") or name in ("In", "Out")
+        if name in known or (plain and not own):
+            found[name] = value
+    return request(kind, **found)
 
 
 def windows(request: dict) -> list[dict]:
@@ -202,24 +188,26 @@ def windows(request: dict) -> list[dict]:
 
     Each repeat visits all points in an order of its own, so that drift of the machine spreads over the points.
     """
-    axes = (request["batches"], request["prompt_tokens"], request["output_tokens"])
+    axes = [request[name] for name in ("batches", "prompt_tokens", "output_tokens")]
     drawn = lengths(request["azure"], request["seed"], max_tokens=request["max_tokens"])
-    points = [(*point, "grid") for point in itertools.product(*axes)]
-    points += [(1, *pair, "azure") for pair in drawn.tolist()]
+    points = [
+        *itertools.product(*axes, ["grid"]),
+        *((1, *pair, "azure") for pair in drawn.tolist()),
+    ]
     names = ("batch", "prompt_tokens", "output_tokens", "source")
     shuffle = np.random.default_rng(request["seed"]).permutation
     orders = [shuffle(len(points)) for _ in range(request["repeats"])]
     return [
-        dict(zip(names, points[i], strict=True), repeat=k)
-        for k, order in enumerate(orders)
-        for i in order
+        dict(zip(names, points[index], strict=True), repeat=repeat)
+        for repeat, order in enumerate(orders)
+        for index in order
     ]
 
 
 def token_ids(vocab: int, batch: int, length: int, seed: int = 0) -> np.ndarray:
     """Random token ids, int64 of shape (batch, length), for models whose weights are random."""
     sizes = {"vocab": vocab, "batch": batch, "length": length}
-    vocab, *shape = (_accept(name, value, _whole(1)) for name, value in sizes.items())
+    vocab, *shape = [_accept(name, value, _whole(1)) for name, value in sizes.items()]
     return np.random.default_rng(seed).integers(vocab, size=shape, dtype=np.int64)
 
 
@@ -227,7 +215,7 @@ def prompts(n: int | None = None, task: str | None = None) -> list[dict]:
     """The first `n` rows of `data/prompts.csv` (of one task, where it is named); the first eight are of eight tasks."""
     rows = [{**row, "words": int(row["words"])} for row in spec.table("prompts")]
     if task is not None:
-        _accept("task", task, _one_of(*dict.fromkeys(row["task"] for row in rows)))
+        _accept("task", task, _one_of(dict.fromkeys(row["task"] for row in rows)))
         rows = [row for row in rows if row["task"] == task]
     return rows if n is None else rows[: _accept("n", n, _whole(0, len(rows)))]
 
@@ -240,10 +228,11 @@ def lengths(
     service: `conv` (chat) or `code`; None draws from both alike (the sample holds as many rows of each).
     max_tokens: longer prompts and longer outputs are cut to it (None: as they are).
     """
-    n = _accept("n", n, _whole(0))
+    n, rows = _accept("n", n, _whole(0)), spec.table("azure_lengths")
     most = MOST if max_tokens is None else _accept("max_tokens", max_tokens, _whole(2))
-    services = SERVICES if service is None else [_accept("service", service, _one_of(*SERVICES))]
-    rows = [row for row in spec.table("azure_lengths") if row["service"] in services]
+    if service is not None:
+        _accept("service", service, _one_of(dict.fromkeys(row["service"] for row in rows)))
+        rows = [row for row in rows if row["service"] == service]
     pairs = np.array([[int(row["prompt_tokens"]), int(row["output_tokens"])] for row in rows])
     return np.clip(pairs[np.random.default_rng(seed).integers(len(pairs), size=n)], [1, 2], most)
 

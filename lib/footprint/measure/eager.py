@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from transformers import (
     AutoConfig,
@@ -44,48 +43,42 @@ class Eager(probe.TorchEngine):
         if request["threads"]:
             torch.set_num_threads(request["threads"])
         in_table, on_hub = name in spec.models(), "/" in name and not Path(name).exists()
-        self.shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
-        self.dtype = engine.choose_dtype(
-            request["dtype"], self.device.type, self.shape, psutil.virtual_memory().total / 2**30
-        )
-        at_hand = on_hub or self.shape.package != "-"
-        at_hand = at_hand or (not in_table and any(Path(name).glob("*.safetensors")))
+        shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
+        place, memory_GiB = self.device.type, self.memory_GiB()
+        self.dtype = engine.choose_dtype(request["dtype"], place, shape, memory_GiB)
+        self.shape = shape
+        local = not in_table and any(Path(name).glob("*.safetensors"))
+        at_hand = on_hub or local or shape.package != "-"
         default = "trained" if at_hand else "random"
         self.weights = default if request["weights"] == "auto" else request["weights"]
-        if self.weights == "trained" and not at_hand:
+        dtype = probe.torch_dtype(self.dtype)
+        if self.weights == "random":
+            revision, self.tokenizer = "random weights", None
+            net = random_model(shape, dtype, self.device, request["seed"])
+        elif not at_hand:
             raise Refused(
                 f"There are no trained weights of {name} here; name a hub id or a folder with safetensors."
             )
-        dtype = probe.torch_dtype(self.dtype)
-        if self.weights == "random":
-            net, self.tokenizer = (
-                random_model(self.shape, dtype, self.device, request["seed"]),
-                None,
-            )
-            revision = "random weights"
         elif in_table:
-            net, self.tokenizer, revision = _packaged(self.shape, dtype)
+            net, self.tokenizer, revision = _packaged(shape, dtype)
         else:
-            source = {"trust_remote_code": False}
-            net = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, use_safetensors=True, **source
-            )
-            self.tokenizer = AutoTokenizer.from_pretrained(name, **source)
+            safe = {"trust_remote_code": False, "use_safetensors": True}
+            net = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **safe)
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             revision = getattr(net.config, "_commit_hash", None) or name
         self.net = net.to(self.device).eval()
         return {
             "engine": "eager",
-            "model": workload.slug(self.shape.id),
+            "model": workload.slug(shape.id),
             "revision": revision,
             "weights": self.weights,
-            "parameters": self.shape.parameters,
+            "parameters": shape.parameters,
             "dtype": self.dtype,
             "threads": torch.get_num_threads(),
             "attention": self.net.config._attn_implementation or "eager",
         }
 
     def probe(self) -> dict[str, float]:
-        """Memory of the device, and its rates in the dtype of the model."""
         return probe.rates(self.device, self.dtype) | {"memory_GiB": self.memory_GiB()}
 
     def needed_bytes(self, batch: int, tokens: int) -> float:
@@ -122,7 +115,6 @@ class Eager(probe.TorchEngine):
         return once
 
     def release(self) -> None:
-        """Let go of the cache of a prefill."""
         self._prepared = None
 
     def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
@@ -140,7 +132,7 @@ class Eager(probe.TorchEngine):
         return torch.as_tensor(ids, device=self.device)
 
     def answer(self, prompt: str, tokens: int) -> str:
-        """What the model says to a prompt, greedy, in at most so many tokens."""
+        """The greedy answer."""
         ids = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             add_generation_prompt=True,

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from footprint import Refused, digest, workload
@@ -70,11 +70,10 @@ def alone(
 
 
 def _taken(handle: int, how: int) -> bool:
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager

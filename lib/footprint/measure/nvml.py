@@ -74,7 +74,6 @@ class Nvml(Instrument):
             )
 
     def identity(self) -> Identity:
-        """Name, UUID and driver."""
         lib, uuid = self._lib, ask(self._lib.nvmlDeviceGetUUID, self._gpu)[0]
         return Identity(
             lib.nvmlDeviceGetName(self._gpu), str(uuid), lib.nvmlSystemGetDriverVersion()
@@ -135,12 +134,10 @@ class Nvml(Instrument):
         return each
 
     def counter(self) -> tuple[float, str]:
-        """Joules that the counter shows, and a status; NaN where the call fails."""
         millijoules, status = ask(self._lib.nvmlDeviceGetTotalEnergyConsumption, self._gpu)
         return millijoules / 1e3, status
 
     def state(self) -> State:
-        """Temperature, clocks, power limit, throttle reasons and processes now."""
         lib, gpu, statuses = self._lib, self._gpu, []
 
         def told(call: Callable, *which: int):

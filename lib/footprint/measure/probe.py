@@ -11,19 +11,21 @@ import torch
 
 from footprint import Refused
 from footprint.measure import instrument, sensor
+from footprint.measure.engine import Engine
 
 PROBE_BYTES = {"cpu": 2**28, "cuda": 2**30}
 PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class TorchEngine:
-    """What every `Engine` shares that runs under torch in this process: its device and the memory of it."""
+class TorchEngine(Engine):
+    """What engines share that run under torch in this process: the device and its memory."""
 
     library = "torch"
 
     def __init__(self, request: dict):
-        self.request, self.device = request, find(request["device"])
+        super().__init__(request)
+        self.device = find(request["device"])
         self.on_gpu = self.device.type == "cuda"
 
     def memory_GiB(self) -> float:
@@ -33,7 +35,7 @@ class TorchEngine:
         return psutil.virtual_memory().total / 2**30
 
     def free_bytes(self) -> float:
-        """Bytes that are free on the device now, after giving back what is cached."""
+        """Memory that is free on the device now, after giving back what is cached."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
@@ -41,7 +43,6 @@ class TorchEngine:
         return float(psutil.virtual_memory().available)
 
     def reset_peak(self) -> None:
-        """Start a new measurement of the peak memory."""
         resident = Path("/proc/self/clear_refs")
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -49,7 +50,7 @@ class TorchEngine:
             resident.write_text("5")  # Linux: resets the high-water mark of the resident memory
 
     def peak_bytes(self) -> float:
-        """Bytes at the peak since `reset_peak`: of device memory, or resident; NaN where the system does not tell."""
+        """Device memory at its peak, or resident memory; NaN where the system does not tell."""
         if self.on_gpu:
             return float(torch.cuda.max_memory_reserved(self.device))
         status = Path("/proc/self/status")
@@ -58,7 +59,6 @@ class TorchEngine:
         return marks[0] if marks else math.nan
 
     def out_of_memory(self, error: Exception) -> bool:
-        """Whether this error says that memory ran out, in torch's or Python's words."""
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 

@@ -60,7 +60,7 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
             status = "interrupted"
             reason = "Stopped by the keyboard; the windows measured until then are kept."
         except RuntimeError as error:
-            status, words = "failed", str(error).splitlines()[0]
+            status, words = "failed", str(error).partition("\n")[0]
             reason = f"{engine.library} gave up ({words}); the windows until then are kept."
         finally:
             gc.unfreeze()
@@ -127,7 +127,7 @@ def measured(
             smaller = next((one for one in full if np.less_equal(one, lengths).all()), None)
             if smaller:
                 reason = f"Not tried: the smaller point {smaller} ran out of memory."
-                yield lost_memory(point, phase, reason), []
+                yield _row(point, phase, status="oom", reason=reason), []
                 continue
             row, times = attempt(engine, request, setup, point, phase, warm)
             if row["status"] == "oom":
@@ -141,16 +141,11 @@ def _work(point: dict) -> float:
     return passes * (1 if point["repeat"] else 2)
 
 
-def lost_memory(point: dict, phase: str, reason: str) -> dict:
-    """The window of a point that does not fit."""
-    return _row(point, phase) | {"status": "oom", "reason": reason}
-
-
-def _row(point: dict, phase: str) -> dict:
-    """What is known of a window before it is measured."""
+def _row(point: dict, phase: str, **known) -> dict:
+    """A window of a point, of which so much is known."""
     unseen = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
     asked = {name: point[name] for name in (*LENGTHS, "repeat")}
-    return {"phase": phase, "lengths": point["source"], **unseen, **asked}
+    return {"phase": phase, "lengths": point["source"], **unseen, **asked, **known}
 
 
 def attempt(
@@ -165,7 +160,7 @@ def attempt(
     need, free = engine.needed_bytes(batch, prompt + output), engine.free_bytes()
     if need > free:
         reason = f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."
-        return lost_memory(point, phase, reason), []
+        return _row(point, phase, status="oom", reason=reason), []
     try:
         once = engine.iteration(phase, point, request["seed"] + point["repeat"])
         shape, warmup_s, cooled_s = (phase, batch, prompt, output), 0.0, window.cool(setup)
@@ -174,24 +169,20 @@ def attempt(
             warm.add(shape)
         engine.reset_peak()
         row, times = window.fill(once, window.length(request["window_s"], setup), setup)
+        row |= {"cooled_s": cooled_s, "warmup_s": warmup_s, "peak_memory_B": engine.peak_bytes()}
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
-        return _row(point, phase) | row | {
-            "cooled_s": cooled_s,
-            "warmup_s": warmup_s,
-            "peak_memory_B": engine.peak_bytes(),
-            "tokens": tokens * row["iterations"],
-        }, times
+        return _row(point, phase, tokens=tokens * row["iterations"], **row), times
     except (RuntimeError, MemoryError) as error:
         if (lost := setup.instrument.state().status) in instruments.FATAL:
             reason = f"The driver reported {lost} in the middle."
-            return _row(point, phase) | {"status": lost, "reason": reason}, []
+            return _row(point, phase, status=lost, reason=reason), []
         if not engine.out_of_memory(error):
             raise
     once = None  # it holds what the engine prepared
     engine.release()
     engine.free_bytes()
     reason = f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."
-    return lost_memory(point, phase, reason), []
+    return _row(point, phase, status="oom", reason=reason), []
 
 
 def answers(engine: Engine, request: dict, tokens: int = 48) -> list[dict]:

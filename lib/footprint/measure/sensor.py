@@ -99,7 +99,7 @@ def measure(
             load.busy(pulse_s)
             switches.append((start, clock.now()))
             clock.sleep(pulse_s)
-    samples, on_s, off_s = recording.columns, *np.array(switches).T
+    samples, (on_s, off_s) = recording.columns, np.array(switches).T
     values = {
         **squarewave.characteristics(samples, on_s, off_s),
         **cost(instrument),
@@ -115,7 +115,7 @@ def measure(
 
 def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
     """Idle power of each stage, and the residual of counter and integral at rest and over the square wave."""
-    time_s, power_W, counter_J = (samples[name] for name in ("time_s", "power_W", "counter_J"))
+    time_s, power_W, counter_J = samples["time_s"], samples["power_W"], samples["counter_J"]
     idle = [np.median(power_W[(time_s >= start) & (time_s <= stop)]) for start, stop in rests]
     starts, stops = np.array([rests[0, 0], on_s[0]]), np.array([rests[0, 1], off_s[-1]])
     counted = energy.slope(time_s, counter_J, starts, stops)[0] * (stops - starts)
