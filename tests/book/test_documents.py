@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from argparse import SUPPRESS
 from pathlib import Path
 
 import nbformat
@@ -21,11 +22,20 @@ FILE = re.compile(
 )
 MADE = re.compile(r"_build/|out\.ipynb|notebooks/local/|\.sweep/|windows\.csv")  # by commands
 OTHERS = {"--extra-index-url"}  # options of other programs
-COMMANDS = {
-    name: {text for action in command._actions for text in action.option_strings} - {"-h", "--help"}
-    for name, command in __main__.parser()._subparsers._group_actions[0].choices.items()
-}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def options(parser) -> set[str]:
+    """The options that the help of a parser shows."""
+    shown = [action for action in parser._actions if action.help != SUPPRESS]
+    return {text for action in shown for text in action.option_strings} - {"-h", "--help"}
+
+
+TOP = __main__.parser()
+COMMANDS = {
+    name: options(command) | options(TOP)
+    for name, command in TOP._subparsers._group_actions[0].choices.items()
+}
 
 
 def code(name: str) -> list[str]:

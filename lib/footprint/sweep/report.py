@@ -109,7 +109,7 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
     if page.exists():
         record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
         made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
-    name, digest = results.notebook_of(run), record.get("notebook_sha256", "unknown")
+    name, digest = trace.notebook(run), record.get("notebook_sha256", "unknown")
     facts = {
         "@type": "SoftwareApplication",
         "name": f"notebooks/{name}.ipynb",

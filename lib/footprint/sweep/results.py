@@ -49,11 +49,6 @@ def key(notebook: str, asked: str) -> str:
     return digest(json.dumps([notebook, request], sort_keys=True))
 
 
-def notebook_of(attrs: dict) -> str:
-    """The notebook that made a trace, from the trace's root attributes."""
-    return "predict" if attrs["kind"] == "modelled" else "profile"
-
-
 def device_of(attrs: dict) -> str:
     """What identifies the device of a trace: the hash of its UUID, else its name."""
     name = attrs["device_name"] if attrs["kind"] == "measured" else attrs["device"]
@@ -62,7 +57,7 @@ def device_of(attrs: dict) -> str:
 
 def _identity(attrs: dict) -> tuple[str, str]:
     """Runs with equal identities are the same work."""
-    return key(notebook_of(attrs), attrs["request"]), device_of(attrs)
+    return key(trace.notebook(attrs), attrs["request"]), device_of(attrs)
 
 
 def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Finished]]:
