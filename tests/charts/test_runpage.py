@@ -5,9 +5,8 @@ import json
 import pytest
 import xarray as xr
 
-from footprint import trace, workload
+from footprint import predict, trace, workload
 from footprint.charts import runpage
-from footprint.predict import model as predict
 from footprint.trace.schema import ATTRS
 
 EMPTY = {str: "", int: 0, float: float("nan")}
@@ -50,7 +49,7 @@ def measured(samples=()) -> xr.DataTree:
 
 @pytest.fixture
 def modelled():
-    return predict.run(workload.request("predict", model="llama-7b", gpu="t4", batches=[1, 64]))
+    return predict.trace(workload.request("predict", model="llama-7b", gpu="t4", batches=[1, 64]))
 
 
 def test_the_account_shows_what_is_known_and_asked(modelled):

@@ -1,13 +1,10 @@
-"""calibrate and observed: the fit finds what made the data, the committed numbers are its own, and the marks are met."""
+"""fit: the fit finds what made the data, the committed numbers are its own, and the marks are met."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from footprint import spec
-from footprint.predict import fit as calibrate
-from footprint.predict import intervals, observed, roofline
-from footprint.predict import model as predict
+from footprint import predict, spec
+from footprint.predict import fit, intervals, roofline
 
 JUDGED = list(intervals.LEVELS)
 MARKS = {
@@ -20,38 +17,23 @@ MARKS = {
 
 @pytest.fixture(scope="module")
 def rows():
-    table = observed.measurements()
+    table = fit.measurements()
     return table[table["quantity"] != "memory_GiB"]
 
 
 @pytest.fixture(scope="module")
 def crossed():
     """The committed cross-validation, 16-bit rows that have an interval."""
-    table = pd.DataFrame(spec.table("cross_validation"))
-    words = {
-        "gpu",
-        "model",
-        "engine",
-        "software",
-        "dtype",
-        "load",
-        "quantity",
-        "measured_by",
-        "source",
-        "accessed",
-        "status",
-        "licence",
-    }
-    table = table.astype({name: float for name in table if name not in words})
+    table = spec.frame("cross_validation")
     return table[table["quantity"].isin(JUDGED) & table["dtype"].isin(("fp16", "bf16"))]
 
 
 def test_every_row_names_a_known_model_card_engine_and_source():
-    rows = observed.measurements()
-    assert set(rows["gpu"]) | set(rows["model"]) - {"-"} <= set(observed.known())
-    assert set(rows["engine"]) <= {*roofline.ENGINES, "kernels"} and set(rows["dtype"]) <= set(
-        roofline.DTYPES
-    )
+    rows = fit.measurements()
+    assert set(rows["gpu"]) | set(rows["model"]) - {"-"} <= set(spec.known())
+    assert set(rows["engine"]) <= {*roofline.Engine.__members__, "kernels"} and set(
+        rows["dtype"]
+    ) <= set(roofline.Dtype.__members__)
     assert set(rows["source"]) == {row["id"] for row in spec.table("measurement_sources")}
     counted = rows["source"].value_counts()
     assert all(counted[row["id"]] == int(row["rows"]) for row in spec.table("measurement_sources"))
@@ -70,26 +52,25 @@ def test_shapes_have_the_published_number_of_weights():
         "qwen1.5-1.8b": 1.837,
     }
     for name, billions in published.items():
-        assert observed.known()[name].parameters / 1e9 == pytest.approx(billions, rel=2e-4)
+        assert spec.known()[name].parameters / 1e9 == pytest.approx(billions, rel=2e-4)
 
 
 def test_no_row_is_below_what_the_card_can_do(rows):
     steps = rows[(rows["quantity"] == "tpot_s") & rows["dtype"].eq("fp16")]
     for row in steps.drop_duplicates(["gpu", "model"]).to_dict("records"):
-        model, gpu = observed.known()[row["model"]], observed.known()[row["gpu"]]
+        model, gpu = spec.known()[row["model"]], spec.known()[row["gpu"]]
         assert row["value"] > 2 * model.layers * model.layer_parameters / (gpu.bandwidth_GBps * 1e9)
 
 
 def test_the_fit_finds_the_parameters_that_made_the_data(rows):
-    p, prior = predict.parameters(), calibrate.priors(*calibrate.FITTED)
+    p, prior = predict.parameters(), fit.priors(*fit.FITTED)
     rng = np.random.default_rng(1)
     truth = np.log([p[name] for name in prior.index]) + 0.1 * rng.standard_normal(len(prior))
     known = p | dict(zip(prior.index, np.exp(truth), strict=True))
     made = rows.assign(
-        value=observed.expected(known, rows)["value"]
-        * np.exp(0.02 * rng.standard_normal(len(rows)))
+        value=fit.expected(known, rows)["value"] * np.exp(0.02 * rng.standard_normal(len(rows)))
     )
-    found, error = calibrate.fit(made, p)
+    found, error = fit.fit(made, p)
     pinned = error < 0.1
     assert pinned.sum() > len(prior) / 3
     assert (
@@ -99,31 +80,31 @@ def test_the_fit_finds_the_parameters_that_made_the_data(rows):
 
 
 def test_the_committed_parameters_are_the_fit_of_the_committed_table(rows):
-    p, prior = predict.parameters(), calibrate.priors(*calibrate.FITTED)
-    assert {**p, **calibrate.idle(p)} == pytest.approx(p, rel=1e-4)
-    memory = calibrate.memory(p, observed.measurements())
+    p, prior = predict.parameters(), fit.priors(*fit.FITTED)
+    assert {**p, **fit.idle()} == pytest.approx(p, rel=1e-4)
+    memory = fit.memory(p, fit.measurements())
     assert memory == pytest.approx({name: p[name] for name in memory}, rel=0.01)
     committed = np.log([p[name] for name in prior.index])
-    found, _ = calibrate.fit(rows, p, committed)
+    found, _ = fit.fit(rows, p, committed)
     assert np.abs(found - committed).max() < 0.01
 
 
 def test_a_left_out_card_comes_out_as_committed(rows, crossed):
-    p, prior = predict.parameters(), calibrate.priors(*calibrate.FITTED)
+    p, prior = predict.parameters(), fit.priors(*fit.FITTED)
     start = np.log([p[name] for name in prior.index])
-    found = calibrate.fit(rows[rows["gpu"] != "rtx-6000-ada"], p, start)[0]
+    found = fit.fit(rows[rows["gpu"] != "rtx-6000-ada"], p, start)[0]
     own = p | dict(zip(prior.index, np.exp(found), strict=True))
     mine = rows[(rows["gpu"] == "rtx-6000-ada") & rows["dtype"].eq("fp16")]
     kept = crossed[crossed["gpu"] == "rtx-6000-ada"]
     assert kept["value"].to_numpy() == pytest.approx(mine["value"].to_numpy(), rel=1e-3)
     assert kept["gpu_expected"].to_numpy() == pytest.approx(
-        observed.expected(own, mine)["value"].to_numpy(), rel=0.01
+        fit.expected(own, mine)["value"].to_numpy(), rel=0.01
     )
 
 
 def test_the_fitted_column_is_what_the_model_expects(crossed, rows):
     mine = rows[rows["quantity"].isin(JUDGED) & rows["dtype"].isin(("fp16", "bf16"))]
-    expected = observed.expected(predict.parameters(), mine)["value"].to_numpy()
+    expected = fit.expected(predict.parameters(), mine)["value"].to_numpy()
     assert crossed["fitted"].to_numpy() == pytest.approx(expected, rel=2e-3)
 
 
@@ -137,9 +118,9 @@ def test_predict_expects_what_the_calibration_expects(rows):
         mine = mine[mine["software"] != "llama.cpp main"].drop_duplicates(
             ["gpu", "model", "engine"]
         )
-        values = observed.expected(p, mine)["value"].to_numpy()
+        values = fit.expected(p, mine)["value"].to_numpy()
         for row, value in zip(mine.to_dict("records"), values, strict=True):
-            model, gpu = observed.known()[row["model"]], observed.known()[row["gpu"]]
+            model, gpu = spec.known()[row["model"]], spec.known()[row["gpu"]]
             one = predict.windows(
                 model,
                 gpu,
@@ -167,33 +148,18 @@ def test_the_intervals_cover_what_they_promise(crossed):
     assert inside.groupby(crossed["gpu"]).mean().min() >= 0.75
 
 
-def test_accuracy_counts_rows_errors_and_coverage():
-    table = pd.DataFrame(
-        {
-            "value": [1.0] * 4,
-            "gpu_expected": [1.1, 0.9, 1.2, 1.0],
-            "gpu_high": [1.3, 0.99, 1.3, 1.3],
-        }
-    )
-    table = table.assign(gpu_low=0.95, dtype="fp16", quantity="tpot_s")
-    found = calibrate.accuracy(table, "gpu", "quantity").loc["tpot_s"]
-    assert found["rows"] == 4 and found["covered"] == 0.75 and found["median"] == pytest.approx(0.1)
-    assert found["bias"] == pytest.approx(0.05) and found["p90"] == pytest.approx(0.17)
-
-
 def test_the_quantile_is_the_weighted_one():
     values = np.random.default_rng(0).standard_normal(999)
-    assert intervals.quantile(values, np.ones(999)) == pytest.approx(
-        np.quantile(values, 0.9, method="inverted_cdf")
-    )
-    assert intervals.quantile(np.array([3.0, 1.0, 2.0]), np.array([0.05, 0.9, 0.05])) == 1.0
+    assert intervals.covering(values, np.ones(999)) == intervals.covering(values)
+    assert intervals.covering(values) == pytest.approx(np.quantile(values, 0.9), abs=0.01)
+    assert intervals.covering(np.array([3.0, 1.0, 2.0]), np.array([0.05, 0.9, 0.05])) == 1.0
 
 
 def test_a_level_covers_residuals_drawn_with_the_fitted_deviations(rows):
     """Residuals drawn from the model of the intervals: spreads are found again and 90 % of new draws lie inside."""
-    p, prior = predict.parameters(), calibrate.priors("spread")
+    p, prior = predict.parameters(), fit.priors("spread")
     mine = rows[rows["quantity"].isin(JUDGED) & rows["dtype"].eq("fp16")]
-    mine = mine.join(observed.expected(p, mine).drop(columns="value"))
+    mine = mine.join(fit.expected(p, mine).drop(columns="value"))
     rng = np.random.default_rng(5)
     draws = [intervals.deviations(p, mine) * rng.standard_normal(len(mine)) for _ in range(2)]
     own = p | intervals.fit(p, mine.assign(off=draws[0]), prior)

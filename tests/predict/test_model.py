@@ -1,5 +1,6 @@
 """predict, roofline and intervals: the physics holds for any shape, card and load; closed forms; words and limits."""
 
+import json
 import math
 
 import numpy as np
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from footprint import Refused, spec, trace
-from footprint.predict import model as predict
+from footprint import Refused, predict, spec, trace, workload
 from footprint.predict import roofline
+from footprint.predict.model import DIMS, LOADS
+from footprint.predict.roofline import Dtype, Engine
 
 ENGINES = ("eager", "graphs", "serving")
 TIMES = ("ttft_s", "tpot_s")
@@ -164,22 +166,22 @@ def test_intervals_hold_their_value_and_the_shares_of_the_causes_add_up(model, g
     ):
         assert 0 < data[f"{name}_low"] <= data[name] <= data[f"{name}_high"] < math.inf
     p = predict.parameters()
-    m, g = roofline.shapes([model]), roofline.cards(p, [gpu])
-    rates = roofline.rates(p, m, g, np.array([ENGINES.index(load["engine"])]), np.array([1]))
-    work = roofline.run(p, m, rates, load["batch"], load["prompt"], 0.0)
+    m, g = roofline.model_arrays([model]), roofline.gpu_arrays(p, [gpu])
+    rates = roofline.rates(p, m, g, np.array([Engine[load["engine"]]]), np.array([Dtype.fp16]))
+    work = roofline.forward_pass(p, m, rates, load["batch"], load["prompt"], 0.0)
     assert sum(work.shares.values()) == pytest.approx(1)
     assert all((share >= -1e-12).all() for share in work.shares.values())
 
 
 def test_the_shares_are_the_derivatives_of_the_time():
     p, model, gpu = predict.parameters(), spec.model("llama-7b"), spec.gpu("t4")
-    m, g = roofline.shapes([model]), roofline.cards(p, [gpu])
-    rates = roofline.rates(p, m, g, np.array([0]), np.array([1]))
-    work = roofline.run(p, m, rates, 8, 1.0, 300.0)
+    m, g = roofline.model_arrays([model]), roofline.gpu_arrays(p, [gpu])
+    rates = roofline.rates(p, m, g, np.array([Engine.eager]), np.array([Dtype.fp16]))
+    work = roofline.forward_pass(p, m, rates, 8, 1.0, 300.0)
     step = 1e-6
     for cause, field in (("multiplying", "compute"), ("host", "host_s"), ("reading", "read")):
         sign = 1 if field == "host_s" else -1
-        moved = roofline.run(
+        moved = roofline.forward_pass(
             p,
             m,
             rates._replace(**{field: getattr(rates, field) * (1 + sign * step)}),
@@ -208,14 +210,7 @@ def test_the_causes_of_a_step_add_up_to_it_and_a_launched_step_has_no_host():
 def test_an_array_gives_what_single_calls_give():
     axes = {"batch": [1, 7, 64], "prompt": [16, 900], "output": [2, 50], "engine": list(ENGINES)}
     whole = predict.windows(["llama-1b", "llama-7b"], ["t4", "h100-80gb-sxm"], **axes)
-    assert tuple(whole["ttft_s"].dims) == predict.DIMS and whole["ttft_s"].shape == (
-        2,
-        2,
-        3,
-        3,
-        2,
-        2,
-    )
+    assert tuple(whole["ttft_s"].dims) == DIMS and whole["ttft_s"].shape == (2, 2, 3, 3, 2, 2)
     at = {
         "model": "llama-7b",
         "gpu": "h100-80gb-sxm",
@@ -291,7 +286,7 @@ def test_bf16_is_emulated_on_old_cards_alone_and_decode_does_not_mind():
 
 def test_a_closed_loop_takes_longer_and_more_energy_within_the_cap():
     full, closed = (
-        point("llama-7b", "a100-80gb-sxm", engine="serving", load=load) for load in predict.LOADS
+        point("llama-7b", "a100-80gb-sxm", engine="serving", load=load) for load in LOADS
     )
     assert closed.tpot_s > full.tpot_s and full.decode_energy_J < closed.decode_energy_J
     assert closed.decode_power_W <= spec.gpu("a100-80gb-sxm").tdp_W
@@ -318,7 +313,8 @@ def test_published_readings_lie_in_their_intervals():
 
 
 def test_a_modelled_trace_follows_the_schema_and_adds_up(tmp_path):
-    tree = predict.tree("llama-7b", "t4", batches=[1, 64], prompts=[128], outputs=[128], seed=3)
+    asked = {"batches": [1, 64], "prompt_tokens": [128], "output_tokens": [128], "seed": 3}
+    tree = predict.trace(workload.request("predict", model="llama-7b", gpu="t4", **asked))
     loaded = trace.load(trace.save(tree, tmp_path / "run.nc"))
     rows = trace.frame(loaded["windows"].to_dataset())
     assert (
@@ -354,10 +350,9 @@ def test_a_request_gives_the_same_trace():
         "output_tokens": [4],
         "seed": 0,
     }
-    tree = predict.tree(
-        "llama-1b", "l4", engine="serving", batches=[1, 2], prompts=[16], outputs=[4]
-    )
-    assert predict.run(request).identical(tree)
+    typed = workload.request("predict", **request)
+    assert predict.trace(request).identical(predict.trace(typed))
+    assert json.loads(predict.trace(typed).attrs["request"]) == request
 
 
 @pytest.mark.parametrize(
@@ -421,7 +416,7 @@ def test_points_are_the_windows_by_phase_with_the_standard_deviations_of_their_i
     asked |= {"engine": list(ENGINES), "dtype": "bf16"}
     models, gpus = spec.models()[:3], ["t4", "l4", "h200-sxm"]
     found, whole = predict.points(models, gpus, **asked), predict.windows(models, gpus, **asked)
-    assert found["time_s"].dims == (*predict.DIMS, "phase")
+    assert found["time_s"].dims == (*DIMS, "phase")
     decode, prefill = found.sel(phase="decode"), found.sel(phase="prefill")
     fits = whole["fits"]
     times = whole["ttft_s"].where(fits), (whole["tpot_s"] * (whole.output - 1)).where(fits)

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from footprint import Refused, spec
-from footprint.predict import model as predict
-from footprint.predict import observed, validation
+from footprint import Refused, predict, spec
+from footprint.predict import validation
 
 
 def test_errors_and_coverage_have_their_closed_forms():
@@ -49,6 +48,19 @@ def test_a_summary_of_known_rows():
     assert row["coverage"] == pytest.approx(2 / 3) and row["half-width"] == pytest.approx(1.0)
 
 
+def test_a_summary_counts_rows_errors_and_coverage():
+    value, expected = 1.0, np.array([1.1, 0.9, 1.2, 1.0])
+    rows = pd.DataFrame(
+        {"quantity": "tpot_s", "low": 0.95, "high": [1.3, 0.99, 1.3, 1.3]}, range(4)
+    )
+    error, inside = expected / value - 1, (rows["low"] <= value) & (value <= rows["high"])
+    rows = rows.assign(error=error, distance=np.abs(error), covered=inside.astype(float))
+    found = validation.summary(rows, "quantity").iloc[0]
+    assert found["rows"] == 4 and found["coverage"] == 0.75
+    assert found["median error"] == pytest.approx(0.1) and found["bias"] == pytest.approx(0.05)
+    assert found["90th percentile"] == pytest.approx(0.17)
+
+
 def test_the_plain_roofline_is_the_larger_of_two_quotients():
     row = {
         "gpu": "t4",
@@ -59,7 +71,7 @@ def test_the_plain_roofline_is_the_larger_of_two_quotients():
         "prompt_tokens": 0,
         "output_tokens": 0,
     }
-    expected = validation.roofline(pd.DataFrame([row, row | {"quantity": "power_W"}]))
+    expected = validation.plain_roofline(pd.DataFrame([row, row | {"quantity": "power_W"}]))
     assert expected[0] == pytest.approx(6738415616 * 2 / 320e9)
     assert np.isnan(expected[1])
 
@@ -67,7 +79,7 @@ def test_the_plain_roofline_is_the_larger_of_two_quotients():
 def test_every_name_of_the_table_is_known():
     rows = pd.DataFrame(spec.table("cross_validation"))
     times = rows[rows["quantity"].isin(["ttft_s", "tpot_s"])]
-    assert set(times["gpu"]) | set(times["model"]) <= set(observed.known())
+    assert set(times["gpu"]) | set(times["model"]) <= set(spec.known())
 
 
 def test_a_processor_is_judged_by_its_own_probe():
@@ -121,7 +133,7 @@ def test_ours_is_asked_for_the_points_of_the_peers():
     found = predict.windows(
         "llama-7b", "a100-80gb-sxm", batch=256, prompt=128, output=128, engine="serving"
     ).squeeze()
-    assert validation._serving(row) == pytest.approx(
+    assert validation._serving_s(row) == pytest.approx(
         found["ttft_s"].item() + 127 * found["tpot_s"].item()
     )
-    assert np.isnan(validation._serving(row._replace(gpu="-")))
+    assert np.isnan(validation._serving_s(row._replace(gpu="-")))

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 import light_project as light
-from footprint import Refused, trace, workload
+from footprint import Refused, predict, trace, workload
 from footprint.energy import window as energy
-from footprint.predict import model as predict
 from footprint.sweep import report, results
 from footprint.trace.schema import ATTRS
 
@@ -34,7 +33,7 @@ def folder(tmp_path):
     )
     results.settle(scratch, tmp_path)
     trace.save(
-        predict.run(workload.request("predict", batches=[1], prompt_tokens=[64])),
+        predict.trace(workload.request("predict", batches=[1], prompt_tokens=[64])),
         tmp_path / "t4" / "m-modelled.nc",
     )
     results.note(tmp_path, "sweep", runs=2)

@@ -114,7 +114,7 @@ def idle_W(gpu: str) -> float:
     """A card's idle power: as published, or modelled by `predict` where nobody published it."""
     if gpu not in spec.gpus():
         return np.nan
-    return float(roofline.cards(predict.parameters(), [spec.gpu(gpu)]).idle[0])
+    return roofline.idle_W(predict.parameters(), spec.gpu(gpu))
 
 
 def errors(gpus: Sequence[str], n: int, seed: int) -> xr.Dataset:

@@ -246,10 +246,10 @@ def _processors_said(share: pd.Series) -> str:
 def _room(model: str, gpu: str) -> dict:
     """How much of a GPU's memory is left for the KV cache once the weights are in it."""
     shape, card = spec.model(model), spec.gpu(gpu)
-    usable = float(roofline.usable(roofline.cards(predict.parameters(), [card]))[0])
+    usable = predict.usable_bytes(card)
     free, token = usable - shape.weight_bytes("fp16"), shape.kv_bytes_per_token("fp16")
     length = 256
-    saved = shape.parameters * (spec.bytes_of("fp16") - roofline.WEIGHT_BYTES[3])
+    saved = shape.parameters * (spec.bytes_of("fp16") - roofline.WEIGHT_BYTES[roofline.Dtype.int8])
     return {
         "memory_GiB": card.memory_GiB,
         "usable_GiB": usable / 2**30,

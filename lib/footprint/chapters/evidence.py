@@ -58,7 +58,6 @@ def validation(book: Book) -> dict:
     """How far the model was off on cards, models and sources that it had not seen, and what an hour on a card would settle."""
     from scipy.stats import binom
 
-    from footprint.predict import observed
     from footprint.predict import validation as left_out
 
     rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
@@ -67,12 +66,11 @@ def validation(book: Book) -> dict:
     by_quantity = left_out.summary(known, "quantity").set_index("quantity")
     by_gpu = left_out.summary(known, "gpu").set_index("gpu")
     worst = by_gpu.sort_values("median error").iloc[-1]
-    plain = cards.assign(plain=left_out.roofline(cards)).dropna(subset=["plain"])
-    names = {name: card.name for name, card in observed.known().items()}
-    named = known.assign(card=known["gpu"].map(names))
+    plain = cards.assign(plain=left_out.plain_roofline(cards)).dropna(subset=["plain"])
+    named = known.assign(card=known["gpu"].map(spec.label))
     covered, count = cards["covered"], int(cards["covered"].count())
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
-    processors = left_out.processors(book.rows)
+    processors = left_out.processors(findings.processors(book.rows))
     return {
         "error": by_quantity["median error"],
         "covered": covered.mean(),

@@ -5,9 +5,8 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import root, spec, trace
+from footprint import predict, root, spec, trace
 from footprint.energy import window as energy
-from footprint.predict import model as predict
 from footprint.trace.schema import ATTRS, variables
 
 PAIRS = [
@@ -107,12 +106,13 @@ def six_pairs(table: pd.DataFrame, engine: str = "eager") -> pd.DataFrame:
 
 def instead(pairs: pd.DataFrame, engine: str) -> pd.DataFrame:
     """The points of `six_pairs` as the model expects them with another engine."""
-    names = {"batches": "batch", "prompts": "prompt_tokens", "outputs": "output_tokens"}
+    names = {name: name for name in ("prompt_tokens", "output_tokens")} | {"batches": "batch"}
     asked = {
         name: sorted(set(pairs.loc[pairs["lengths"] == "grid", column]))
         for name, column in names.items()
     }
-    trees = [predict.tree(model, gpu, engine=engine, **asked) for model, gpu in PAIRS]
+    asked |= {"engine": engine, "dtype": "fp16", "seed": 0}
+    trees = [predict.trace({"model": model, "gpu": gpu, **asked}) for model, gpu in PAIRS]
     windows = [trace.labelled(energy.windows(tree), tree.attrs, "predicted") for tree in trees]
     return six_pairs(points(xr.concat(windows, "window").assign_coords(place="predicted")), engine)
 

@@ -1,25 +1,27 @@
-"""The GPU model: time, power, energy and memory of serving a model on a card that nobody here owns, with intervals.
+"""The GPU model: time, power, energy and memory of serving a model on a GPU that nobody here owns, with intervals.
 
-`roofline` is the physics, `intervals` says how far off it may be, `calibrate` fitted both to published measurements;
+`roofline` is the physics, `intervals` says how far off it may be, `fit` fitted both to published measurements;
 `data/parameters.csv` holds the numbers. Engines: `eager` (Hugging Face), `graphs` (CUDA graphs, llama.cpp), `serving`
 (vLLM, TensorRT-LLM). Everything that this module returns is modelled.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
-from footprint import Refused, __version__, digest, spec, trace
+from footprint import Refused, spec
 from footprint.predict import intervals, roofline
+from footprint.predict.roofline import Dtype, Engine, Memory
 from footprint.trace.points import build_points
 
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output")
 LOADS = ("batch", "closed")
+KINDS = {"prefill": "ttft", "decode": "tpot"}
 LABELS = {
     "ttft_s": ("s", "time of one prefill of the whole batch"),
     "tpot_s": ("s", "time of one decode step, mean over the output"),
@@ -28,7 +30,7 @@ LABELS = {
     "prefill_power_W": ("W", "mean power in prefill"),
     "decode_power_W": ("W", "mean power in decode"),
     "memory_B": ("B", "memory at the peak"),
-    "fits": ("1", "whether the memory of the card suffices"),
+    "fits": ("1", "whether the memory of the GPU suffices"),
 }
 
 
@@ -67,106 +69,120 @@ def gpu_from_probe(
     )
 
 
-def _several(items, read, kind) -> list:
-    """A list of records from one or several ids or records."""
-    items = (
-        [items] if isinstance(items, str | kind) or not isinstance(items, Iterable) else list(items)
-    )
-    return [item if isinstance(item, kind) else read(item) for item in items]
+def usable_bytes(gpu: str | spec.GPU) -> float:
+    """Bytes of the memory of a GPU (an id or a record) that programs can use."""
+    gpus = _records(gpu, spec.gpu, spec.GPU)
+    return float(roofline.usable(roofline.gpu_arrays(parameters(), gpus))[0])
 
 
-def _counts(name: str, values) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(values))
-    if (
-        array.ndim != 1
-        or array.dtype.kind not in "iuf"
-        or not (np.isfinite(array) & (array >= 1)).all()
-    ):
-        raise Refused(
-            f"{name} = {values!s:.80} is refused; finite numbers of 1 or more are allowed."
-        )
-    return array
+class _Case(NamedTuple):
+    """Models, GPUs and engines on their axes of DIMS, the rates of all of them, and the labels of the axes."""
+
+    p: dict[str, float]
+    models: roofline.Models
+    gpus: roofline.GPUs
+    engine: np.ndarray
+    dtype: Dtype
+    rates: roofline.Rates
+    labels: dict[str, list[str]]
 
 
-def _word(name: str, values, allowed: tuple[str, ...]) -> list[str]:
-    words = [values] if isinstance(values, str) else list(values)
-    for word in words:
-        if word not in allowed:
-            raise Refused(f"The {name} {word!r:.80} is unknown; allowed are {', '.join(allowed)}.")
-    return words
-
-
-def _axis(values, position: int) -> np.ndarray:
-    return np.reshape(values, [-1 if i == position else 1 for i in range(len(DIMS))])
-
-
-def _arrays(model, gpu, engine, dtype: str, host: float):
-    """Parameters, shapes, cards, engine numbers and rates on their axes of DIMS, and the labels of these axes."""
-    p, engines = parameters(), _word("engine", engine, roofline.ENGINES)
-    (dtype,) = _word("dtype", dtype, roofline.DTYPES)
+def _case(model, gpu, engine, dtype: str, host: float = 1.0) -> _Case:
+    """The arrays of what was asked for by id, by record or by several of them."""
+    p, engines = parameters(), [engine] if isinstance(engine, str) else list(engine)
+    for name in engines:
+        _check_word("engine", name, Engine.__members__)
+    _check_word("dtype", dtype, Dtype.__members__)
     if not (math.isfinite(host) and host > 0):
         raise Refused(f"host = {host} is refused; a finite number above 0 is allowed.")
-    models, gpus = _several(model, spec.model, spec.Model), _several(gpu, spec.gpu, spec.GPU)
-    m = roofline.Shapes(*(_axis(array, 0) for array in roofline.shapes(models)))
-    g = roofline.Cards(*(_axis(array, 1) for array in roofline.cards(p, gpus)))
-    e = _axis([roofline.ENGINES.index(name) for name in engines], 2)
-    r = roofline.rates(p, m, g, e, np.array(roofline.DTYPES.index(dtype)), host)
-    return (
-        p,
-        m,
-        g,
-        e,
-        r,
-        {
-            "model": [item.id for item in models],
-            "gpu": [item.id for item in gpus],
-            "engine": engines,
-        },
-    )
+    models, gpus = _records(model, spec.model, spec.Model), _records(gpu, spec.gpu, spec.GPU)
+    m = roofline.each(roofline.model_arrays(models), lambda array: _on_axis(array, "model"))
+    g = roofline.each(roofline.gpu_arrays(p, gpus), lambda array: _on_axis(array, "gpu"))
+    e = _on_axis([Engine[name] for name in engines], "engine")
+    rates = roofline.rates(p, m, g, e, np.array(Dtype[dtype]), host)
+    labels = {"model": [item.id for item in models], "gpu": [item.id for item in gpus]}
+    return _Case(p, m, g, e, Dtype[dtype], rates, labels | {"engine": engines})
 
 
-def _levels(p: dict[str, float], labels: dict, dtype: str) -> dict[str, np.ndarray]:
-    """Half-widths in standard deviations for each card and engine, dims as in DIMS."""
-    if dtype in ("int8", "int4"):
-        return {name: p[f"level_{name}_quantised"] for name in ("ttft", "tpot", "power")}
-    pairs = [
-        [(gpu, engine) in calibrated() for engine in labels["engine"]] for gpu in labels["gpu"]
-    ]
-    same = np.array(pairs)[None, :, :, None, None, None]
+def _records(items, read, kind) -> list:
+    """A list of records from one or several ids or records."""
+    one = isinstance(items, str | kind) or not isinstance(items, Iterable)
+    return [item if isinstance(item, kind) else read(item) for item in ([items] if one else items)]
+
+
+def _check_word(name: str, word: str, allowed: Iterable[str]) -> None:
+    if word not in allowed:
+        raise Refused(f"The {name} {word!r:.80} is unknown; allowed are {', '.join(allowed)}.")
+
+
+def _sizes(**given) -> dict[str, np.ndarray]:
+    """The numbers of sequences or tokens by name, each a list of 1 or more."""
+    sizes = {name: np.atleast_1d(np.asarray(values)) for name, values in given.items()}
+    for name, array in sizes.items():
+        numbers = array.ndim == 1 and array.dtype.kind in "iuf"
+        if not numbers or not (np.isfinite(array) & (array >= 1)).all():
+            raise Refused(
+                f"{name} = {given[name]!s:.80} is refused; finite numbers of 1 or more are allowed."
+            )
+    return sizes
+
+
+def _on_axis(values, dim: str) -> np.ndarray:
+    """A list of values along one axis of DIMS."""
+    return np.reshape(values, [-1 if name == dim else 1 for name in DIMS])
+
+
+def _on_axes(sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: _on_axis(array.astype(float), name) for name, array in sizes.items()}
+
+
+def _decode_step(case: _Case, at: dict[str, np.ndarray]) -> roofline.Pass:
+    """One step of decode, at the context that is the mean over the output."""
+    context = at["prompt"] + np.maximum(at["output"] - 2, 0) / 2
+    return roofline.forward_pass(case.p, case.models, case.rates, at["batch"], 1.0, context)
+
+
+def _half_widths(case: _Case) -> dict[str, np.ndarray]:
+    """Half-widths of 90 % in standard deviations of ttft, tpot and power for each GPU and engine, dims as in DIMS."""
+    kinds = ("ttft", "tpot", "power")
+    if case.dtype >= Dtype.int8:
+        return {kind: case.p[f"level_{kind}_quantised"] for kind in kinds}
+    measured = calibrated()
+    known = [[(gpu, e) in measured for e in case.labels["engine"]] for gpu in case.labels["gpu"]]
+    known = np.array(known)[None, :, :, None, None, None]
+    new = {kind: case.p[f"level_{kind}_new"] for kind in kinds}
+    return {kind: np.where(known, case.p[f"level_{kind}_known"], new[kind]) for kind in kinds}
+
+
+def _phase(case: _Case, work: roofline.Pass, steps, phase: str, load: str) -> dict:
+    """Seconds of a step, watts and joules of a phase of `steps` of them, each with the bounds of its 90 % interval."""
+    kind = KINDS[phase]
+    p, g, memory, closed = case.p, case.gpus, case.gpus.memory, load == "closed"
+    power = roofline.power(g, case.rates, work.joules, work.time)
+    time = work.time * (p["closed_time"] if closed else 1)
+    watts = np.minimum(power.watts * p["closed_power"], g.cap) if closed else power.watts
+    energy = watts * time * steps
+    of_time = intervals.time_variance(p, work.shares, case.engine, memory)
+    guessed = roofline.without_tensor_cores(g, case.dtype) & (memory != Memory.probed)
+    untold = np.where(guessed, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
+    of_time = of_time + untold
+    of_power = intervals.power_variance(p, power.joules, power.floor, memory)
+    of_energy = intervals.energy_variance(of_power, power.joules, of_time)
+    level = _half_widths(case)
+    wide = np.exp(level[kind] * np.sqrt(of_time))
+    wide_W = np.exp(level["power"] * np.sqrt(of_power))
+    wide_J = np.exp(level["power"] * np.sqrt(of_energy))
+    low, high = time / wide, time * wide
     return {
-        name: np.where(same, p[f"level_{name}_known"], p[f"level_{name}_new"])
-        for name in ("ttft", "tpot", "power")
-    }
-
-
-def _phase(p, g, r, e, work, steps, levels, kind: str, dtype: str, load: str) -> dict:
-    """Time of a step, power and energy of a phase, each with the bounds of its 90 % interval."""
-    time = work.time * (p["closed_time"] if load == "closed" else 1)
-    draw = roofline.power(g, r, work.joules, work.time)
-    watts = np.minimum(draw.watts * p["closed_power"], g.cap) if load == "closed" else draw.watts
-    kinds = g.memory.astype(int)
-    of_time = intervals.time_variance(p, work.shares, e, kinds)
-    unmeasured = roofline.without_tensor_cores(g, np.array(roofline.DTYPES.index(dtype))) & (
-        kinds != 3
-    )
-    of_time = of_time + np.where(
-        unmeasured, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0
-    )
-    of_power = intervals.power_variance(p, draw.joules, draw.floor, kinds)
-    of_energy = intervals.energy_variance(of_power, draw.joules, of_time)
-    wide = np.exp(levels[kind] * np.sqrt(of_time))
-    of_watts, of_joules = (
-        np.exp(levels["power"] * np.sqrt(variance)) for variance in (of_power, of_energy)
-    )
-    energy, low, high = watts * time * steps, time / wide, time * wide
-    return {
-        "time": (time, low, high),
-        "power": (watts, np.maximum(watts / of_watts, g.idle), np.minimum(watts * of_watts, g.cap)),
-        "energy": (
-            energy,
-            np.maximum(energy / of_joules, g.idle * low * steps),
-            np.minimum(energy * of_joules, g.cap * high * steps),
-        ),
+        f"{kind}_s": time,
+        f"{kind}_s_low": low,
+        f"{kind}_s_high": high,
+        f"{phase}_power_W": watts,
+        f"{phase}_power_W_low": np.maximum(watts / wide_W, g.idle),
+        f"{phase}_power_W_high": np.minimum(watts * wide_W, g.cap),
+        f"{phase}_energy_J": energy,
+        f"{phase}_energy_J_low": np.maximum(energy / wide_J, g.idle * low * steps),
+        f"{phase}_energy_J_high": np.minimum(energy * wide_J, g.cap * high * steps),
     }
 
 
@@ -195,45 +211,27 @@ def windows(
     90 % interval. Where it does not fit, `fits` is False and the figures say what a larger memory would see.
     Raises `Refused` for numbers below 1 and unknown words, KeyError for unknown ids.
     """
-    p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, host)
-    (load,) = _word("load", load, LOADS)
-    sizes = {
-        "batch": _counts("batch", batch),
-        "prompt": _counts("prompt", prompt),
-        "output": _counts("output", output),
-    }
-    b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
-    levels = _levels(p, labels, dtype)
-    full = {}
-    for phase, kind, steps, work in (
-        ("prefill", "ttft", 1.0, roofline.run(p, m, r, b, new, 0.0)),
-        (
-            "decode",
-            "tpot",
-            out - 1,
-            roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2),
-        ),
-    ):
-        found = _phase(p, g, r, e, work, steps, levels, kind, dtype, load)
-        names = {"time": f"{kind}_s", "power": f"{phase}_power_W", "energy": f"{phase}_energy_J"}
-        full |= {
-            f"{names[key]}{end}": found[key][i]
-            for key in names
-            for i, end in enumerate(("", "_low", "_high"))
-        }
-    memory = roofline.memory(p, m, r, e, b, new, np.maximum(new + out, context or 0))
-    full |= {"memory_B": memory, "fits": memory <= roofline.usable(g)}
-    shape = np.broadcast_shapes(*(np.shape(value) for value in full.values()))
+    case = _case(model, gpu, engine, dtype, host)
+    _check_word("load", load, LOADS)
+    sizes = _sizes(batch=batch, prompt=prompt, output=output)
+    at = _on_axes(sizes)
+    p, m, r = case.p, case.models, case.rates
+    prefill = roofline.forward_pass(p, m, r, at["batch"], at["prompt"], 0.0)
+    full = _phase(case, prefill, 1.0, "prefill", load)
+    full |= _phase(case, _decode_step(case, at), at["output"] - 1, "decode", load)
+    reserved = np.maximum(at["prompt"] + at["output"], context or 0)
+    memory = roofline.memory(p, m, r, case.engine, at["batch"], at["prompt"], reserved)
+    full |= {"memory_B": memory, "fits": memory <= roofline.usable(case.gpus)}
+    shape = np.broadcast_shapes(*[np.shape(value) for value in full.values()])
     data = {}
     for name, value in full.items():
         units, meaning = LABELS[name.removesuffix("_low").removesuffix("_high")]
-        level = {"interval_level": intervals.COVERED} if name.endswith(("_low", "_high")) else {}
-        data[name] = (
-            DIMS,
-            np.broadcast_to(value, shape),
-            {"units": units, "long_name": meaning, **level},
-        )
-    return xr.Dataset(data, {**labels, **sizes}, {"kind": "modelled", "dtype": dtype, "load": load})
+        attrs = {"units": units, "long_name": meaning}
+        if name.endswith(("_low", "_high")):
+            attrs["interval_level"] = intervals.COVERED
+        data[name] = (DIMS, np.broadcast_to(value, shape), attrs)
+    attrs = {"kind": "modelled", "dtype": dtype, "load": load}
+    return xr.Dataset(data, case.labels | sizes, attrs)
 
 
 def points(
@@ -255,7 +253,7 @@ def points(
     `<name>_high_sd` are the standard deviations of their logarithm below and above. What does not fit is NaN with the
     status `oom`. idle_W (gpu) is the published idle power, or modelled where nobody published it.
     """
-    gpus = _several(gpu, spec.gpu, spec.GPU)
+    gpus = _records(gpu, spec.gpu, spec.GPU)
     sizes = {"batch": batch, "prompt": prompt, "output": output, "context": context}
     asked = {"engine": engine, "dtype": dtype, "host": host, "load": load}
     found = windows(model, gpus, **sizes, **asked)
@@ -271,8 +269,8 @@ def points(
             ]
             values[f"{name}_{end}_sd"] = _by_phase(deviations, fits) / half
     labels = {"evidence": "modelled", "dtype": dtype, "weights": "trained", "place": "predicted"}
-    labels["status"] = xr.where(fits, "ok", "oom")
-    idle = roofline.cards(parameters(), gpus).idle
+    labels |= {"status": xr.where(fits, "ok", "oom")}
+    idle = [roofline.idle_W(parameters(), gpu) for gpu in gpus]
     axes = {dim: found[dim].values for dim in DIMS}
     return build_points(axes, values | labels | {"idle_W": idle})
 
@@ -293,136 +291,25 @@ def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -
     reading weights, multiplying (matrices and attention), traffic of the KV cache and of activations, waiting for the
     latency of kernels, the host's launching, and the cap on power: d time / d ln of each cause (see `roofline`).
     """
-    p, m, _, _, r, labels = _arrays(model, gpu, engine, dtype, 1.0)
-    sizes = {
-        "batch": _counts("batch", batch),
-        "prompt": _counts("prompt", prompt),
-        "output": _counts("output", output),
-    }
-    b, new, out = (_axis(array.astype(float), 3 + i) for i, array in enumerate(sizes.values()))
-    work = roofline.run(p, m, r, b, 1.0, new + np.maximum(out - 2, 0) / 2)
-    parts = np.stack(
-        np.broadcast_arrays(*(work.time * share for share in work.shares.values())), axis=-1
+    case, sizes = (
+        _case(model, gpu, engine, dtype),
+        _sizes(batch=batch, prompt=prompt, output=output),
     )
-    coords = {**labels, **sizes, "cause": list(work.shares)}
-    return xr.DataArray(
-        parts,
-        coords,
-        [*DIMS, "cause"],
-        "step_s",
-        {"units": "s", "long_name": "time of a decode step by cause"},
-    )
+    step = _decode_step(case, _on_axes(sizes))
+    parts = [step.time * share for share in step.shares.values()]
+    parts = np.stack(np.broadcast_arrays(*parts), axis=-1)
+    coords = {**case.labels, **sizes, "cause": list(step.shares)}
+    attrs = {"units": "s", "long_name": "time of a decode step by cause"}
+    return xr.DataArray(parts, coords, [*DIMS, "cause"], "step_s", attrs)
 
 
 def largest_batch(model, gpu, *, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
     """Largest batch that fits, dims (model, gpu, engine, prompt, output); 0 where not even one sequence does."""
-    p, m, g, e, r, labels = _arrays(model, gpu, engine, dtype, 1.0)
-    sizes = {"prompt": _counts("prompt", prompt), "output": _counts("output", output)}
-    new, out = (_axis(array.astype(float), 4 + i) for i, array in enumerate(sizes.values()))
-    most = roofline.largest_batch(p, m, r, e, new, new + out, roofline.usable(g))
-    found = xr.DataArray(
-        np.floor(np.maximum(most, 0)).astype(int), {**labels, "batch": [0], **sizes}, DIMS
-    )
-    return found.isel(batch=0, drop=True).assign_attrs(
-        long_name="largest batch that fits", units="1"
-    )
-
-
-def tree(
-    model, gpu, *, engine="eager", dtype="fp16", batches, prompts, outputs, seed=0
-) -> xr.DataTree:
-    """A modelled trace of one model on one card: windows of prefill, decode and generate for every combination."""
-    (shape,), (card,) = _several(model, spec.model, spec.Model), _several(gpu, spec.gpu, spec.GPU)
-    data = windows(
-        shape, card, batch=batches, prompt=prompts, output=outputs, engine=engine, dtype=dtype
-    )
-    table = (
-        data.squeeze(["model", "gpu", "engine"], drop=True)
-        .to_dataframe()
-        .reset_index()
-        .to_dict("records")
-    )
-    rows = [_window(phase, point) for point in table for phase in ("prefill", "decode", "generate")]
-    asked = {"model": shape.id, "gpu": card.id, "engine": engine, "dtype": dtype, "seed": int(seed)}
-    lists = (("batches", "batch"), ("prompt_tokens", "prompt"), ("output_tokens", "output"))
-    asked |= {name: data[dim].values.tolist() for name, dim in lists}
-    text = json.dumps(asked, sort_keys=True)
-    attrs = {
-        "request": text,
-        "run_id": digest(text),
-        "status": "ok",
-        "reason": "",
-        "model": shape.id,
-        "revision": "shape only",
-        "parameters": shape.parameters,
-        "weights": "trained",
-        "device": card.id,
-        "device_name": card.name,
-        "device_hash": "",
-        "engine": engine,
-        "dtype": dtype,
-        "attention": "modelled",
-        "threads": 0,
-        "load_average": math.nan,
-        "memory_GiB": float(card.memory_GiB),
-        "read_bandwidth_GBps": math.nan,
-        "matmul_GFLOPs": math.nan,
-        "software": f"footprint {__version__}",
-        "driver": "",
-        "git_commit": "",
-        "seed": int(seed),
-        "start_utc": "",
-        "energy_source": "model",
-        "window_s": math.nan,
-    }
-    return trace.new("modelled", attrs, rows)
-
-
-def _window(phase: str, at: dict) -> dict:
-    """One window of a modelled trace from the predictions at one point."""
-    batch, prompt, steps = int(at["batch"]), int(at["prompt"]), int(at["output"]) - 1
-    tokens = {"prefill": batch * prompt, "decode": batch * steps, "generate": batch * (steps + 1)}[
-        phase
-    ]
-    row = {
-        "phase": phase,
-        "batch": batch,
-        "prompt_tokens": prompt,
-        "output_tokens": steps + 1,
-        "repeat": 0,
-        "iterations": 1,
-        "tokens": tokens,
-        "lengths": "grid",
-        "memory_B": at["memory_B"],
-    }
-    wide = math.exp(parameters()["memory_half_width"])
-    row |= {"memory_B_low": at["memory_B"] / wide, "memory_B_high": at["memory_B"] * wide}
-    if not at["fits"]:
-        return row | {
-            "status": "oom",
-            "reason": "Weights, KV cache and activations do not fit the card.",
-        }
-    whole = at["ttft_s"] + at["tpot_s"] * steps
-    for end in ("", "_low", "_high"):
-        time = {"prefill": at[f"ttft_s{end}"], "decode": at[f"tpot_s{end}"] * steps}
-        energy = {"prefill": at[f"prefill_energy_J{end}"], "decode": at[f"decode_energy_J{end}"]}
-        power = {"prefill": at[f"prefill_power_W{end}"], "decode": at[f"decode_power_W{end}"]}
-        mixed = (power["prefill"] * at["ttft_s"] + power["decode"] * at["tpot_s"] * steps) / whole
-        row[f"duration_s{end}"] = time.get(phase, sum(time.values()))
-        row[f"energy_J{end}"] = energy.get(phase, sum(energy.values()))
-        row[f"power_W{end}"] = power.get(phase, mixed)
-    return row | {"status": "ok", "reason": ""}
-
-
-def run(request: dict) -> xr.DataTree:
-    """The modelled trace that `workload.request("predict", ...)` asks for."""
-    return tree(
-        request["model"],
-        request["gpu"],
-        engine=request["engine"],
-        dtype=request["dtype"],
-        batches=request["batches"],
-        prompts=request["prompt_tokens"],
-        outputs=request["output_tokens"],
-        seed=request["seed"],
-    )
+    case, sizes = _case(model, gpu, engine, dtype), _sizes(prompt=prompt, output=output)
+    at, usable = _on_axes(sizes), roofline.usable(case.gpus)
+    p, m, r, e, reserved = case.p, case.models, case.rates, case.engine, at["prompt"] + at["output"]
+    most = roofline.largest_batch(p, m, r, e, at["prompt"], reserved, usable)
+    most = np.floor(np.maximum(most, 0)).astype(int).squeeze(DIMS.index("batch"))
+    attrs = {"long_name": "largest batch that fits", "units": "1"}
+    dims = [dim for dim in DIMS if dim != "batch"]
+    return xr.DataArray(most, case.labels | sizes, dims, attrs=attrs)

@@ -8,158 +8,221 @@ multiply = FLOP / (share x published peak), its time is
     launched = (device^4 + host^4)^(1/4)                   host: launching kernels one by one, only `eager` waits for it
     time     = (launched^4 + limited^4)^(1/4)              limited: joules of the pass / watts that the cap leaves
 
-Joules grow with bytes and FLOP, so a card at its cap takes the time that its energy needs. Power is idle + floor +
-joules / time, bent towards the cap. All functions take arrays that broadcast; p holds the parameters by name.
+Joules grow with bytes and FLOP, so a GPU at its cap takes the time that its energy needs. Power is idle + floor +
+joules / time, bent towards the cap. All functions take arrays that broadcast; `p` holds the parameters by name.
 """
 
-from collections import namedtuple
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
 from footprint import Refused, spec
 
-ENGINES = ("eager", "graphs", "serving")
-DTYPES = tuple(spec.DTYPE_BYTES)
-WEIGHT_BYTES = np.array(
-    [4.0, 2.0, 2.0, 1.0625, 0.5625]
-)  # of DTYPES; quantised: a scale of 16 bits for 32 weights
-MEMORIES = ("hbm", "gddr", "gddr_ecc", "probed")
-KINDS = ("hbm", "gddr", "gddr", "probed")  # for what error correction does not change
-CHUNK = np.array(
-    [np.inf, 512.0, np.inf]
-)  # tokens of a sequence that an engine prefills at once (llama.cpp: 512)
-IN_FLIGHT = np.array(
-    [np.inf, 512.0, 2048.0]
-)  # tokens of all sequences whose activations are held at once
+Engine = IntEnum("Engine", "eager graphs serving", start=0)
+Dtype = IntEnum("Dtype", list(spec.DTYPE_BYTES), start=0)
+Memory = IntEnum("Memory", "hbm gddr gddr_ecc probed", start=0)
+# Bytes of a weight by Dtype; a quantised weight has its part of a scale of 16 bits for 32 weights.
+WEIGHT_BYTES = np.array([4.0, 2.0, 2.0, 1.0625, 0.5625])
+GRAPHS_TOKENS = 512  # that llama.cpp has in flight at once
 
 
-# Arrays that broadcast, SI units. Cards: node in units of 5 nm, memory as index in MEMORIES, half_rate where fp32 accumulation
-# runs at half the rate of fp16, emulates where bf16 has no tensor cores. Rates: what models reach on cards. Work: seconds of a
-# phase, its joules above the floor, d ln time / d ln of each cause. Draw: watts, d ln watts / d ln joules and / d ln floor.
-Shapes = namedtuple(
-    "Shapes", "layers layer_weights head_weights all_weights width query key_value heads norms"
-)
-Cards = namedtuple("Cards", "bandwidth peak bytes cap idle node memory on_chip half_rate emulates")
-Rates = namedtuple(
-    "Rates",
-    "weight_bytes element_bytes read bandwidth compute byte_J flop_J capped_flop_J floor_W room_W layer_s host_s "
-    "sequence_s cache cache_J scores on_chip chunk serial",
-)
-Work = namedtuple("Work", "time joules shares")
-Draw = namedtuple("Draw", "watts joules floor")
+class Models(NamedTuple):
+    """Sizes of models as arrays: numbers of weights, widths and heads."""
+
+    layers: np.ndarray
+    layer_weights: np.ndarray
+    head_weights: np.ndarray
+    all_weights: np.ndarray
+    width: np.ndarray  # hidden + intermediate
+    query: np.ndarray
+    key_value: np.ndarray
+    heads: np.ndarray
+    norms: np.ndarray  # a layer
 
 
-def shapes(models: list[spec.Model]) -> Shapes:
+class GPUs(NamedTuple):
+    """GPUs as arrays, in B/s, FLOP/s, B and W."""
+
+    bandwidth: np.ndarray
+    peak: np.ndarray
+    bytes: np.ndarray
+    cap: np.ndarray
+    idle: np.ndarray
+    node: np.ndarray  # class of the process in units of 5 nm
+    memory: np.ndarray  # of Memory
+    on_chip: np.ndarray  # B of the last-level cache
+    half_rate: np.ndarray  # whether sums in fp32 run at half the rate
+    emulates: np.ndarray  # whether bf16 has no tensor cores
+
+
+class Rates(NamedTuple):
+    """What models reach on GPUs with an engine and a dtype, as arrays in SI units."""
+
+    weight_bytes: float
+    element_bytes: np.ndarray
+    read: np.ndarray  # B/s of weights
+    bandwidth: np.ndarray  # B/s of all else
+    compute: np.ndarray
+    byte_J: np.ndarray
+    flop_J: np.ndarray
+    capped_flop_J: np.ndarray  # where the cap on power limits the time
+    floor_W: np.ndarray  # above idle, whatever the work
+    room_W: np.ndarray  # from the floor to the cap
+    layer_s: np.ndarray
+    host_s: np.ndarray
+    sequence_s: np.ndarray
+    cache: np.ndarray  # elements of keys (or values) that a token and a layer read
+    cache_J: np.ndarray  # energy of a byte of the cache relative to other bytes
+    scores: np.ndarray  # bytes of attention scores written, each
+    on_chip: np.ndarray
+    chunk: np.ndarray  # tokens of a sequence that are prefilled at once
+    serial: np.ndarray  # whether host and device do not overlap
+
+
+class Pass(NamedTuple):
+    """A phase: seconds, joules above the floor, and d ln time / d ln of each cause by name."""
+
+    time: np.ndarray
+    joules: np.ndarray
+    shares: dict[str, np.ndarray]
+
+
+class Power(NamedTuple):
+    """Watts, and d ln watts / d ln of the joules of the work and of the floor."""
+
+    watts: np.ndarray
+    joules: np.ndarray
+    floor: np.ndarray
+
+
+def each(arrays: NamedTuple, function: Callable):
+    """The same record with a function applied to each of its arrays."""
+    return type(arrays)._make(map(function, arrays))
+
+
+def choose(index, *values: float) -> np.ndarray:
+    """The value at each index, in the order of the enum that it is of."""
+    return np.array(values, dtype=float)[index]
+
+
+def model_arrays(models: list[spec.Model]) -> Models:
     """Arrays (model,) of the sizes of these models."""
-    rows = [
-        (
-            m.layers,
-            m.layer_parameters,
-            m.hidden * m.vocab,
-            m.parameters,
-            m.hidden + m.intermediate,
-            m.heads * m.head_dim,
-            m.kv_heads * m.head_dim,
-            m.heads,
-            m.norms_per_layer,
-        )
-        for m in models
-    ]
-    return Shapes(*np.array(rows, dtype=float).T)
+
+    def column(read: Callable) -> np.ndarray:
+        return np.array([read(model) for model in models], dtype=float)
+
+    return Models(
+        layers=column(lambda model: model.layers),
+        layer_weights=column(lambda model: model.layer_parameters),
+        head_weights=column(lambda model: model.hidden * model.vocab),
+        all_weights=column(lambda model: model.parameters),
+        width=column(lambda model: model.hidden + model.intermediate),
+        query=column(lambda model: model.heads * model.head_dim),
+        key_value=column(lambda model: model.kv_heads * model.head_dim),
+        heads=column(lambda model: model.heads),
+        norms=column(lambda model: model.norms_per_layer),
+    )
 
 
-def memory_of(gpu: spec.GPU) -> int:
-    """Index in MEMORIES."""
+def memory_of(gpu: spec.GPU) -> Memory:
+    """How its memory behaves: GDDR with error correction keeps less bandwidth and capacity."""
     if gpu.probed:
-        return 3
-    return 0 if gpu.memory_family == "hbm" else 2 if gpu.inline_ecc else 1
+        return Memory.probed
+    if gpu.memory_family == "hbm":
+        return Memory.hbm
+    return Memory.gddr_ecc if gpu.inline_ecc else Memory.gddr
 
 
-def cards(p: dict[str, float], gpus: list[spec.GPU]) -> Cards:
-    """Arrays (gpu,) of the rates of these cards; an idle power that nobody published is modelled."""
-    rows = []
-    for gpu in gpus:
-        memory = memory_of(gpu)
-        idle = p["idle_W"] + p["idle_share"] * gpu.tdp_W + (p["idle_hbm_W"] if memory == 0 else 0)
-        idle = idle if np.isnan(gpu.idle_W) else gpu.idle_W
-        if idle >= gpu.tdp_W:
-            raise Refused(
-                f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed."
-            )
-        rows.append(
-            (
-                gpu.bandwidth_GBps * 1e9,
-                gpu.peak_fp16_tflops * 1e12,
-                gpu.memory_GiB * 2**30,
-                gpu.tdp_W,
-                idle,
-                gpu.node_class_nm / 5,
-                memory,
-                gpu.cache_MB * 1e6,
-                gpu.half_rate_accumulation,
-                not gpu.bf16_tensor_cores,
-            )
+def idle_W(p: dict[str, float], gpu: spec.GPU) -> float:
+    """Idle power as published, or as modelled where nobody published it; less than the cap, or `Refused`."""
+    stacks = p["idle_hbm_W"] if memory_of(gpu) == Memory.hbm else 0
+    modelled = p["idle_W"] + p["idle_share"] * gpu.tdp_W + stacks
+    idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
+    if idle >= gpu.tdp_W:
+        raise Refused(
+            f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed."
         )
-    return Cards(*np.array(rows, dtype=float).T)
+    return idle
 
 
-def by(p: dict[str, float], name: str, words: tuple[str, ...], index, default: float = 0.0):
-    """Parameter `<name>_<word>` for an array of indices of `words`."""
-    return np.array([p.get(f"{name}_{word}", default) for word in words])[index]
+def gpu_arrays(p: dict[str, float], gpus: list[spec.GPU]) -> GPUs:
+    """Arrays (gpu,) of the rates, powers and features of these GPUs."""
+
+    def column(read: Callable, dtype: type = float) -> np.ndarray:
+        return np.array([read(gpu) for gpu in gpus], dtype=dtype)
+
+    return GPUs(
+        bandwidth=column(lambda gpu: gpu.bandwidth_GBps * 1e9),
+        peak=column(lambda gpu: gpu.peak_fp16_tflops * 1e12),
+        bytes=column(lambda gpu: gpu.memory_GiB * 2**30),
+        cap=column(lambda gpu: gpu.tdp_W),
+        idle=column(lambda gpu: idle_W(p, gpu)),
+        node=column(lambda gpu: gpu.node_class_nm / 5),
+        memory=column(memory_of, int),
+        on_chip=column(lambda gpu: gpu.cache_MB * 1e6),
+        half_rate=column(lambda gpu: gpu.half_rate_accumulation, bool),
+        emulates=column(lambda gpu: not gpu.bf16_tensor_cores, bool),
+    )
 
 
-def without_tensor_cores(g: Cards, dtype):
-    """Whether a dtype (array of indices) runs beside the tensor cores: fp32, and bf16 on Turing and Volta."""
-    return (dtype == 0) | ((dtype == 2) & (g.emulates > 0))
+def without_tensor_cores(g: GPUs, dtype):
+    """Whether a dtype (of Dtype) runs beside the tensor cores: fp32, and bf16 where it is emulated."""
+    return (dtype == Dtype.fp32) | ((dtype == Dtype.bf16) & g.emulates)
 
 
-def rates(p: dict[str, float], m: Shapes, g: Cards, engine, dtype, host: float = 1.0) -> Rates:
-    """Reached rates; engine and dtype: arrays of indices; host: launch time relative to the calibration's hosts."""
-    kind, probed, eager, graphs = g.memory.astype(int), g.memory == 3, engine == 0, engine == 1
-    quantised, fp32 = dtype >= 3, without_tensor_cores(g, dtype)
+def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 1.0) -> Rates:
+    """Reached rates; engine and dtype: arrays of Engine and Dtype; host: launch time relative to the calibration's hosts."""
+    probed, eager, graphs = (
+        g.memory == Memory.probed,
+        engine == Engine.eager,
+        engine == Engine.graphs,
+    )
+    quantised = dtype >= Dtype.int8
     # llama.cpp accumulates in fp16: GeForce cards do that at twice the published rate, which is of fp32 accumulation
-    compute = (
-        by(p, "compute", ENGINES, engine) * g.peak * np.where(graphs & (g.half_rate > 0), 2, 1)
+    doubled = np.where(graphs & g.half_rate, 2, 1)
+    compute = choose(engine, p["compute_eager"], p["compute_graphs"], p["compute_serving"])
+    compute = compute * g.peak * doubled
+    unpacking = choose(engine, p["quantised_compute_eager"], p["quantised_compute_graphs"], 1)
+    emulated = np.where(without_tensor_cores(g, dtype), p["fp32_compute"], 1)
+    slower = np.where(quantised, unpacking, emulated)
+    share = choose(
+        g.memory,
+        p["bandwidth_hbm"],
+        p["bandwidth_gddr"],
+        p["bandwidth_gddr_ecc"],
+        p["bandwidth_probed"],
     )
-    slower = np.where(
-        quantised,
-        by(p, "quantised_compute", ENGINES, engine, 1.0),
-        np.where(fp32, p["fp32_compute"], 1),
-    )
-    room = g.cap - g.idle
-    floor = by(p, "floor", KINDS, kind) * room
+    byte_nJ = choose(g.memory, p["byte_nJ_hbm"], p["byte_nJ_gddr"], p["byte_nJ_gddr"], 0)
     flop_J = p["flop_pJ"] * 1e-12 * g.node ** p["flop_node"]
-    slow = np.where(kind == 0, p["layer_graphs_hbm"], 1)
+    room = g.cap - g.idle
+    floor = choose(g.memory, p["floor_hbm"], p["floor_gddr"], p["floor_gddr"], 0) * room
+    slow = np.where(g.memory == Memory.hbm, p["layer_graphs_hbm"], 1)
     layer = np.where(graphs, p["layer_s_graphs"] * slow, p["layer_s"]) * g.node ** p["layer_node"]
-    launch = (
-        p["host_s"]
-        * (1 + p["host_norm"] * (m.norms - 2))
-        * by(p, "host", DTYPES, dtype, 1.0)
-        * eager
-    )
-    shared = np.array([1.0, 0.0, p["cache_group_serving"]])[engine]
-    share = by(p, "bandwidth", MEMORIES, kind, 1.0)
+    launch = p["host_s"] * (1 + p["host_norm"] * (m.norms - 2))
+    launch = launch * choose(dtype, 1, 1, 1, p["host_int8"], p["host_int4"]) * eager
+    grouped = choose(engine, 1, 0, p["cache_group_serving"])
+    copies = np.where(eager, p["cache_eager"], 1)
     return Rates(
         weight_bytes=WEIGHT_BYTES[dtype],
-        element_bytes=np.where(dtype == 0, 4.0, 2.0),
+        element_bytes=np.where(dtype == Dtype.fp32, 4.0, 2.0),
         read=share * g.bandwidth / np.where(graphs & quantised, p["quantised_read_graphs"], 1),
         bandwidth=share * g.bandwidth,
         compute=np.where(probed, g.peak, compute / slower),
-        byte_J=by(p, "byte_nJ", KINDS, kind) * 1e-9,
+        byte_J=byte_nJ * 1e-9,
         flop_J=flop_J,
         capped_flop_J=flop_J * np.where(graphs, p["flop_graphs"], 1),
         floor_W=floor,
         room_W=room - floor,
         layer_s=np.where(probed, 0, layer),
         host_s=host * m.layers * np.where(probed, p["host_cpu_s"], launch),
-        sequence_s=by(p, "sequence_s", ENGINES, engine),
-        cache=np.where(eager, p["cache_eager"], 1)
-        * m.key_value
-        * (m.query / m.key_value) ** shared,
-        cache_J=np.where(engine == 2, p["cache_energy_serving"], 1),
-        scores=np.where(graphs, p["scores_graphs"], 0),
+        sequence_s=choose(engine, 0, 0, p["sequence_s_serving"]),
+        cache=copies * m.key_value * (m.query / m.key_value) ** grouped,
+        cache_J=choose(engine, 1, 1, p["cache_energy_serving"]),
+        scores=choose(engine, 0, p["scores_graphs"], 0),
         on_chip=g.on_chip * eager,
-        chunk=CHUNK[engine],
+        chunk=choose(engine, np.inf, GRAPHS_TOKENS, np.inf),
         serial=probed,
     )
 
@@ -175,7 +238,7 @@ def soft4(a, b):
     return np.sqrt(np.sqrt(a * a + b * b))
 
 
-def run(p: dict[str, float], m: Shapes, r: Rates, batch, new, past, chunk=np.inf) -> Work:
+def forward_pass(p: dict[str, float], m: Models, r: Rates, batch, new, past, chunk=np.inf) -> Pass:
     """A pass of `batch` sequences that adds `new` tokens to `past` ones each, in chunks of at most `chunk` tokens."""
     passes = np.maximum(1, new / np.minimum(r.chunk, chunk))
     past, new = past + (new - new / passes) / 2, new / passes
@@ -184,33 +247,18 @@ def run(p: dict[str, float], m: Shapes, r: Rates, batch, new, past, chunk=np.inf
     attend = 4 * m.layers * m.query * batch * new * (past + (new + 1) / 2)
     layer_cache = 2 * r.cache * r.element_bytes * batch * (past + new)
     cache = m.layers * layer_cache / (1 + r.on_chip * p["cache_eager"] / layer_cache)
-    rest = (
-        m.layers
-        * batch
-        * new
-        * (r.scores * m.heads * (past + new) + p["activations"] * m.width * r.element_bytes)
-    )
+    activations = p["activations"] * m.width * r.element_bytes
+    rest = m.layers * batch * new * (r.scores * m.heads * (past + new) + activations)
     read, compute = weights / r.read, multiply / r.compute
-    matrices, traffic, attention = (
-        soft3(read, compute),
-        (cache + rest) / r.bandwidth,
-        attend / r.compute,
-    )
+    matrices, traffic = soft3(read, compute), (cache + rest) / r.bandwidth
+    attention = attend / r.compute
     device = matrices + traffic + attention + m.layers * r.layer_s + r.sequence_s * batch
     moved, flops = weights + r.cache_J * cache + rest, multiply + attend
     needed = p["cap_relief"] * (r.byte_J * moved + r.capped_flop_J * flops) / r.room_W
     launched = np.where(r.serial, device + r.host_s, soft4(device, r.host_s))
     time = soft4(launched, np.where(r.serial, 0, needed))
     joules = passes * (r.byte_J * moved + r.flop_J * flops)
-    return Work(
-        passes * time,
-        joules,
-        _shares(r, time, launched, device, matrices, read, traffic, attention),
-    )
-
-
-def _shares(r: Rates, time, launched, device, matrices, read, traffic, attention) -> dict:
-    """d ln time / d ln of each cause."""
+    # d ln time / d ln of each cause, from d ln time / d ln launched and d ln time / d device
     free = (launched / time) ** 2
     free = free * free
     busy = device / launched
@@ -218,56 +266,63 @@ def _shares(r: Rates, time, launched, device, matrices, read, traffic, attention
     reading = busy * matrices * (read / matrices) ** 3
     multiplying = busy * (matrices + attention) - reading
     moving = busy * traffic
-    waiting = busy * device - reading - multiplying - moving
-    host, cap = free - busy * device, 1 - free
-    return {
+    shares = {
         "reading": reading,
         "multiplying": multiplying,
         "traffic": moving,
-        "waiting": waiting,
-        "host": host,
-        "cap": cap,
+        "waiting": busy * device - reading - multiplying - moving,
+        "host": free - busy * device,
+        "cap": 1 - free,
     }
+    return Pass(passes * time, joules, shares)
 
 
-def power(g: Cards, r: Rates, joules, time) -> Draw:
-    """Draw of a card that spends `joules` above its floor in `time`: idle + floor + joules / time, bent below the cap."""
+def power(g: GPUs, r: Rates, joules, time) -> Power:
+    """Power of a GPU that spends `joules` above its floor in `time`: idle + floor + joules / time, bent below the cap."""
     above = joules / time
     ratio = above / r.room_W
     ratio = ratio * ratio
     bend = 1 + (ratio * ratio) ** 2
     watts = g.idle + r.floor_W + above / np.sqrt(np.sqrt(np.sqrt(bend)))
-    return Draw(watts, (1 - (g.idle + r.floor_W) / watts) / bend, r.floor_W / watts)
+    return Power(watts, (1 - (g.idle + r.floor_W) / watts) / bend, r.floor_W / watts)
 
 
-def memory(p: dict[str, float], m: Shapes, r: Rates, engine, batch, prompt, context):
+def memory(p: dict[str, float], m: Models, r: Rates, engine, batch, prompt, context):
     """Bytes: weights, KV cache of `context` tokens a sequence, activations of the tokens at once, the engine's own."""
-    fixed, sequence, token, most = _memory(p, m, r, engine, context)
-    return fixed + batch * sequence + token * np.minimum(batch * prompt, most)
+    need = _memory(p, m, r, engine, context)
+    in_flight = np.minimum(batch * prompt, need.in_flight)
+    return need.fixed + batch * need.sequence + need.token * in_flight
 
 
-def largest_batch(p: dict[str, float], m: Shapes, r: Rates, engine, prompt, context, available):
+def largest_batch(p: dict[str, float], m: Models, r: Rates, engine, prompt, context, available):
     """Most sequences whose `memory` is at most `available` bytes, not rounded; below 1 where not even one fits."""
-    fixed, sequence, token, most = _memory(p, m, r, engine, context)
-    room = available - fixed
-    all_at_once = room / (sequence + token * prompt)
-    in_chunks = np.where(np.isinf(most), 0, room - token * np.minimum(most, 1e9)) / sequence
+    need = _memory(p, m, r, engine, context)
+    room = available - need.fixed
+    all_at_once = room / (need.sequence + need.token * prompt)
+    held = need.token * np.minimum(need.in_flight, 1e9)
+    in_chunks = np.where(np.isinf(need.in_flight), 0, room - held) / need.sequence
     return np.maximum(all_at_once, in_chunks)
 
 
-def _memory(p: dict[str, float], m: Shapes, r: Rates, engine, context):
-    """Bytes that are fixed, of each sequence, of each token in flight, and how many tokens an engine has in flight."""
-    copies = np.array([p["memory_copies_eager"], 1, 1])[engine]
-    sequence = copies * 2 * m.layers * m.key_value * r.element_bytes * context
-    token = p["memory_activations"] * m.width * r.element_bytes
-    return (
-        m.all_weights * r.weight_bytes + p["memory_context_GB"] * 1e9,
-        sequence,
-        token,
-        IN_FLIGHT[engine],
+class _Memory(NamedTuple):
+    """Bytes that are fixed, of a sequence, and of a token in flight; tokens of all sequences in flight at once."""
+
+    fixed: np.ndarray
+    sequence: np.ndarray
+    token: np.ndarray
+    in_flight: np.ndarray
+
+
+def _memory(p: dict[str, float], m: Models, r: Rates, engine, context) -> _Memory:
+    copies = choose(engine, p["memory_copies_eager"], 1, 1)
+    return _Memory(
+        fixed=m.all_weights * r.weight_bytes + p["memory_context_GB"] * 1e9,
+        sequence=copies * 2 * m.layers * m.key_value * r.element_bytes * context,
+        token=p["memory_activations"] * m.width * r.element_bytes,
+        in_flight=choose(engine, np.inf, GRAPHS_TOKENS, 2048),
     )
 
 
-def usable(g: Cards):
+def usable(g: GPUs):
     """Bytes that programs can use: drivers keep 1.5 %, error correction in GDDR a sixteenth, other programs on a CPU."""
-    return np.array([0.985, 0.985, 15 / 16, 0.95])[g.memory.astype(int)] * g.bytes
+    return choose(g.memory, 0.985, 0.985, 15 / 16, 0.95) * g.bytes

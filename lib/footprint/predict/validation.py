@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from footprint import Refused, spec
-from footprint.energy import findings
-from footprint.predict import model as predict
-from footprint.predict import observed
+from footprint.predict import model
 
 HALVES = ("fp16", "bf16")
 LEFT_OUT = ("gpu", "model", "source")
@@ -31,12 +29,10 @@ def residuals(left_out: str = "gpu") -> pd.DataFrame:
     """
     if left_out not in LEFT_OUT:
         raise Refused(f"Left out can be {', '.join(LEFT_OUT)}; {left_out!r} is none of them.")
-    rows = pd.DataFrame(spec.table("cross_validation"))
+    rows = spec.frame("cross_validation")
     rows = rows[rows["dtype"].isin(HALVES)].reset_index(drop=True)
-    names = [f"{left_out}_{end}" for end in ("expected", "low", "high")]
-    numbers = ["batch", "prompt_tokens", "output_tokens", "value", "fitted", *names]
-    rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
-    rows = rows.rename(columns=dict(zip(names, ("expected", "low", "high"), strict=True)))
+    ends = ("expected", "low", "high")
+    rows = rows.rename(columns={f"{left_out}_{end}": end for end in ends})
     inside = (rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])
     error = rows["expected"] / rows["value"] - 1
     return rows.assign(
@@ -59,40 +55,37 @@ def summary(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     ).reset_index()
 
 
-def roofline(rows: pd.DataFrame) -> pd.Series:
+def plain_roofline(rows: pd.DataFrame) -> pd.Series:
     """What a plain roofline of published peaks expects of the TTFT and TPOT rows; NaN for all others.
 
     The larger of arithmetic over peak rate and bytes over bandwidth, as untuned analytic tools take it.
     """
-    known, expected = observed.known(), pd.Series(np.nan, rows.index)
+    known, expected = spec.known(), pd.Series(np.nan, rows.index)
     for row in rows[rows["quantity"].isin(["ttft_s", "tpot_s"])].itertuples():
-        shape, card = known[row.model], known[row.gpu]
-        prefill = row.quantity == "ttft_s"
-        new, past = (
-            (row.prompt_tokens, 0) if prefill else (1, row.prompt_tokens + row.output_tokens / 2)
-        )
+        shape, gpu, prefill = known[row.model], known[row.gpu], row.quantity == "ttft_s"
+        new = row.prompt_tokens if prefill else 1
+        past = 0 if prefill else row.prompt_tokens + row.output_tokens / 2
         moved = shape.weight_bytes("fp16") + row.batch * past * shape.kv_bytes_per_token("fp16")
-        compute = shape.flops(new, past, row.batch) / (card.peak_fp16_tflops * 1e12)
-        expected[row.Index] = max(compute, moved / (card.bandwidth_GBps * 1e9))
+        compute_s = shape.flops(new, past, row.batch) / (gpu.peak_fp16_tflops * 1e12)
+        expected[row.Index] = max(compute_s, moved / (gpu.bandwidth_GBps * 1e9))
     return expected
 
 
-def processors(points: pd.DataFrame) -> pd.DataFrame:
-    """Decode at batch 1 of the measured processor runs, beside what `predict` expects of the rates probed in the same run.
+def processors(runs: pd.DataFrame) -> pd.DataFrame:
+    """Decode at batch 1 of measured processor runs, beside what the model expects of the rates probed in the same run.
 
-    Rates count once for a run; the model's parameters of cards play no part in it. `distance` is the size of the error.
+    runs: one row a run with model, engine, dtype, place, prompt_tokens, output_tokens, time_s of the decode, and the
+    probe's bandwidth (GB/s), matmul (GFLOP/s) and memory_GiB. The model's parameters of GPUs play no part in it.
     """
-    rows = []
-    for run in findings.processors(points).itertuples():
-        card = predict.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
+    found = []
+    for run in runs.itertuples():
+        probed = model.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
-        expected = predict.windows(run.model, card, engine=run.engine, dtype=run.dtype, **at)[
-            "tpot_s"
-        ].item()
-        measured = run.time_s / (run.output_tokens - 1)
-        rows.append(
+        windows = model.windows(run.model, probed, engine=run.engine, dtype=run.dtype, **at)
+        expected, measured = windows["tpot_s"].item(), run.time_s / (run.output_tokens - 1)
+        found.append(
             {
-                "model": findings.label(run.model),
+                "model": spec.label(run.model),
                 "dtype": run.dtype,
                 "place": run.place,
                 "GB/s": run.bandwidth,
@@ -101,33 +94,25 @@ def processors(points: pd.DataFrame) -> pd.DataFrame:
                 "distance": abs(expected / measured - 1),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(found)
 
 
 def peers() -> pd.DataFrame:
     """Errors that users of other predictors report, one row a tool and quantity, and ours on the same points.
 
     Medians of the size of (expected / measured - 1) of a time; where a report states an error without its points, that
-    one (a mean), and NaN for ours. Ours is `predict` as it stands, whose fit holds other measurements of the same card.
+    one (a mean), and NaN for ours. Ours is the model as it stands, whose fit holds other measurements of the same GPU.
     """
-    rows = pd.DataFrame(spec.table("peers"))
-    numbers = [
-        "batch",
-        "prompt_tokens",
-        "output_tokens",
-        "expected",
-        "measured",
-        "stated_error_pct",
-    ]
-    rows[numbers] = rows[numbers].astype(float)
+    rows = spec.frame("peers")
     rate = rows["unit"] == "tokens/s"
     ratio = (rows["expected"] / rows["measured"]).where(~rate, rows["measured"] / rows["expected"])
-    seconds = (rows["measured"] / 1e3).where(
-        ~rate, rows["batch"] * rows["output_tokens"] / rows["measured"]
+    tokens = rows["batch"] * rows["output_tokens"]
+    seconds = (rows["measured"] / 1e3).where(~rate, tokens / rows["measured"])
+    table = rows.assign(
+        theirs=(ratio - 1).abs().fillna(rows["stated_error_pct"] / 100),
+        ours=(pd.Series([_serving_s(row) for row in rows.itertuples()]) / seconds - 1).abs(),
+        rows=rows["measured"].notna(),
     )
-    theirs = (ratio - 1).abs().fillna(rows["stated_error_pct"] / 100)
-    ours = (pd.Series([_serving(row) for row in rows.itertuples()]) / seconds - 1).abs()
-    table = rows.assign(theirs=theirs, ours=ours, rows=rows["measured"].notna())
     grouped = table.groupby(["tool", "version", "quantity"], sort=False)
     found = grouped.agg({"rows": "sum", "theirs": "median", "ours": "median"}).reset_index()
     return found.assign(
@@ -135,11 +120,11 @@ def peers() -> pd.DataFrame:
     )
 
 
-def _serving(row) -> float:
-    """Seconds that `predict` expects of a row of peers.csv; NaN where its setting is not stated."""
+def _serving_s(row) -> float:
+    """Seconds that the model expects of a row of peers.csv; NaN where its setting is not stated."""
     if row.gpu == "-":
         return np.nan
     at = {"batch": row.batch, "prompt": row.prompt_tokens, "output": row.output_tokens}
-    found = predict.windows(row.model, row.gpu, engine=row.engine, **at).squeeze()
+    found = model.windows(row.model, row.gpu, engine=row.engine, **at).squeeze()
     whole = found["ttft_s"] + found["tpot_s"] * (row.output_tokens - 1)
     return float(found["ttft_s"] if row.quantity == "ttft_s" else whole)

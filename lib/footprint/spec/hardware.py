@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from footprint import Refused
 from footprint.spec.decoders import Model
@@ -83,7 +84,13 @@ def gpu(name: str) -> GPU:
     raise nearest("GPU", name, list(known))
 
 
+@cache
+def known() -> dict[str, Model | GPU]:
+    """Every model and GPU by id: those of the book and those that only published measurements name."""
+    tables = {"measured_models": Model, "measured_gpus": GPU, "models": Model, "gpus": GPU}
+    return {name: one for table, cls in tables.items() for name, one in records(cls, table).items()}
+
+
 def label(name: str) -> str:
     """The printed name of a model or GPU by its id; the id itself if no table has it."""
-    found = records(Model, "models").get(name) or records(GPU, "gpus").get(name)
-    return found.name if found else name
+    return known()[name].name if name in known() else name
