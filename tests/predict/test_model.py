@@ -444,3 +444,9 @@ def test_the_decode_of_a_single_token_takes_nothing_and_an_unknown_power_stays_u
     cpu = predict.gpu_from_probe("cpu", bandwidth_GBps=25, matmul_GFLOPs=120, memory_GiB=24)
     found = predict.points("llama-1b", cpu, batch=1, prompt=8, output=4)
     assert (found["time_s"] > 0).all() and found[["energy_J", "idle_W"]].to_array().isnull().all()
+
+
+def test_inline_error_correction_keeps_a_sixteenth_of_the_memory():
+    assert predict.usable_bytes("t4") == 16 * 2**30 * 15 / 16
+    plain = altered(spec.gpu("t4"), inline_ecc=False)
+    assert predict.usable_bytes(plain) == pytest.approx(16 * 2**30 * 0.985)

@@ -1,8 +1,9 @@
-"""The calibration: fits the parameters of the GPU model to published measurements and judges it on what was left out.
+"""The calibration: the GPU model fitted to published measurements, and judged on those left out.
 
-`python -m footprint.predict.fit` (two minutes, deterministic) reads data/measurements.csv and the priors in
-data/parameters.csv, and writes the fitted values there and the left-out predictions to data/cross_validation.csv.
-Left out in turn: whole GPUs, whole models, whole sources; each time everything is fitted anew.
+`python -m footprint.predict.fit` (two minutes, deterministic) reads data/measurements.csv and the
+priors in data/parameters.csv, and writes the fitted values there and the left-out predictions to
+data/cross_validation.csv. Left out in turn: whole GPUs, whole models, whole sources; each time
+everything is fitted anew.
 """
 
 from functools import cache
@@ -47,7 +48,7 @@ class Cases(NamedTuple):
 
 
 def cases(p: dict[str, float], rows: pd.DataFrame) -> Cases:
-    """The arrays of these rows; bare kernels are read as those of a serving engine, whatever the model."""
+    """The arrays of these rows; bare kernels count as a serving engine's, whatever the model."""
     names = rows["model"].replace("-", "llama-7b")
     models, of_model = np.unique(names.to_numpy(), return_inverse=True)
     gpus, of_gpu = np.unique(rows["gpu"].to_numpy(), return_inverse=True)
@@ -63,7 +64,10 @@ def cases(p: dict[str, float], rows: pd.DataFrame) -> Cases:
 
 
 def expected(p: dict[str, float], rows: pd.DataFrame, ready: Cases | None = None) -> pd.DataFrame:
-    """What the model expects of each row: `value`, and columns with the shares of the causes in its time and power."""
+    """What the model expects of each row.
+
+    Columns: value, the shares of the causes in its time and power, indices of engine and memory.
+    """
     m, g, engine, dtype = ready or cases(p, rows)
     r = roofline.rates(p, m, g, engine, dtype)
     batch, prompt, output = rows[SIZES].to_numpy().T
@@ -114,17 +118,18 @@ def _layer_s(p: dict[str, float], m: roofline.Models, r: roofline.Rates, tokens)
 
 
 def priors(*groups: str) -> pd.DataFrame:
-    """Priors of the parameters of these groups: index name, columns prior_median and prior_log_sd."""
+    """Priors of the parameters of these groups: prior_median and prior_log_sd by name."""
     rows = spec.frame("parameters").set_index("name")
     return rows.loc[rows["group"].isin(groups), ["prior_median", "prior_log_sd"]]
 
 
 def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of the parameters and their standard errors: least squares on ln(expected / measured).
+    """Logarithms of the parameters and their standard errors, by least squares on logarithms.
 
-    A cell (one GPU, source, engine, dtype and quantity) of n rows weighs as much as sqrt(n) of them, quantised rows
-    a quarter; residuals beyond their scatter count linearly (pseudo-Huber); priors are Gaussian in the logarithm.
-    Energy rows are left out (they are power x time), memory is fitted apart.
+    A cell (one GPU, source, engine, dtype and quantity) of n rows weighs as much as sqrt(n) of
+    them, quantised rows a quarter; residuals beyond their scatter count linearly (pseudo-Huber);
+    priors are Gaussian in the logarithm. Energy rows are left out (they are power x time), memory
+    is fitted apart.
     """
     from scipy.optimize import (
         least_squares,
@@ -151,7 +156,7 @@ def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.nda
 
 
 def idle() -> dict[str, float]:
-    """Idle watts = constant + share of the cap (+ HBM), least squares over the GPUs whose idle power is published."""
+    """Idle watts = constant + share of the cap (+ HBM), fitted to those that are published."""
     gpus = [item for item in spec.known().values() if isinstance(item, spec.GPU)]
     gpus = [gpu for gpu in gpus if not np.isnan(gpu.idle_W)]
     terms = np.array([(1.0, gpu.tdp_W, gpu.memory_family == "hbm") for gpu in gpus])
@@ -176,7 +181,7 @@ def memory(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
 
 
 def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.DataFrame:
-    """Each row as expected by a fit to the rows of the other GPUs, models or sources; `off` = ln expected / measured."""
+    """Each row as a fit to the others expects it, and `off`, the logarithm of expected / value."""
     parts, names = [], priors(*FITTED).index
     for group in rows[split].unique():
         inside = rows[split] == group
@@ -188,7 +193,7 @@ def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.D
 
 
 def calibrate() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
-    """Parameters, the standard errors of the logarithms of the fitted ones, and the cross-validation table."""
+    """All parameters, standard errors of the fitted logarithms, and the cross-validation table."""
     p = {row["name"]: float(row["value"]) for row in spec.table("parameters")}
     rows = measurements()
     p |= idle()
@@ -223,7 +228,7 @@ def calibrate() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
 
 
 def save(p: dict[str, float], errors: dict[str, float], table: pd.DataFrame) -> None:
-    """Write the values into data/parameters.csv and the left-out predictions into data/cross_validation.csv."""
+    """Write data/parameters.csv and data/cross_validation.csv anew."""
     rows = pd.DataFrame(spec.table("parameters"))
     rows["value"] = rows["name"].map(lambda name: f"{p[name]:.5g}")
     fitted = rows["name"].isin(list(errors))
@@ -240,4 +245,5 @@ def save(p: dict[str, float], errors: dict[str, float], table: pd.DataFrame) -> 
 if __name__ == "__main__":
     save(*calibrate())
     for split in LEFT_OUT:
-        print(f"Left out: each {split} in turn\n{summary(residuals(split), 'quantity').round(3)}\n")
+        shown = summary(residuals(split), "quantity").round(3).to_string(index=False)
+        print(f"Left out: each {split} in turn\n{shown}\n")

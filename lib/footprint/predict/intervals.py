@@ -1,17 +1,19 @@
-"""How far off a prediction may be: 90 % intervals, hierarchical in their causes and conformal in their level.
+"""How far off a prediction may be: 90 % intervals from the causes of error.
 
-The logarithm of a predicted time is uncertain by what is uncertain of its causes, each weighed by its share of the time
-(the delta method; `roofline.forward_pass` gives the shares):
+The logarithm of a predicted time is uncertain by what is uncertain of its causes, each weighed by
+its share of the time (the delta method; `roofline.forward_pass` gives the shares):
 
     sd^2 = sum over causes (share x spread)^2 + spread of the engine's software^2
 
-A spread is how much a cause differs from GPU to GPU, host to host and program to program beyond the fitted parameter.
-Spreads are fitted, with a Student likelihood, to the residuals of GPUs that the fit had not seen, so they hold the
-variance of parameters, of residuals and of an unseen GPU together. Power and energy add the joules and the floor.
-The half-width is level x sd; the level is the 90 % quantile of |residual| / sd over left-out rows, each cell (GPU,
-source, engine, quantity) counting once (split conformal prediction). So a regime that the data pin down (reading GDDR)
-gets a narrow interval and one that they do not (a host nobody knows) a wide one. A GPU on which the engine was
-calibrated gets the level of left-out models, any other the level of left-out GPUs where that is larger.
+A spread is how much a cause differs from GPU to GPU, host to host and program to program beyond the
+fitted parameter. Spreads are fitted, with a Student likelihood, to the residuals of GPUs that the
+fit had not seen, so they hold the variance of parameters, of residuals and of an unseen GPU
+together. Power and energy add the joules and the floor. The half-width is level x sd; the level is
+the 90 % quantile of |residual| / sd over left-out rows, each cell (GPU, source, engine, quantity)
+counting once (split conformal prediction). So a regime that the data pin down (reading GDDR) gets a
+narrow interval and one that they do not (a host nobody knows) a wide one. A GPU on which the engine
+was calibrated gets the level of left-out models, any other the level of left-out GPUs where that is
+larger.
 """
 
 import numpy as np
@@ -33,7 +35,7 @@ FREEDOM = 5  # degrees of freedom of the Student likelihood
 
 
 def time_variance(p: dict[str, float], shares: dict, engine, memory):
-    """Variance of ln time from the shares of its causes; engine, memory: arrays of `roofline.Engine` and `Memory`.
+    """Variance of ln time from the shares of its causes; engine, memory: arrays of the enums.
 
     The error of the fitted share of bandwidth adds to it: few GPUs measure some kinds of memory.
     """
@@ -52,7 +54,10 @@ def time_variance(p: dict[str, float], shares: dict, engine, memory):
 
 
 def power_variance(p: dict[str, float], joules, floor, memory):
-    """Variance of ln power. joules, floor: d ln power / d ln of each. The error of the fitted joules a byte adds to it."""
+    """Variance of ln power, with the error of the fitted joules a byte.
+
+    joules, floor: d ln power / d ln of the joules of the work and of the floor.
+    """
     gddr = p["spread_joules_gddr"]
     fitted = choose(memory, p["spread_joules_hbm"], gddr, gddr, 0)
     of_joules = (p["spread_joules"] ** 2 + fitted**2) * joules**2
@@ -76,7 +81,7 @@ def deviations(p: dict[str, float], rows: pd.DataFrame) -> np.ndarray:
 
 
 def fit(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame) -> dict[str, float]:
-    """Spreads from left-out residuals (column `off` = ln expected / measured); a cell of n rows weighs sqrt(n)."""
+    """Spreads from left-out residuals (column `off`); a cell of n rows weighs sqrt(n)."""
     off = np.clip(rows["off"].to_numpy(), -0.6, 0.6) ** 2
     weight = rows.groupby(CELL)["off"].transform("size").to_numpy() ** -0.5
     middle, width = np.log(prior["prior_median"].to_numpy()), prior["prior_log_sd"].to_numpy()
@@ -97,7 +102,7 @@ def from_logs(names, logs) -> dict[str, float]:
 
 
 def levels(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
-    """Half-width in standard deviations that covers 90 % of left-out rows, for ttft, tpot and power."""
+    """Half-widths of ttft, tpot and power, in standard deviations, that cover 90 % of the rows."""
     score = np.abs(rows["off"].to_numpy()) / deviations(p, rows)
     weight = 1 / rows.groupby(CELL)["off"].transform("size").to_numpy()
     kind = rows["quantity"].map(LEVELS).to_numpy()
@@ -111,7 +116,7 @@ def covering(values, weights=None) -> float:
 
 
 def nested(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame, split: str) -> pd.Series:
-    """Half-widths of ln expected for each row, spreads and level from the other groups of `split` alone."""
+    """Half-widths of ln expected of each row, fitted to the rows of the other groups of `split`."""
     found = pd.Series(np.nan, index=rows.index)
     kinds = rows["quantity"].map(LEVELS)
     for group in rows[split].unique():

@@ -1,8 +1,9 @@
-"""The GPU model: time, power, energy and memory of serving a model on a GPU that nobody here owns, with intervals.
+"""The GPU model: time, power, energy and memory of serving, with intervals.
 
-`roofline` is the physics, `intervals` says how far off it may be, `fit` fitted both to published measurements;
-`data/parameters.csv` holds the numbers. Engines: `eager` (Hugging Face), `graphs` (CUDA graphs, llama.cpp), `serving`
-(vLLM, TensorRT-LLM). Everything that this module returns is modelled.
+`roofline` is the physics, `intervals` says how far off it may be, `fit` fitted both to published
+measurements; `data/parameters.csv` holds the numbers. Engines: `eager` (Hugging Face), `graphs`
+(CUDA graphs, llama.cpp), `serving` (vLLM, TensorRT-LLM). Everything that this module returns is
+modelled.
 """
 
 import math
@@ -49,10 +50,11 @@ def calibrated() -> frozenset[tuple[str, str]]:
 def gpu_from_probe(
     name: str, bandwidth_GBps: float, matmul_GFLOPs: float, memory_GiB: float
 ) -> spec.GPU:
-    """A processor in the form of a GPU, from what it reached in a run of its own; its power is unknown and stays NaN.
+    """A device known only by what a probe on it reached; its power is unknown and stays NaN.
 
-    bandwidth_GBps: GB/s that a matrix-vector product read; matmul_GFLOPs: GFLOP/s of a square matrix product, both in
-    the dtype to be predicted. These are reached rates, so no share is taken off, and host and device do not overlap.
+    bandwidth_GBps: GB/s that a matrix-vector product read; matmul_GFLOPs: GFLOP/s of a square
+    matrix product, both in the dtype to be predicted. These are reached rates, so no share is taken
+    off, and host and device do not overlap.
     """
     return spec.GPU(
         id=name,
@@ -76,7 +78,7 @@ def usable_bytes(gpu: str | spec.GPU) -> float:
 
 
 class _Case(NamedTuple):
-    """Models, GPUs and engines on their axes of DIMS, the rates of all of them, and the labels of the axes."""
+    """Models, GPUs and engines as arrays on the axes of DIMS, their rates, and the axes' labels."""
 
     p: dict[str, float]
     models: roofline.Models
@@ -143,7 +145,7 @@ def _decode_step(case: _Case, at: dict[str, np.ndarray]) -> roofline.Pass:
 
 
 def _half_widths(case: _Case) -> dict[str, np.ndarray]:
-    """Half-widths of 90 % in standard deviations of ttft, tpot and power for each GPU and engine, dims as in DIMS."""
+    """Half-widths of ttft, tpot and power in standard deviations, for each GPU and engine."""
     kinds = ("ttft", "tpot", "power")
     if case.dtype >= Dtype.int8:
         return {kind: case.p[f"level_{kind}_quantised"] for kind in kinds}
@@ -155,7 +157,7 @@ def _half_widths(case: _Case) -> dict[str, np.ndarray]:
 
 
 def _phase(case: _Case, work: roofline.Pass, steps, phase: str, load: str) -> dict:
-    """Seconds of a step, watts and joules of a phase of `steps` of them, each with the bounds of its 90 % interval."""
+    """Seconds of a step, watts, and joules of all steps of a phase, each with its 90 % interval."""
     kind = KINDS[phase]
     p, g, memory, closed = case.p, case.gpus, case.gpus.memory, load == "closed"
     power = roofline.power(g, case.rates, work.joules, work.time)
@@ -199,17 +201,21 @@ def windows(
     host=1.0,
     load="batch",
 ) -> xr.Dataset:
-    """Time, power, energy and memory of every combination, dims (model, gpu, engine, batch, prompt, output).
+    """Time, power, energy and memory of every combination of model, GPU, engine and lengths.
 
-    model, gpu: an id, a record, or several. batch, prompt, output: numbers or lists of them (tokens a sequence). engine:
-    one or several of eager, graphs, serving. dtype of weights. context: tokens of KV cache reserved for each sequence
-    (None: prompt + output). host: launch time of the host relative to the calibration's (0.5: twice as fast). load:
-    `batch` (all sequences start together) or `closed` (as many users, each asking again when answered).
+    Dimensions: (model, gpu, engine, batch, prompt, output).
 
-    ttft_s is one prefill of the whole batch, tpot_s one decode step, mean over the output; prefill gives the first token,
-    so energies are of the prefill and of output - 1 steps, whole batch. Each has `_low` and `_high`, the bounds of its
-    90 % interval. Where it does not fit, `fits` is False and the figures say what a larger memory would see.
-    Raises `Refused` for numbers below 1 and unknown words, KeyError for unknown ids.
+    model, gpu: an id, a record, or several. batch, prompt, output: numbers or lists of them (tokens
+    a sequence). engine: one or several of eager, graphs, serving. dtype of weights. context: tokens
+    of KV cache reserved for each sequence (None: prompt + output). host: launch time of the host
+    relative to the calibration's (0.5: twice as fast). load: `batch` (all sequences start together)
+    or `closed` (as many users, each asking again when answered).
+
+    ttft_s is one prefill of the whole batch, tpot_s one decode step, mean over the output; prefill
+    gives the first token, so energies are of the prefill and of output - 1 steps, whole batch. Each
+    has `_low` and `_high`, the bounds of its 90 % interval. Where it does not fit, `fits` is False
+    and the figures say what a larger memory would see. Raises `Refused` for numbers below 1 and
+    unknown words, KeyError for unknown ids.
     """
     case = _case(model, gpu, engine, dtype, host)
     _check_word("load", load, LOADS)
@@ -247,11 +253,12 @@ def points(
     host=1.0,
     load="batch",
 ) -> xr.Dataset:
-    """The same predictions as points, dims (model, gpu, engine, batch, prompt, output, phase); arguments as in `windows`.
+    """The predictions as points (`trace.build_points`); arguments as in `windows`.
 
-    time_s, energy_J: of one prefill, or of all output - 1 decode steps, for the whole batch; `<name>_low_sd` and
-    `<name>_high_sd` are the standard deviations of their logarithm below and above. What does not fit is NaN with the
-    status `oom`. idle_W (gpu) is the published idle power, or modelled where nobody published it.
+    time_s, energy_J: of one prefill, or of all output - 1 decode steps, for the whole batch;
+    `<name>_low_sd` and `<name>_high_sd` are the standard deviations of their logarithm below and
+    above. What does not fit is NaN with the status `oom`. idle_W (gpu) is the published idle power,
+    or modelled where nobody published it.
     """
     gpus = _records(gpu, spec.gpu, spec.GPU)
     sizes = {"batch": batch, "prompt": prompt, "output": output, "context": context}
@@ -276,7 +283,7 @@ def points(
 
 
 def _by_phase(values: list[xr.DataArray], fits: xr.DataArray) -> xr.DataArray:
-    """Values of prefill and decode along the dimension phase; NaN where the memory does not suffice."""
+    """Values of prefill and decode along the dimension phase; NaN where they do not fit."""
     return xr.concat(values, "phase", combine_attrs="drop").where(fits)
 
 
@@ -286,10 +293,11 @@ def _log_distance(value: xr.DataArray, bound: xr.DataArray) -> xr.DataArray:
 
 
 def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
-    """Seconds of a decode step by cause, dims (*DIMS, cause): they add up to `tpot_s` of `windows`.
+    """Seconds of a decode step by cause, dims (*DIMS, cause); they add up to `tpot_s` of `windows`.
 
-    reading weights, multiplying (matrices and attention), traffic of the KV cache and of activations, waiting for the
-    latency of kernels, the host's launching, and the cap on power: d time / d ln of each cause (see `roofline`).
+    reading weights, multiplying (matrices and attention), traffic of the KV cache and of
+    activations, waiting for the latency of kernels, the host's launching, and the cap on power: d
+    time / d ln of each cause (see `roofline`).
     """
     case, sizes = (
         _case(model, gpu, engine, dtype),
@@ -304,7 +312,10 @@ def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -
 
 
 def largest_batch(model, gpu, *, prompt, output, engine="eager", dtype="fp16") -> xr.DataArray:
-    """Largest batch that fits, dims (model, gpu, engine, prompt, output); 0 where not even one sequence does."""
+    """Largest batch that fits, 0 where not even one sequence does.
+
+    Dimensions: (model, gpu, engine, prompt, output).
+    """
     case, sizes = _case(model, gpu, engine, dtype), _sizes(prompt=prompt, output=output)
     at, usable = _on_axes(sizes), roofline.usable(case.gpus)
     p, m, r, e, reserved = case.p, case.models, case.rates, case.engine, at["prompt"] + at["output"]

@@ -14,7 +14,8 @@ from footprint.trace.schema import ATTRS, VERSION
 def trace(request: dict) -> xr.DataTree:
     """A modelled trace of one model on one GPU, as `workload.request("predict", ...)` asks for it.
 
-    Windows of prefill, decode and generate for every combination of batches, prompt_tokens and output_tokens.
+    Windows of prefill, decode and generate for every combination of batches, prompt_tokens and
+    output_tokens.
     """
     shape, gpu = spec.model(request["model"]), spec.gpu(request["gpu"])
     names = {"batch": "batches", "prompt": "prompt_tokens", "output": "output_tokens"}
@@ -69,7 +70,7 @@ def _window(phase: str, at: dict) -> dict:
         "reason": "",
     }
     if not at["fits"]:
-        reason = "Weights, KV cache and activations do not fit the card."
+        reason = "Weights, KV cache and activations do not fit the GPU."
         return row | {"status": "oom", "reason": reason}
     whole = at["ttft_s"] + at["tpot_s"] * steps
     for end in ("", "_low", "_high"):

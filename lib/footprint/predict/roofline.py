@@ -1,15 +1,16 @@
-"""The physics under `predict`: time, power and memory of a pass through a decoder, from bytes, operations and launches.
+"""The physics: time, power and memory of a pass through a decoder, from bytes and operations.
 
-A pass reads every weight and the KV cache, and multiplies. With read = bytes / (share x published bandwidth) and
-multiply = FLOP / (share x published peak), its time is
+A pass reads every weight and the KV cache, and multiplies. With read = bytes / (share x published
+bandwidth) and multiply = FLOP / (share x published peak), its time is
 
-    matrices = (read^3 + multiply^3)^(1/3)                 the larger of the two, softened where they are alike
-    device   = matrices + traffic + attention + waiting    traffic: KV cache, activations; waiting: latency of kernels
-    launched = (device^4 + host^4)^(1/4)                   host: launching kernels one by one, only `eager` waits for it
-    time     = (launched^4 + limited^4)^(1/4)              limited: joules of the pass / watts that the cap leaves
+    matrices = (read^3 + multiply^3)^(1/3)               the larger of the two, softened
+    device   = matrices + traffic + attention + waiting  KV cache, activations; latency of kernels
+    launched = (device^4 + host^4)^(1/4)                 host: launches, one by one, in `eager`
+    time     = (launched^4 + limited^4)^(1/4)            limited: joules / watts the cap leaves
 
-Joules grow with bytes and FLOP, so a GPU at its cap takes the time that its energy needs. Power is idle + floor +
-joules / time, bent towards the cap. All functions take arrays that broadcast; `p` holds the parameters by name.
+Joules grow with bytes and FLOP, so a GPU at its cap takes the time that its energy needs. Power is
+idle + floor + joules / time, bent towards the cap. All functions take arrays that broadcast; `p`
+holds the parameters by name.
 """
 
 from collections.abc import Callable
@@ -136,7 +137,7 @@ def memory_of(gpu: spec.GPU) -> Memory:
 
 
 def idle_W(p: dict[str, float], gpu: spec.GPU) -> float:
-    """Idle power as published, or as modelled where nobody published it; less than the cap, or `Refused`."""
+    """Idle power as published or else as modelled; `Refused` unless it is less than the cap."""
     stacks = p["idle_hbm_W"] if memory_of(gpu) == Memory.hbm else 0
     modelled = p["idle_W"] + p["idle_share"] * gpu.tdp_W + stacks
     idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
@@ -168,19 +169,22 @@ def gpu_arrays(p: dict[str, float], gpus: list[spec.GPU]) -> GPUs:
 
 
 def without_tensor_cores(g: GPUs, dtype):
-    """Whether a dtype (of Dtype) runs beside the tensor cores: fp32, and bf16 where it is emulated."""
+    """Whether a dtype runs beside the tensor cores: fp32, and bf16 where it is emulated."""
     return (dtype == Dtype.fp32) | ((dtype == Dtype.bf16) & g.emulates)
 
 
 def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 1.0) -> Rates:
-    """Reached rates; engine and dtype: arrays of Engine and Dtype; host: launch time relative to the calibration's hosts."""
+    """The rates that models reach on GPUs.
+
+    engine, dtype: arrays of Engine and Dtype. host: launch time relative to the hosts of the fit.
+    """
     probed, eager, graphs = (
         g.memory == Memory.probed,
         engine == Engine.eager,
         engine == Engine.graphs,
     )
     quantised = dtype >= Dtype.int8
-    # llama.cpp accumulates in fp16: GeForce cards do that at twice the published rate, which is of fp32 accumulation
+    # llama.cpp sums in fp16; the published peak is of sums in fp32.
     doubled = np.where(graphs & g.half_rate, 2, 1)
     compute = choose(engine, p["compute_eager"], p["compute_graphs"], p["compute_serving"])
     compute = compute * g.peak * doubled
@@ -239,7 +243,7 @@ def soft4(a, b):
 
 
 def forward_pass(p: dict[str, float], m: Models, r: Rates, batch, new, past, chunk=np.inf) -> Pass:
-    """A pass of `batch` sequences that adds `new` tokens to `past` ones each, in chunks of at most `chunk` tokens."""
+    """A pass that adds `new` tokens to `past` ones of each of `batch` sequences, in chunks."""
     passes = np.maximum(1, new / np.minimum(r.chunk, chunk))
     past, new = past + (new - new / passes) / 2, new / passes
     weights = (m.layers * m.layer_weights + m.head_weights) * r.weight_bytes
@@ -278,7 +282,10 @@ def forward_pass(p: dict[str, float], m: Models, r: Rates, batch, new, past, chu
 
 
 def power(g: GPUs, r: Rates, joules, time) -> Power:
-    """Power of a GPU that spends `joules` above its floor in `time`: idle + floor + joules / time, bent below the cap."""
+    """Power of a GPU that spends `joules` above its floor in `time`.
+
+    Idle + floor + joules / time, bent so that it stays below the cap.
+    """
     above = joules / time
     ratio = above / r.room_W
     ratio = ratio * ratio
@@ -288,14 +295,14 @@ def power(g: GPUs, r: Rates, joules, time) -> Power:
 
 
 def memory(p: dict[str, float], m: Models, r: Rates, engine, batch, prompt, context):
-    """Bytes: weights, KV cache of `context` tokens a sequence, activations of the tokens at once, the engine's own."""
+    """Bytes of weights, KV cache of `context` tokens a sequence, activations and the engine."""
     need = _memory(p, m, r, engine, context)
     in_flight = np.minimum(batch * prompt, need.in_flight)
     return need.fixed + batch * need.sequence + need.token * in_flight
 
 
 def largest_batch(p: dict[str, float], m: Models, r: Rates, engine, prompt, context, available):
-    """Most sequences whose `memory` is at most `available` bytes, not rounded; below 1 where not even one fits."""
+    """Most sequences that need at most `available` bytes, not rounded; below 1 where none fits."""
     need = _memory(p, m, r, engine, context)
     room = available - need.fixed
     all_at_once = room / (need.sequence + need.token * prompt)
@@ -305,7 +312,7 @@ def largest_batch(p: dict[str, float], m: Models, r: Rates, engine, prompt, cont
 
 
 class _Memory(NamedTuple):
-    """Bytes that are fixed, of a sequence, and of a token in flight; tokens of all sequences in flight at once."""
+    """Bytes: fixed, of a sequence, and of a token in flight; and tokens in flight at once."""
 
     fixed: np.ndarray
     sequence: np.ndarray
@@ -324,5 +331,5 @@ def _memory(p: dict[str, float], m: Models, r: Rates, engine, context) -> _Memor
 
 
 def usable(g: GPUs):
-    """Bytes that programs can use: drivers keep 1.5 %, error correction in GDDR a sixteenth, other programs on a CPU."""
+    """Bytes that programs can use: drivers keep 1.5 %, inline error correction a sixteenth."""
     return choose(g.memory, 0.985, 0.985, 15 / 16, 0.95) * g.bytes

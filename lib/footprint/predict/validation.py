@@ -1,8 +1,8 @@
-"""How far the predictor was off on measurements that it had not seen: whole cards, models or sources left out in turn.
+"""How far the model was off on whole GPUs, models or sources that a fit had not seen.
 
-Reads `data/cross_validation.csv`, which `python -m footprint.predict.fit` writes: for each public measurement the value that
-was expected by a fit without its card (`gpu_`), without its model (`model_`) and without its source (`source_`).
-The errors of other tools stand in `data/peers.csv`.
+Reads `data/cross_validation.csv`, which `python -m footprint.predict.fit` writes: for each public
+measurement the value that was expected by a fit without its GPU (`gpu_`), without its model
+(`model_`) and without its source (`source_`). The errors of other tools stand in `data/peers.csv`.
 """
 
 import numpy as np
@@ -23,9 +23,10 @@ QUANTITIES = {
 
 
 def residuals(left_out: str = "gpu") -> pd.DataFrame:
-    """One row a 16-bit measurement: its value, what was expected without its card, model or source, and the bounds (90 %).
+    """One row a 16-bit measurement, with what a fit without its GPU, model or source expected.
 
-    Added: `error` (expected / value - 1), `distance` (its size, |ln|-symmetric as a share), `covered` (NaN without bounds).
+    `low` and `high` bound the 90 % interval. Added: `error` (expected / value - 1), `distance` (its
+    size, |ln|-symmetric as a share), `covered` (NaN without bounds).
     """
     if left_out not in LEFT_OUT:
         raise Refused(f"Left out can be {', '.join(LEFT_OUT)}; {left_out!r} is none of them.")
@@ -41,7 +42,7 @@ def residuals(left_out: str = "gpu") -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Median and 90th percentile of the size of the error, coverage and median half-width, by a column."""
+    """Size and bias of the error, coverage and half-width of the intervals, by a column."""
     groups = rows.assign(width=np.sqrt(rows["high"] / rows["low"]) - 1).groupby(by, sort=False)
     return pd.DataFrame(
         {
@@ -56,9 +57,10 @@ def summary(rows: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def plain_roofline(rows: pd.DataFrame) -> pd.Series:
-    """What a plain roofline of published peaks expects of the TTFT and TPOT rows; NaN for all others.
+    """What a plain roofline of published peaks expects of TTFT and TPOT rows; NaN for others.
 
-    The larger of arithmetic over peak rate and bytes over bandwidth, as untuned analytic tools take it.
+    The larger of arithmetic over peak rate and bytes over bandwidth, as untuned analytic tools take
+    it.
     """
     known, expected = spec.known(), pd.Series(np.nan, rows.index)
     for row in rows[rows["quantity"].isin(["ttft_s", "tpot_s"])].itertuples():
@@ -72,10 +74,11 @@ def plain_roofline(rows: pd.DataFrame) -> pd.Series:
 
 
 def processors(runs: pd.DataFrame) -> pd.DataFrame:
-    """Decode at batch 1 of measured processor runs, beside what the model expects of the rates probed in the same run.
+    """Decode of measured processor runs, beside what the model expects of the rates they probed.
 
-    runs: one row a run with model, engine, dtype, place, prompt_tokens, output_tokens, time_s of the decode, and the
-    probe's bandwidth (GB/s), matmul (GFLOP/s) and memory_GiB. The model's parameters of GPUs play no part in it.
+    runs: one row a run with model, engine, dtype, place, prompt_tokens, output_tokens, time_s of
+    the decode, and the probe's bandwidth (GB/s), matmul (GFLOP/s) and memory_GiB. The model's
+    parameters of GPUs play no part in it.
     """
     found = []
     for run in runs.itertuples():
@@ -98,10 +101,11 @@ def processors(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def peers() -> pd.DataFrame:
-    """Errors that users of other predictors report, one row a tool and quantity, and ours on the same points.
+    """Errors that users of other predictors report, and ours on the same points.
 
-    Medians of the size of (expected / measured - 1) of a time; where a report states an error without its points, that
-    one (a mean), and NaN for ours. Ours is the model as it stands, whose fit holds other measurements of the same GPU.
+    Medians of the size of (expected / measured - 1) of a time; where a report states an error
+    without its points, that one (a mean), and NaN for ours. Ours is the model as it stands, whose
+    fit holds other measurements of the same GPU.
     """
     rows = spec.frame("peers")
     rate = rows["unit"] == "tokens/s"

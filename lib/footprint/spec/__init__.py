@@ -1,4 +1,4 @@
-"""What there is: models, GPUs, electricity grids by year and by hour; typed rows of the tables in `data/`."""
+"""What there is: models, GPUs and electricity by year and by hour, from the tables in `data/`."""
 
 import lazy_loader
 

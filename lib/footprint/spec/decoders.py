@@ -1,4 +1,4 @@
-"""Models: decoders of the LLaMA family, from the table or from a Hugging Face `config.json`, and their arithmetic."""
+"""Models: decoders of the LLaMA family, from the table or a Hugging Face `config.json`."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from footprint import Refused
 from footprint.spec.tables import nearest, records
 
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5}
-# Values of `model_type` whose arithmetic `Model` describes, and the fields in which they differ from LLaMA.
+# Values of `model_type` that `Model` describes, and the fields in which they differ from LLaMA.
 ARCHITECTURES = {
     "llama": {},
     "mistral": {},
@@ -45,7 +45,10 @@ def bytes_of(dtype: str) -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder of the LLaMA family: RMS norms, rotary positions, grouped-query attention, a gated feed-forward."""
+    """The sizes of a decoder of the LLaMA family, and the weights, bytes and operations they make.
+
+    RMS norms, rotary positions, grouped-query attention, a gated feed-forward.
+    """
 
     id: str
     name: str
@@ -86,11 +89,11 @@ class Model:
 
     @property
     def streamed_parameters(self) -> int:
-        """Weights that one decode step reads: all layers and the output head, not the input embedding table."""
+        """Weights that a decode step reads: all layers and the output head, no input embedding."""
         return self.parameters - (0 if self.tied else self.vocab * self.hidden)
 
     def weight_bytes(self, dtype: str = "fp16") -> float:
-        """Bytes of all weights in `dtype` (fp32, fp16, bf16, int8 or int4; scales of quantised formats left out)."""
+        """Bytes of all weights in `dtype`; the scales of quantised formats are left out."""
         return self.parameters * bytes_of(dtype)
 
     def kv_bytes_per_token(self, dtype: str = "fp16") -> float:
@@ -100,8 +103,9 @@ class Model:
     def flops(self, new_tokens, past_tokens=0, batch=1, logits=1):
         """Floating-point operations of one forward pass (scalars or arrays that broadcast).
 
-        Matrices: 2 x weights x tokens. Attention scores and values: 4 x heads x head_dim for each pair of a new token
-        and a token it may look at (causal). Output head: for `logits` positions of each sequence.
+        Matrices: 2 x weights x tokens. Attention scores and values: 4 x heads x head_dim for each
+        pair of a new token and a token it may look at (causal). Output head: for `logits` positions
+        of each sequence.
         """
         pairs = new_tokens * past_tokens + new_tokens * (new_tokens + 1) / 2
         matrices = 2 * self.layers * self.layer_parameters * new_tokens
@@ -110,11 +114,12 @@ class Model:
 
     @classmethod
     def from_config(cls, source) -> "Model":
-        """A model from a Hugging Face `config.json`: its path, its folder, or the dictionary itself.
+        """A model from a Hugging Face `config.json`: its path, its folder, or the dictionary.
 
-        Mistral, Qwen2, Qwen3, Yi, Phi-3 and Gemma count exactly, as LLaMA does. Sliding windows are read as full attention:
-        beyond the window KV cache and scores are upper bounds; soft caps of Gemma-2 cost nothing here. Raises `Refused` for
-        an architecture whose arithmetic this class does not describe (MoE, encoders, state spaces, vision, ...).
+        Mistral, Qwen2, Qwen3, Yi, Phi-3 and Gemma count exactly, as LLaMA does. Sliding windows are
+        read as full attention: beyond the window KV cache and scores are upper bounds; soft caps of
+        Gemma-2 cost nothing here. Raises `Refused` for an architecture whose arithmetic this class
+        does not describe (MoE, encoders, state spaces, vision, ...).
         """
         return cls(**_fields(source))
 
@@ -184,7 +189,7 @@ def _shape(config: dict) -> dict[str, int]:
 
 
 def _read_config(path: Path) -> tuple[dict, str]:
-    """The dictionary in a config file (or in the `config.json` of a folder) and the name of its folder."""
+    """The dictionary in a config file, or in a folder's `config.json`, and the folder's name."""
     try:
         path = path / "config.json" if path.is_dir() else path
         config = json.loads(path.read_text(encoding="utf-8"))

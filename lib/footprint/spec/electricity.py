@@ -1,4 +1,4 @@
-"""Electricity: carbon intensity of a zone's grid by year and by hour, and the names and clocks of zones."""
+"""Electricity: carbon intensity of a zone by year and by hour, names and clocks of zones."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -43,10 +43,11 @@ def _grids() -> tuple[Grid, ...]:
 
 @cache
 def grid(zone: str, year: int = 2023, kind: str = "lifecycle") -> Grid:
-    """The grid of a zone, found by its code (`CA-QC`), its name (`Pacificorp East`) or its country (`France`).
+    """The grid of a zone by its code (`CA-QC`), name (`Pacificorp East`) or country (`France`).
 
-    kind: `lifecycle` (fuel chains included), `direct` (stacks only) or `lifecycle-hourly-mean` (another vintage); the
-    last two exist for the paper's three regions in 2023. Raises KeyError with the nearest names.
+    kind: `lifecycle` (fuel chains included), `direct` (stacks only) or `lifecycle-hourly-mean`
+    (another vintage); the last two exist for the paper's three regions in 2023. Raises KeyError
+    with the nearest names.
     """
     wanted = zone.lower()
     for item in records(Zone, "zones").values():
@@ -83,11 +84,12 @@ def utc_offset_h(zone: str) -> int:
 
 
 def hourly(source: str | Path = "US-CAL-CISO") -> xr.DataArray:
-    """Carbon intensity in g/kWh by hour (UTC), of a zone in `hourly.csv` or of a CSV file of your own.
+    """Carbon intensity in g/kWh by hour (UTC) of a zone in `hourly.csv` or of your own CSV file.
 
-    The file has two columns, time_utc and g_per_kwh; a row stands for the hour that begins at its time. Hours without a
-    value, or without a row, are NaN and listed in `attrs["missing"]`; nothing is filled in. A file with other columns,
-    times off the hour or twice, or values that are no finite number of 0 or more is `Refused`.
+    The file has two columns, time_utc and g_per_kwh; a row stands for the hour that begins at its
+    time. Hours without a value, or without a row, are NaN and listed in `attrs["missing"]`; nothing
+    is filled in. A file with other columns, times off the hour or twice, or values that are no
+    finite number of 0 or more is `Refused`.
     """
     rows = {row["zone"]: row for row in table("hourly")}
     own = {"kind": "unknown", "source": Path(source).name, "status": "unverified"}
@@ -127,15 +129,15 @@ def _hours(path, name, zones: list[str]) -> pd.Series:
     if wrong.any():
         row = rows[wrong.to_numpy()].iloc[0]
         raise Refused(
-            f"The hourly file {name} has the row {row['time_utc']}, {row['g_per_kwh']}; one row an hour, on the hour, "
-            "with a finite value of 0 or more (or none) is allowed."
+            f"The hourly file {name} has the row {row['time_utc']}, {row['g_per_kwh']}; "
+            "one row an hour, on the hour, with a finite value of 0 or more (or none) is allowed."
         )
     index = pd.DatetimeIndex(times, name="time")
     return pd.Series(values.to_numpy(), index, name="g_per_kwh").sort_index()
 
 
 def at(intensity: xr.DataArray, times) -> xr.DataArray:
-    """The intensity of the hours that hold `times` (naive times are UTC; a DataArray keeps its dimensions).
+    """The intensity at `times`; naive times are UTC, and a DataArray keeps its dimensions.
 
     Multiply it with the energy of each time: `operational(energy_J, at(hourly(), times))`.
     """
@@ -153,7 +155,7 @@ def at(intensity: xr.DataArray, times) -> xr.DataArray:
 
 
 def typical(intensity: xr.DataArray, timezone: str = "UTC") -> xr.DataArray:
-    """Mean g/kWh by month and hour of the day in `timezone`; missing hours are left out and counted in `missing`."""
+    """Mean g/kWh by month and hour of the day; `missing` counts the hours that are left out."""
     local = pd.DatetimeIndex(intensity.time.values).tz_localize("UTC").tz_convert(timezone)
     series = pd.Series(intensity.values, local, name="g_per_kwh")
     months = series.groupby([local.month.rename("month"), local.hour.rename("hour")])

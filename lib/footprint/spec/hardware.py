@@ -15,13 +15,15 @@ ENGINES = {"eager": "eager", "compiled": "graphs", "server": "serving"}
 
 @dataclass(frozen=True)
 class GPU:
-    """A GPU as published: peak rates, memory, power limit, die and what of its chip changes times or energy.
+    """A GPU as published: peak rates, memory, power limit, die, and what else its times depend on.
 
-    What is left out takes a default: idle_W is modelled; memory_family comes from memory_type (HBM... is `hbm`, all else
-    `gddr`); node_class_nm is the number in `node`, and 5 where that is smaller or missing. inline_ecc: error correction
-    takes bandwidth and capacity of the memory. half_rate_accumulation: sums in fp32 run at half the rate of sums in fp16.
-    cache_MB: last-level cache. bf16_tensor_cores: whether tensor cores multiply bf16. probed: rates are what a program
-    reached (`predict.gpu_from_probe`), so that tdp_W and die_mm2 may be unknown. Raises `Refused` for impossible values.
+    What is left out takes a default: idle_W is modelled; memory_family comes from memory_type
+    (HBM... is `hbm`, all else `gddr`); node_class_nm is the number in `node`, and 5 where that is
+    smaller or missing. inline_ecc: error correction takes bandwidth and capacity of the memory.
+    half_rate_accumulation: sums in fp32 run at half the rate of sums in fp16. cache_MB: last-level
+    cache. bf16_tensor_cores: whether tensor cores multiply bf16. probed: rates are what a program
+    reached (`predict.gpu_from_probe`), so that tdp_W and die_mm2 may be unknown. Raises `Refused`
+    for impossible values.
     """
 
     id: str
@@ -86,7 +88,7 @@ def gpu(name: str) -> GPU:
 
 @cache
 def known() -> dict[str, Model | GPU]:
-    """Every model and GPU by id: those of the book and those that only published measurements name."""
+    """Every model and GPU by id: of the book, and those that only published measurements name."""
     tables = {"measured_models": Model, "measured_gpus": GPU, "models": Model, "gpus": GPU}
     return {name: one for table, cls in tables.items() for name, one in records(cls, table).items()}
 

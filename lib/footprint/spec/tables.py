@@ -18,7 +18,7 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 
 def frame(name: str):
-    """A new DataFrame of `data/<name>.csv`: numbers where a column holds nothing else, `nan` as NaN."""
+    """`data/<name>.csv` as a new DataFrame; columns of only numbers or `nan` are numeric."""
     import pandas as pd  # here, since whoever measures wants no pandas
 
     rows = pd.DataFrame(table(name))
@@ -30,7 +30,7 @@ def frame(name: str):
 
 
 def record(cls, row: dict[str, str]):
-    """A frozen record of `cls` from one row of strings, by the types of its fields; `-` leaves the default."""
+    """A record from a row of strings by the types of its fields; `-` means the default."""
     read = {bool: lambda text: text == "1", int: int, float: float, str: str}
     given = {}
     for field in fields(cls):
