@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from footprint.decide import defer, fleet
+from footprint import decide, spec
 
 MODELS = ("llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b")
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LIMIT_S, TIMES = 10.0, 3
 
 
@@ -29,9 +28,11 @@ def one_core() -> Iterator[None]:
 
 def rows() -> list[dict]:
     """Size and solve time of 24 hours, 3 regions, all cards, 6 models and 9 batches, bound to regions and free to move."""
-    prompt, output = fleet.lengths()
-    points = fleet.service(MODELS, batch=BATCHES, prompt=prompt, output=output)
-    asked, grid = fleet.demand(1e9, MODELS), defer.year().groupby("time.hour").mean()
+    points, world = (
+        decide.configurations(MODELS, decide.mean_request()),
+        decide.draw_world(spec.gpus()),
+    )
+    asked, grid = decide.demand(1e9, MODELS), decide.grid_hours().groupby("time.hour").mean()
     found = []
     for name, freedom in (
         ("each region by itself", {}),
@@ -42,7 +43,7 @@ def rows() -> list[dict]:
         with one_core():
             for _ in range(TIMES):
                 began = time.perf_counter()
-                plan = fleet.plan(asked, points, grid, **freedom)
+                plan = decide.plan(asked, points, grid, world, freedom=decide.Freedom(**freedom))
                 took.append(time.perf_counter() - began)
         size = {key: plan.attrs[key] for key in ("columns", "rows", "nonzeros")}
         median = float(np.median(took))

@@ -1,13 +1,14 @@
 """The numbers of the page for whoever runs a service: limits on time, phases apart, work that waits, a day's plan."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
-from footprint.carbon import totals
+from footprint import decide, spec
 from footprint.charts.carbon import REGIONS
-from footprint.decide import compare, defer, fleet, scoreboard, split
+from footprint.decide import scoreboard
 from footprint.energy import findings
 
 MODEL = "llama-7b"
@@ -27,25 +28,24 @@ def llamas() -> list[str]:
 
 def operate(book) -> dict:
     """Which GPU, batch and place within limits on time; phases apart; waiting; a day of a large service."""
-    prompt, output = fleet.lengths()
-    request = {"prompt": prompt, "output": output}
-    points = fleet.service(llamas(), batch=compare.BATCHES, **request, **LIMITS)
+    request = decide.mean_request(**LIMITS)
+    points = decide.configurations(llamas(), request)
+    world = decide.draw_world(spec.gpus())  # the book's samples, for every GPU of the table
     return {
         "gpus": len(spec.gpus()),
-        "batches": {"least": min(compare.BATCHES), "most": max(compare.BATCHES)},
+        "batches": {"least": min(decide.BATCHES), "most": max(decide.BATCHES)},
         "limit_s": LIMITS["ttft_s"],
         "limit_ms": LIMITS["tpot_s"] * 1e3,
-        **_within_limits(request),
-        **_phases(request),
-        **_waiting(points),
-        **_plans(points),
+        **_within_limits(request, world),
+        **_phases(request, world),
+        **_waiting(points, world),
+        **_plans(points, world),
     }
 
 
-def _within_limits(request: dict) -> dict:
+def _within_limits(request: decide.Request, world: xr.Dataset) -> dict:
     """The GPU of least carbon in each region within the limits, the front without them, and what a demand changes."""
-    asked = {"engine": "serving", **request}
-    found = compare.optimum(MODEL, list(totals.ZONES), **asked, **LIMITS)
+    found = decide.optimum(MODEL, list(decide.ZONES), request=request, world=world)
     first = found.groupby("zone", sort=False).first()
     named = [
         f"{findings.label(row.gpu)} in {REGIONS[zone]} ({row.card:.0%})"
@@ -56,12 +56,13 @@ def _within_limits(request: dict) -> dict:
         named = [f"{findings.label(first['gpu'].iloc[0])} in all three regions ({share})"]
     recalled = {row["id"] for row in spec.table("gpus") if row["status"] == "unverified"}
     marked = sorted(findings.label(gpu) for gpu in recalled & set(first["gpu"]))
-    every = compare.optimum(MODEL, "CA-QC", **asked)
+    free = replace(request, ttft_s=np.inf, tpot_s=np.inf)
+    every = decide.optimum(MODEL, "CA-QC", request=free, world=world)
     every = every.assign(
         tpot_ms=every["tpot_s"] * 1e3, mg=every["mean_g"] * 1e3, low=every["low_g"] * 1e3
     )
     every = every.assign(high=every["high_g"] * 1e3, hours=every["busy_s"] * 1e6 / 3600)
-    busy = compare.optimum(MODEL, "CA-QC", tokens_per_s=200.0, **asked, **LIMITS).iloc[0]
+    busy = decide.optimum(MODEL, "CA-QC", request=request, world=world, tokens_per_s=200.0).iloc[0]
     best = found[found["zone"] == "CA-QC"].iloc[0]
     sure = first["card"].max() >= scoreboard.LIKELY
     return {
@@ -69,12 +70,12 @@ def _within_limits(request: dict) -> dict:
         "sure": "" if sure else ": it comes first most often, and no card is a sure winner",
         "recalled": RECALLED.format(" and the ".join(marked)) if marked else "",
         "top": _top(found),
-        "front": every.assign(on_front=compare.pareto(every["mg"], every["tpot_ms"])),
+        "front": every.assign(on_front=decide.pareto(every["mg"], every["tpot_ms"])),
         **_front_of_three(every),
         "busy": f"{int(busy['count'])} × {findings.label(busy['gpu'])} at batch {int(busy['batch'])}",
         "busy_mg": busy["mean_g"] * 1e3,
         "busy_wait_s": busy["wait_s"],
-        **_exercise(best, busy, request["output"]),
+        **_exercise(best, busy, request.output),
     }
 
 
@@ -106,7 +107,7 @@ def _top(found: pd.DataFrame) -> pd.DataFrame:
 def _front_of_three(every: pd.DataFrame) -> dict:
     """What no other configuration beats in carbon, time and hours of a GPU."""
     columns = {"carbon": "mg", "time of a step": "tpot_ms", "card hours": "hours"}
-    front = every[compare.pareto(*(every[column] for column in columns.values()))]
+    front = every[decide.pareto(*(every[column] for column in columns.values()))]
     said = []
     for name, column in columns.items():
         row = front.loc[front[column].idxmin()]
@@ -136,12 +137,15 @@ def _exercise(best: pd.Series, busy: pd.Series, output: int, rate: float = 200.0
     }
 
 
-def _phases(request: dict) -> dict:
+def _phases(request: decide.Request, world: xr.Dataset) -> dict:
     """Prefill on one GPU and decode on another: against the best single GPU, and against the better of two given ones."""
-    parts = {name: split.phases(name, n=300, **request, **LIMITS) for name in llamas()}
+    parts = {name: decide.disaggregate(name, request, world) for name in llamas()}
     apart, hidden = (
         pd.concat(
-            [split.pairs(part, hidden=hides).assign(model=name) for name, part in parts.items()],
+            [
+                decide.gpu_pairs(part, hidden=hides).assign(model=name)
+                for name, part in parts.items()
+            ],
             ignore_index=True,
         )
         for hides in (False, True)
@@ -151,7 +155,9 @@ def _phases(request: dict) -> dict:
     beaten = f"a pair of cards beats the best single card in only {1 - one.mean():.0%} of the models and regions"
     two = apart[apart["prefill"] != apart["decode"]].dropna(subset="saving")
     both = two[["prefill", "decode"]].apply(lambda names: " ".join(sorted(names)), axis=1)
-    better = two.assign(pair=both).groupby(["model", "zone", "pair"])[["saving", "odds"]].max()
+    better = (
+        two.assign(pair=both).groupby(["model", "zone", "pair"])[["saving", "probability"]].max()
+    )
     ours = better.xs("rtx-6000-ada t4", level="pair")["saving"]
     gains = f"up to {ours.max():.0%}, and something in {(ours > 0).mean():.0%} of the models and regions"
     one_gpu = apart.query("model == @MODEL and zone == @SUNNY and prefill == decode")
@@ -162,11 +168,11 @@ def _phases(request: dict) -> dict:
         if one.all()
         else beaten,
         "gains": (better["saving"] > 0).mean(),
-        "gains_surely": ((better["saving"] > 0) & (better["odds"] >= 0.95)).mean(),
-        "split": grams.assign(on_front=compare.pareto(grams["prefill_mg"], grams["decode_mg"])),
+        "gains_surely": ((better["saving"] > 0) & (better["probability"] >= 0.95)).mean(),
+        "split": grams.assign(on_front=decide.pareto(grams["prefill_mg"], grams["decode_mg"])),
         "pairs": _best_pairs(two, hidden, parts),
         "ours": gains if ours.max() > 0 else "nothing for any of the models and regions",
-        "link": {"Gbit": split.LINK_GBps * 8, "W": split.LINK_W},
+        "link": {"Gbit": decide.Link.GBps * 8, "W": decide.Link.W},
     }
 
 
@@ -181,7 +187,7 @@ def _best_pairs(two: pd.DataFrame, hidden: pd.DataFrame, parts: dict) -> pd.Data
         row = {column: findings.label(value) for column, value in row.items()}
         row |= {
             "less than the better alone": f"{best['saving']:.0%}",
-            "in draws": f"{best['odds']:.0%}",
+            "in draws": f"{best['probability']:.0%}",
         }
         row |= {"with the move hidden": f"{hidden[tuple(best[place])]:.0%}"}
         row |= {"move (ms a request)": float(parts[name]["move_s"]) * 1e3, "status": "modelled"}
@@ -189,22 +195,22 @@ def _best_pairs(two: pd.DataFrame, hidden: pd.DataFrame, parts: dict) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def _waiting(points: xr.Dataset) -> dict:
+def _waiting(points: xr.Dataset, world: xr.Dataset) -> dict:
     """What work saves that may wait in California: a job, and a whole service that needs GPUs for the clean hours."""
-    year = defer.year()
+    year = decide.grid_hours()
     home = year.sel(zone=[SUNNY])
     seen = {"one job, the future known": None, "one job, by yesterday's hours": home.shift(time=24)}
     rows = {
-        name: defer.savings(home, defer.shift(home, SLACKS_H, seen=known))
+        name: decide.savings(home, decide.shift(home, SLACKS_H, seen=known))
         for name, known in seen.items()
     }
     rows |= {
-        "a service, idle cards switched off": _service_that_waits(points, year, 0.0),
-        "a service, idle cards on": _service_that_waits(points, year, 1.0),
+        "a service, idle cards switched off": _service_that_waits(points, world, year, 0.0),
+        "a service, idle cards on": _service_that_waits(points, world, year, 1.0),
     }
     known, guess, off, on = (each.set_index("slack_h").loc[12] for each in rows.values())
     start = {name: each.set_index("slack_h").loc[0] for name, each in rows.items()}
-    anywhere = defer.savings(year, defer.shift(year, [0, 23])).iloc[-1]
+    anywhere = decide.savings(year, decide.shift(year, [0, 23])).iloc[-1]
     return {
         "waits": pd.concat([each.assign(series=name) for name, each in rows.items()]),
         "job_saves": guess["saving"],
@@ -224,39 +230,43 @@ def _waiting(points: xr.Dataset) -> dict:
     }
 
 
-def _service_that_waits(points: xr.Dataset, year: xr.DataArray, idle: float) -> pd.DataFrame:
+def _service_that_waits(
+    points: xr.Dataset, world: xr.Dataset, year: xr.DataArray, idle: float
+) -> pd.DataFrame:
     """The best plan of a mean day for a service that may wait, by how long it may."""
-    clock, local = year.groupby("time.hour").mean(), fleet.demand(1e9, llamas(), [SUNNY])
+    clock, local = year.groupby("time.hour").mean(), decide.demand(1e9, llamas(), [SUNNY])
     rows = []
     for slack in SLACKS_H:
-        day = fleet.plan(local, points, clock, waits=1.0, wait_h=slack, idle=idle)
+        freedom = decide.Freedom(waits=1.0, wait_h=slack, idle=idle)
+        day = decide.plan(local, points, clock, world, freedom=freedom)
         row = {
             "slack_h": slack,
             "kg": float(day["operational_kg"].sum() + day["embodied_kg"].sum()),
         }
         waited = float((day["sent"] * day.wait_h).sum() / day["sent"].sum())
-        rows.append(row | {"cards": float(day["cards"].sum()), "wait_h": waited})
+        rows.append(row | {"cards": float(day["gpus"].sum()), "wait_h": waited})
     table = pd.DataFrame(rows)
     return table.assign(saving=1 - table["kg"] / table["kg"][0])
 
 
-def _plans(points: xr.Dataset) -> dict:
+def _plans(points: xr.Dataset, world: xr.Dataset) -> dict:
     """A day of a large service under five plans, replayed in other states of the world."""
-    asked, clock = fleet.demand(1e9, llamas()), defer.year().groupby("time.hour").mean()
+    asked, clock = decide.demand(1e9, llamas()), decide.grid_hours().groupby("time.hour").mean()
     newest = max(spec.gpus(), key=lambda name: spec.gpu(name).release_year)
-    half = {"moves": 0.5}
+    fixed, half = decide.Freedom(), decide.Freedom(moves=0.5)
     plans = {
-        "habit: newest card, nearest region": (points.sel(gpu=[newest]), {}),
-        "any card, nearest region": (points, {}),
+        "habit: newest card, nearest region": (points.sel(gpu=[newest]), fixed),
+        "any card, nearest region": (points, fixed),
         "newest card, half may move": (points.sel(gpu=[newest]), half),
         "any card, half may move": (points, half),
-        "and a fifth may wait six hours": (points, half | {"waits": 0.2, "wait_h": 6}),
+        "and a fifth may wait six hours": (points, replace(half, waits=0.2, wait_h=6)),
     }
     days = {
-        name: fleet.plan(asked, given, clock, **options) for name, (given, options) in plans.items()
+        name: decide.plan(asked, given, clock, world, freedom=freedom)
+        for name, (given, freedom) in plans.items()
     }
     tonnes = {
-        name: fleet.replay(day, plans[name][0], clock).to_array().sum("variable") / 1e3
+        name: decide.replay(day, plans[name][0], clock, world).to_array().sum("variable") / 1e3
         for name, day in days.items()
     }
     habit, gpu, place, both, _ = days
@@ -279,7 +289,7 @@ def _plans(points: xr.Dataset) -> dict:
         "sizes": dict(asked.sizes) | dict(points.sizes),
         "columns": size,
         "busy_cards": float(days[habit]["busy"].sum() / 24),
-        "samples": tonnes[habit].sizes["draw"],
+        "samples": tonnes[habit].sizes["sample"],
     }
 
 
@@ -299,7 +309,7 @@ def _days(days: dict, tonnes: dict, less: dict, habit: str) -> pd.DataFrame:
     rows = []
     for name, day in days.items():
         low, middle, high = tonnes[name].quantile([0.05, 0.5, 0.95]).values
-        bought = day["cards"].sum("zone").to_series().sort_values(ascending=False)
+        bought = day["gpus"].sum("zone").to_series().sort_values(ascending=False)
         named = [
             f"{round(count):,} {findings.label(gpu)}" for gpu, count in bought[bought > 0.5].items()
         ]

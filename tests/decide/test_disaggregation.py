@@ -1,4 +1,4 @@
-"""split: all pairs against a search by hand, the move of the cache in closed form, and limits that are named."""
+"""disaggregation: all pairs against a search by hand, the move of the cache in closed form, and limits that are named."""
 
 import itertools
 
@@ -8,24 +8,32 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from footprint import Refused, carbon, spec
-from footprint.carbon import served, totals
-from footprint.decide import compare as decide
-from footprint.decide import split
+from footprint import Refused, carbon, decide, spec
+from footprint.decide.disaggregation import PHASES, Link, disaggregate, gpu_pairs
 
-CARDS, ASKED = ["t4", "l4", "rtx-6000-ada"], {"prompt": 512, "output": 64, "n": 40}
+CARDS = ["t4", "l4", "rtx-6000-ada"]
+WORLD = decide.draw_world(CARDS, ["CA-QC"], n=40)
+
+
+def phases(model, gpus=CARDS, world=WORLD, **options) -> xr.Dataset:
+    """The phases of a request on some GPUs; options of the request, the link or the function."""
+    asked = {"prompt": 512, "output": 64, "engine": "serving"}
+    link = Link(**{name[5:]: options.pop(name) for name in list(options) if name[:5] == "link_"})
+    method = options.pop("method", carbon.MAIN)
+    request = decide.Request(**asked | options)
+    return disaggregate(model, request, world, gpus=gpus, link=link, method=method)
 
 
 def parts(total, held=0.0, link=0.0) -> xr.Dataset:
-    """Costs made up for a test: total (phase, gpu, batch, draw) in one zone, held alike for all cards and draws."""
+    """Costs made up for a test: total (phase, gpu, batch, sample) in one zone, held alike for all GPUs and samples."""
     total = np.asarray(total, dtype=float)
     labels = {
-        "phase": served.PHASES,
+        "phase": list(PHASES),
         "gpu": list("abc")[: total.shape[1]],
         "batch": list(range(1, total.shape[2] + 1)),
     }
     grams = xr.DataArray(
-        total[None], {"zone": ["here"]} | labels, ["zone", "phase", "gpu", "batch", "draw"]
+        total[None], {"zone": ["here"]} | labels, ["zone", "phase", "gpu", "batch", "sample"]
     )
     move = xr.full_like(grams.isel(phase=0, batch=0, drop=True), held)
     return xr.Dataset({"total_g": grams, "held_g": move, "link_g": ("zone", [link])})
@@ -38,7 +46,7 @@ GRAMS = st.lists(st.one_of(st.integers(1, 9), st.none()), min_size=2 * 3 * 2, ma
 @given(GRAMS, st.integers(0, 5), st.integers(0, 5), st.booleans())
 def test_every_pair_is_the_one_of_a_search_by_hand(grams, held, link, hidden):
     total = np.array([np.nan if value is None else value for value in grams]).reshape(2, 3, 2, 1)
-    found = split.pairs(parts(total, held, link), hidden).set_index(["prefill", "decode"])
+    found = gpu_pairs(parts(total, held, link), hidden).set_index(["prefill", "decode"])
     expected = {}
     for (i, a), (j, b) in itertools.product(enumerate("abc"), repeat=2):
         move = 0 if a == b else link + 2 * held * (not hidden)
@@ -54,16 +62,16 @@ def test_every_pair_is_the_one_of_a_search_by_hand(grams, held, link, hidden):
         alone = [expected[card, card] for card in (a, b) if (card, card) in expected]
         saved = 1 - row["mean_g"] / min(alone) if alone else np.nan
         assert row["saving"] == pytest.approx(saved, nan_ok=True)
-        assert row["odds"] == pytest.approx(float(saved > 0) if alone else np.nan, nan_ok=True)
+        assert row["probability"] == pytest.approx(
+            float(saved > 0) if alone else np.nan, nan_ok=True
+        )
 
 
 def test_the_move_is_charged_to_both_cards_and_to_the_network():
-    found = split.phases(
-        "llama-7b", ["CA-QC"], CARDS, **ASKED, approach="ACT", link_GBps=10, link_W=40
-    )
+    found = phases("llama-7b", method="ACT", link_GBps=10, link_W=40)
     seconds = 2 * 32 * 4096 * 2 * 512 / 10e9
     assert float(found["move_s"]) == pytest.approx(seconds)
-    grid = totals.drawn_grids(["CA-QC"], ASKED["n"])[0].values
+    grid = WORLD["g_per_kwh"].sel(zone="CA-QC").values
     assert found["link_g"].sel(zone="CA-QC").values == pytest.approx(
         40 * seconds / 3.6e6 * grid / 64
     )
@@ -76,32 +84,28 @@ def test_one_card_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
     single = decide.optimum(
         "llama-1b", "CA-QC", CARDS, batch=[8], prompt=512, output=64, engine="serving", n=40
     )
-    both = split.pairs(split.phases("llama-1b", ["CA-QC"], CARDS, batch=[8], **ASKED))
+    both = gpu_pairs(phases("llama-1b", batch=[8]))
     alone = both[both["prefill"] == both["decode"]].set_index("prefill")
     assert alone["mean_g"].to_dict() == pytest.approx(single.set_index("gpu")["mean_g"].to_dict())
-    assert (alone["saving"] == 0).all() and (alone["odds"] == 0).all()
+    assert (alone["saving"] == 0).all() and (alone["probability"] == 0).all()
 
 
 def test_more_cards_and_more_batches_are_never_worse_and_limits_never_better():
     def least(cards, **options):
-        return split.pairs(split.phases("llama-3b", ["CA-QC"], cards, **ASKED, **options))[
-            "mean_g"
-        ].min()
+        return gpu_pairs(phases("llama-3b", cards, **options))["mean_g"].min()
 
     assert least(CARDS) <= least(CARDS[:2]) <= least(CARDS[:1])
     assert least(CARDS, batch=[1, 8]) <= least(CARDS, batch=[1])
     assert least(CARDS) <= least(CARDS, ttft_s=0.5, tpot_s=0.05)
-    shown = split.phases("llama-3b", ["CA-QC"], CARDS, **ASKED)
+    shown = phases("llama-3b")
     assert (
-        split.pairs(shown, hidden=True)["mean_g"].values <= split.pairs(shown)["mean_g"].values
+        gpu_pairs(shown, hidden=True)["mean_g"].values <= gpu_pairs(shown)["mean_g"].values
     ).all()
 
 
 def test_a_card_for_prefill_alone_keeps_no_room_for_answers():
-    long = split.phases(
-        "llama-3b", ["CA-QC"], ["t4"], batch=[1, 8, 16], prompt=512, output=1500, n=2
-    )["total_g"]
-    fits = long.isel(zone=0, gpu=0, draw=0, drop=True).notnull()
+    long = phases("llama-3b", ["t4"], batch=[1, 8, 16], output=1500)["total_g"]
+    fits = long.isel(zone=0, gpu=0, sample=0, drop=True).notnull()
     assert fits.sel(phase="prefill").sum() > fits.sel(phase="decode").sum() > 0
 
 
@@ -117,4 +121,4 @@ def test_a_phase_that_no_card_serves_is_refused_by_the_limit_that_binds():
         ({"link_GBps": 0.0}, "link_GBps holds 0"),
     ):
         with pytest.raises(Refused, match=words):
-            split.phases("llama-7b", ["CA-QC"], ["t4"], **ASKED, **options)
+            phases("llama-7b", ["t4"], **options)

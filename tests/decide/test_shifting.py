@@ -1,4 +1,4 @@
-"""defer: starts and places against a search by hand, gaps that are never chosen, and waiting that never costs carbon."""
+"""shifting: starts and places against a search by hand, gaps that are never chosen, and waiting that never costs carbon."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from footprint import Refused, spec
-from footprint.decide import defer
+from footprint.decide import shifting
 
 
 def grid(*zones) -> xr.DataArray:
@@ -30,7 +30,7 @@ SERIES = st.integers(12, 30).flatmap(
 @settings(deadline=None, max_examples=60)
 @given(SERIES, st.integers(0, 6), st.integers(1, 4))
 def test_each_job_starts_where_and_when_a_search_by_hand_says(series, slack, duration):
-    found = defer.shift(grid(*series), slack, duration).isel(slack_h=0)
+    found = shifting.shift(grid(*series), slack, duration).isel(slack_h=0)
     assert found.sizes["time"] == len(series[0]) - duration - slack + 1
     for released in range(found.sizes["time"]):
         ways = [
@@ -56,13 +56,13 @@ def test_each_job_starts_where_and_when_a_search_by_hand_says(series, slack, dur
 @given(st.lists(st.integers(1, 900), min_size=48, max_size=96), st.integers(1, 5))
 def test_more_slack_never_emits_more_and_a_guess_never_less_than_foresight(values, duration):
     series = grid(values)
-    found = defer.savings(series, defer.shift(series, [0, 1, 6, 12], duration))
+    found = shifting.savings(series, shifting.shift(series, [0, 1, 6, 12], duration))
     assert found["saving"].is_monotonic_increasing and found["saving"][0] == pytest.approx(
         0, abs=1e-12
     )
-    guess = defer.savings(
+    guess = shifting.savings(
         series,
-        defer.shift(
+        shifting.shift(
             series, [0, 1, 6, 12], duration, seen=series[:, ::-1].assign_coords(time=series.time)
         ),
     )
@@ -73,7 +73,9 @@ def test_more_slack_never_emits_more_and_a_guess_never_less_than_foresight(value
 def test_a_day_that_swings_like_a_saw_is_closed_form():
     """The hours 0 to 11 cost 300 and the others 100: whoever may wait 6 h saves half of the time that is within reach."""
     series = grid(np.tile(np.repeat([300.0, 100.0], 12), 10))
-    row = defer.savings(series, defer.shift(series.isel(time=slice(0, 24 * 9 + 6)), [0, 6])).iloc[1]
+    row = shifting.savings(
+        series, shifting.shift(series.isel(time=slice(0, 24 * 9 + 6)), [0, 6])
+    ).iloc[1]
     assert row["fixed_g"] == pytest.approx(200) and row["shifted_g"] == pytest.approx(
         (6 * 300 + 18 * 100) / 24
     )
@@ -81,25 +83,25 @@ def test_a_day_that_swings_like_a_saw_is_closed_form():
         sum(range(1, 7)) / 24
     )
     assert row["crowd"] == 7
-    long = defer.savings(series, defer.shift(series, [0, 6], 3)).set_index("slack_h")["crowd"]
+    long = shifting.savings(series, shifting.shift(series, [0, 6], 3)).set_index("slack_h")["crowd"]
     assert long[0] == 1 and long[6] > 1
 
 
 def test_savings_are_against_the_better_zone():
     series = grid([10.0, 50.0] * 20, [20.0] * 40)
-    row = defer.savings(series, defer.shift(series, [0, 1])).set_index("slack_h")
+    row = shifting.savings(series, shifting.shift(series, [0, 1])).set_index("slack_h")
     assert set(row["zone"]) == {"b"} and row["fixed_g"].tolist() == [20, 20]
     assert row["shifted_g"].tolist() == pytest.approx([15, 10], rel=0.03)
 
 
 def test_jobs_that_know_nothing_run_at_once():
     series = grid([5.0, 4, 3, 2, 1, 9])
-    found = defer.shift(series, 3, seen=xr.full_like(series, np.nan))
+    found = shifting.shift(series, 3, seen=xr.full_like(series, np.nan))
     assert (found["wait_h"] == 0).all() and found["g_per_kwh"].values[:, 0].tolist() == [5, 4, 3]
 
 
 def test_the_year_is_hourly_where_it_is_known_and_flat_elsewhere():
-    year = defer.year()
+    year = shifting.grid_hours()
     assert dict(zip(year.zone.values, year.by.values, strict=True)) == {
         "CA-QC": "annual mean",
         "US-CAL-CISO": "hourly",
@@ -119,13 +121,13 @@ def test_bad_input_is_refused_in_a_sentence():
         ((series, 9, 3), "Jobs of 3 h that may wait 9 h need more than 10 hours"),
     ):
         with pytest.raises(Refused, match=words):
-            defer.shift(*arguments)
+            shifting.shift(*arguments)
     with pytest.raises(
         Refused, match="None of CA-QC has an hourly series; known zones are US-CAL-CISO"
     ):
-        defer.year(["CA-QC"])
+        shifting.grid_hours(["CA-QC"])
     free = xr.zeros_like(series)
-    assert np.isnan(defer.savings(free, defer.shift(free, 1))["saving"].item())
+    assert np.isnan(shifting.savings(free, shifting.shift(free, 1))["saving"].item())
     empty = series.where(series < 0)
     with pytest.raises(Refused, match="No release has known intensities"):
-        defer.savings(empty, defer.shift(empty, 1))
+        shifting.savings(empty, shifting.shift(empty, 1))

@@ -1,4 +1,4 @@
-"""fleet: the plan against closed forms and a search by hand on small days, what is conserved, and demands that are refused."""
+"""schedule: the plan against closed forms and a search by hand on small days, what is conserved, and what is refused."""
 
 import itertools
 import time
@@ -9,22 +9,24 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from footprint import Refused, carbon, spec
-from footprint.carbon import served, totals
-from footprint.decide import defer, fleet
+from footprint import Refused, carbon, decide, spec
+from footprint.decide import schedule
+from footprint.decide.schedule import Freedom
+from footprint.decide.search import BATCHES, Request
 
-CARDS, ZONES, BATCHES = (
-    ["t4", "rtx-6000-ada"],
-    ["here", "there"],
-    [1, 2, 4, 8, 16, 32, 64, 128, 256],
-)
+CARDS, ZONES = ["t4", "rtx-6000-ada"], ["here", "there"]
 MODELS = ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b"]
-SIMPLE = {"approach": "ACT", "lifetime_years": 5.0}
+WORLD = decide.draw_world(spec.gpus(), n=3)
+
+
+def plan(asked, setting, intensity, **freedom) -> xr.Dataset:
+    """The plan by ACT, whose embodied carbon does not spread."""
+    return schedule.plan(asked, setting, intensity, WORLD, freedom=Freedom(**freedom), method="ACT")
 
 
 def points(seconds, watts, models=("m",), batch=(1,), idle=None) -> xr.Dataset:
     """Configurations without spread: seconds and watts of a batch, (model, gpu, batch); prefill takes a quarter of it."""
-    share = xr.DataArray([0.25, 0.75], {"phase": served.PHASES}, ["phase"])
+    share = xr.DataArray([0.25, 0.75], {"phase": ["prefill", "decode"]}, ["phase"])
     seconds, watts = (
         np.broadcast_to(values, (len(models), len(CARDS), len(batch)))
         for values in (seconds, watts)
@@ -33,7 +35,9 @@ def points(seconds, watts, models=("m",), batch=(1,), idle=None) -> xr.Dataset:
     busy = xr.DataArray(seconds.astype(float), labels, list(labels)) * share
     data = {"time_s": busy, "energy_J": busy * xr.DataArray(watts, labels, list(labels))}
     data |= {
-        f"{name}{end}_sd": xr.zeros_like(busy) for name in served.QUANTITIES for end in served.ENDS
+        f"{name}_{end}_sd": xr.zeros_like(busy)
+        for name in ("time_s", "energy_J")
+        for end in ("low", "high")
     }
     rests = [spec.gpu(name).idle_W for name in CARDS] if idle is None else idle
     return xr.Dataset(data | {"idle_W": ("gpu", rests, {"units": "W"})})
@@ -66,11 +70,10 @@ def whole(found: xr.Dataset) -> float:
 @settings(deadline=None, max_examples=30)
 def test_on_a_level_day_the_plan_is_the_best_card_always_busy(seconds, watts, intensity):
     asked = 7.2e5
-    found = fleet.plan(
+    found = plan(
         day(asked),
         points(np.array(seconds)[None, :, None], np.array(watts)[None, :, None]),
         day(intensity, models=()),
-        **SIMPLE,
     )
     counts = [asked * second / 3600 for second in seconds]
     each = [
@@ -90,7 +93,7 @@ def test_peaks_are_served_as_by_a_search_over_all_ways_to_share_the_load(load, s
     """With one price of electricity the cards of the first kind carry the load up to one of its levels, or none of it."""
     watts, load = (70.0, 250.0), np.array(load) * 1e5
     setting = points(np.array(seconds)[None, :, None], np.array(watts)[None, :, None])
-    found = fleet.plan(day(load), setting, day(intensity, models=()), **SIMPLE)
+    found = plan(day(load), setting, day(intensity, models=()))
     idle, kg = setting["idle_W"].values, intensity * 1e-6
     tried = []
     for level, first in itertools.product([0.0, *sorted(set(load))], (0, 1)):
@@ -122,7 +125,7 @@ def random_day(seed: int):
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_asked_is_served_within_the_shares_and_the_cards(seed):
     asked, setting, intensity = random_day(seed)
-    found = fleet.plan(asked, setting, intensity, moves=0.3, waits=0.4, wait_h=5, **SIMPLE)
+    found = plan(asked, setting, intensity, moves=0.3, waits=0.4, wait_h=5)
     sent, total = found["sent"], asked.sum(["zone", "hour"])
     xr.testing.assert_allclose(sent.sum(["wait_h", "to"]), asked)
     away = sent.where(sent.zone != sent.to, 0).sum(["wait_h", "to"])
@@ -140,12 +143,12 @@ def test_what_is_asked_is_served_within_the_shares_and_the_cards(seed):
     )
     assert float(done.sum()) == pytest.approx(float(total.sum()))
     assert float(found["busy"].sel(gpu="t4", model="a", batch=4).sum()) == 0
-    assert bool((found["busy"].sum(["model", "batch"]) <= found["cards"] + 1e-6).all())
+    assert bool((found["busy"].sum(["model", "batch"]) <= found["gpus"] + 1e-6).all())
     busy, per_W = found["busy"], intensity * 1e-6
     watts = setting["energy_J"].sum("phase", skipna=False) / setting["time_s"].sum(
         "phase", skipna=False
     )
-    rests = (found["cards"] - busy.sum(["model", "batch"])) * setting["idle_W"]
+    rests = (found["gpus"] - busy.sum(["model", "batch"])) * setting["idle_W"]
     kg = ((busy * watts).sum(["gpu", "model", "batch"]) + rests.sum("gpu")) * per_W
     assert float(kg.sum()) == pytest.approx(float(found["operational_kg"].sum()), rel=1e-6)
 
@@ -155,24 +158,22 @@ def test_freedom_never_costs_and_limits_never_save(seed):
     asked, setting, intensity = random_day(seed)
 
     def least(**options):
-        return whole(fleet.plan(asked, setting, intensity, **SIMPLE | options)) / (1 + 1e-6)
+        return whole(plan(asked, setting, intensity, **options)) / (1 + 1e-6)
 
-    free = fleet.plan(asked, setting, intensity, **SIMPLE)
+    free = plan(asked, setting, intensity)
     fixed = whole(free)
     assert least(moves=1.0) <= least(moves=0.5) <= fixed
     waits = [least(waits=1.0, wait_h=hours) for hours in (0, 2, 12)]
     assert waits[2] <= waits[1] * (1 + 1e-6) <= waits[0] * (1 + 2e-6)
     assert least(idle=0.0) <= fixed
-    assert whole(fleet.plan(asked, setting.sel(gpu=["t4"]), intensity, **SIMPLE)) >= fixed * (
-        1 - 1e-6
-    )
-    enough = least(most=free["cards"] * 1.0001)
+    assert whole(plan(asked, setting.sel(gpu=["t4"]), intensity)) >= fixed * (1 - 1e-6)
+    enough = least(gpus=free["gpus"] * 1.0001)
     assert enough == pytest.approx(fixed, rel=1e-3)
 
 
 def test_equal_plans_neither_wait_nor_travel():
     asked, level = day(1e5, ZONES), day(100, ZONES, ())
-    found = fleet.plan(asked, points(1.0, 100.0), level, moves=1.0, waits=1.0, wait_h=3, **SIMPLE)
+    found = plan(asked, points(1.0, 100.0), level, moves=1.0, waits=1.0, wait_h=3)
     assert float(found["sent"].sel(wait_h=slice(1, None)).sum()) == pytest.approx(0, abs=1)
     assert float(found["sent"].where(found.zone != found.to).sum()) == pytest.approx(0, abs=1)
 
@@ -180,24 +181,22 @@ def test_equal_plans_neither_wait_nor_travel():
 def test_a_demand_beyond_the_cards_is_refused_with_the_share_that_they_carry():
     most = xr.DataArray([[10.0, 0.0]], {"zone": ZONES[:1], "gpu": CARDS}, ["zone", "gpu"])
     setting, grid = points(1.0, 100.0), day(100, models=())
-    assert fleet.plan(day(36000.0), setting, grid, most=most, **SIMPLE)[
-        "cards"
-    ].sum() == pytest.approx(10)
+    assert plan(day(36000.0), setting, grid, gpus=most)["gpus"].sum() == pytest.approx(10)
     with pytest.raises(
-        Refused, match=r"The cards at hand bind: they carry at most 40.0% of the demand"
+        Refused, match=r"The GPUs at hand bind: they carry at most 40.0% of the demand"
     ):
-        fleet.plan(day(90000.0), setting, grid, most=most, **SIMPLE)
+        plan(day(90000.0), setting, grid, gpus=most)
 
 
 def test_what_no_card_serves_is_refused_by_the_limit_that_binds():
-    asked = {"batch": [1], "prompt": 512, "output": 64}
+    asked = {"batch": [1], "prompt": 512, "output": 64, "engine": "serving"}
     for options, words in (
-        ({"dtype": "fp32"}, "No card in the plan serves llama-7b: memory binds"),
+        ({"dtype": "fp32"}, "No GPU in the plan serves llama-7b: memory binds"),
         ({"ttft_s": 1e-6}, "serves llama-1b, llama-7b: the time to first token of 1e-06 s binds"),
         ({"tpot_s": 1e-6}, "serves llama-1b, llama-7b: the time per output token of 1e-06 s binds"),
     ):
         with pytest.raises(Refused, match=words):
-            fleet.service(["llama-1b", "llama-7b"], ["t4"], **asked, **options)
+            schedule.configurations(["llama-1b", "llama-7b"], Request(**asked, **options), ["t4"])
 
 
 def test_bad_input_is_refused_in_a_sentence():
@@ -209,27 +208,29 @@ def test_bad_input_is_refused_in_a_sentence():
         ({"wait_h": 1.5}, "wait_h = 1.5 is refused"),
     ):
         with pytest.raises(Refused, match=words):
-            fleet.plan(day(1e5), setting, grid, **SIMPLE, **options)
+            plan(day(1e5), setting, grid, **options)
     with pytest.raises(
-        Refused, match="intensity of every hour and the idle power of every card must be known"
+        Refused,
+        match="intensity of every hour, and the idle power and embodied carbon of every GPU",
     ):
-        fleet.plan(day(1e5), setting, grid.where(grid.hour > 0), **SIMPLE)
+        plan(day(1e5), setting, grid.where(grid.hour > 0))
     with pytest.raises(Refused, match="local time of 'FR' is unknown; known zones are CA-QC"):
-        fleet.demand(1e9, ["m"], ["FR"])
+        schedule.demand(1e9, ["m"], ["FR"])
     with pytest.raises(Refused, match="per_day holds 0"):
-        fleet.demand(0, ["m"])
+        schedule.demand(0, ["m"])
 
 
 def test_the_demand_adds_up_and_peaks_in_the_afternoon():
-    asked = fleet.demand(1e9, MODELS)
+    asked = schedule.demand(1e9, MODELS)
     assert float(asked.sum()) == pytest.approx(1e9)
     assert asked.sel(zone="US-CAL-CISO").idxmax("hour").values.tolist() == [23] * 6
     assert float(asked.max() / asked.mean()) == pytest.approx(1.5)
-    assert float(fleet.demand(24, ["m"], ["CA-QC"], swing=0).std()) == 0
+    assert float(schedule.demand(24, ["m"], ["CA-QC"], swing=0).std()) == 0
 
 
 def test_the_mean_request_is_that_of_both_services_as_often_as_they_are_asked():
-    prompt, output = fleet.lengths()
+    request = schedule.mean_request()
+    prompt, output = request.prompt, request.output
     assert 1150 < prompt < 2050 and 28 < output < 213
     # The means over all requests of the trace, both services together: 1434 and 154 tokens.
     assert prompt == pytest.approx(1434, rel=0.02) and output == pytest.approx(154, rel=0.02)
@@ -237,43 +238,55 @@ def test_the_mean_request_is_that_of_both_services_as_often_as_they_are_asked():
 
 def test_a_replay_without_spread_is_the_plan_and_with_it_lies_about_it():
     asked, setting, intensity = random_day(1)
-    found = fleet.plan(asked, setting, intensity, moves=0.5, idle=0.3, **SIMPLE)
-    again = fleet.replay(found, setting, intensity, n=3)
+    found = plan(asked, setting, intensity, moves=0.5, idle=0.3)
+    again = schedule.replay(found, setting, intensity, WORLD)
     for name in ("operational_kg", "embodied_kg"):
         assert again[name].values == pytest.approx(float(found[name].sum()), rel=1e-6)
-    wide = setting.assign(
-        {
-            f"{name}{end}_sd": setting[f"{name}{end}_sd"] + 0.1
-            for name in served.QUANTITIES
-            for end in served.ENDS
-        }
-    )
-    drawn = fleet.replay(found, wide, intensity, n=200).to_array().sum("variable")
-    assert float(drawn.quantile(0.05)) < whole(found) < float(drawn.quantile(0.95))
+    wide = setting.assign({name: setting[name] + 0.1 for name in setting if name.endswith("_sd")})
+    world = decide.draw_world(CARDS, n=200)
+    sampled = schedule.replay(found, wide, intensity, world).to_array().sum("variable")
+    assert float(sampled.quantile(0.05)) < whole(found) < float(sampled.quantile(0.95))
 
 
 def test_a_replay_takes_the_energy_that_each_request_takes_in_that_world():
     asked, setting, intensity = random_day(2)
     wide = setting.assign({name: setting[name] + 0.2 for name in setting if name.endswith("_sd")})
-    found = fleet.plan(asked, wide, intensity, idle=0.0, **SIMPLE)
-    drawn = served.drawn(wide, 20, 3).sum("phase", skipna=False)
+    found = plan(asked, wide, intensity, idle=0.0)
+    world = decide.draw_world(CARDS, n=20, seed=3)
+    sampled = decide.sampled(wide, world).sum("phase", skipna=False)
     requests = found["busy"] * 3600 / setting["time_s"].sum("phase", skipna=False)
-    joules = (requests * drawn["energy_J"] * intensity).sum(
+    joules = (requests * sampled["energy_J"] * intensity).sum(
         ["hour", "zone", "gpu", "model", "batch"]
     )
-    again = fleet.replay(found, wide, intensity, n=20, seed=3)
+    again = schedule.replay(found, wide, intensity, world)
     np.testing.assert_allclose(again["operational_kg"], joules / 3.6e9)
 
 
-def test_a_day_of_a_large_service_is_planned_within_ten_seconds():
-    prompt, output = fleet.lengths()
-    setting = fleet.service(
-        MODELS, batch=BATCHES, prompt=prompt, output=output, ttft_s=2, tpot_s=0.1
+def test_a_host_adds_its_watts_while_gpus_are_busy_and_its_embodied_carbon():
+    asked, grid, use = day(1e5), day(100, models=()), carbon.Use(host_W=50.0, host_kg=100.0)
+    setting = points(1.0, 100.0).sel(gpu=["t4"])
+    alone, hosted = (
+        schedule.plan(asked, setting, grid, WORLD, each, method="ACT")
+        for each in (carbon.Use(), use)
     )
-    grid = defer.year().groupby("time.hour").mean()
+    hours = float(alone["busy"].sum())
+    more = float(hosted["operational_kg"].sum() - alone["operational_kg"].sum())
+    assert more == pytest.approx(carbon.operational(50.0 * 3600 * hours, 100.0) / 1000)
+    made = float(hosted["embodied_kg"].sum() - alone["embodied_kg"].sum())
+    count = float(alone["gpus"].sum())
+    assert made == pytest.approx(count * carbon.amortised(100.0, 86400.0) / 1000)
+    again = schedule.replay(hosted, setting, grid, WORLD).mean("sample")
+    assert float(again.to_array().sum()) == pytest.approx(whole(hosted), rel=1e-6)
+
+
+def test_a_day_of_a_large_service_is_planned_within_ten_seconds():
+    request = schedule.mean_request(batch=BATCHES, ttft_s=2, tpot_s=0.1)
+    setting = schedule.configurations(MODELS, request)
+    grid = decide.grid_hours().groupby("time.hour").mean()
+    asked = schedule.demand(1e9, MODELS)
     began = time.perf_counter()
-    found = fleet.plan(fleet.demand(1e9, MODELS), setting, grid, moves=0.5)
+    found = schedule.plan(asked, setting, grid, WORLD, freedom=Freedom(moves=0.5))
     assert time.perf_counter() - began < 10
     assert found.attrs["columns"] > 24 * 3 * 17 * 6
-    habit = fleet.plan(fleet.demand(1e9, MODELS), setting.sel(gpu=["h200-sxm"]), grid)
-    assert whole(found) < whole(habit) and set(found.zone.values) == set(totals.ZONES)
+    habit = schedule.plan(asked, setting.sel(gpu=["h200-sxm"]), grid, WORLD)
+    assert whole(found) < whole(habit) and set(found.zone.values) == set(decide.ZONES)
