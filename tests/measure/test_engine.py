@@ -41,6 +41,7 @@ def test_a_registered_engine_runs_and_is_named_in_the_trace(asked, tmp_path):
     assert isinstance(loaded, scripted_engine.Scripted) and measure.answers(loaded, asked) == []
     run = trace.load(trace.save(tree, tmp_path / "run.nc")).attrs
     assert run["status"] == "ok" and run["engine"] == run["attention"] == "scripted"
+    assert run["notebook"] == "profile"
     assert run["device"] == "scripted-accelerator-9000" not in spec.gpus() and run["device_hash"]
     assert run["energy_source"] == "scripted_counter" and run["matmul_GFLOPs"] == 90e3
     rows = trace.frame(tree["windows"].to_dataset())

@@ -66,7 +66,7 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
             gc.unfreeze()
     if not instrument.present:  # the number of threads makes another device of a processor
         attrs["device"] += f"-{attrs['threads']}t"
-    attrs |= {"status": status, "reason": reason}
+    attrs |= {"notebook": "profile", "status": status, "reason": reason}
     steps = {"window": step_windows, "step_s": step_s}
     return engine, trace.new("measured", attrs, windows, recording.columns, steps)
 
