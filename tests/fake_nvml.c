@@ -1,6 +1,6 @@
 /* A fake libnvidia-ml.so.1: the sensor of a GPU whose load is scripted, so that its true energy is known exactly.
 
-   The environment variable FAKE_NVML names a script, read at each nvmlInit: one `key value ...` a line (tests/fake.py
+   The environment variable FAKE_NVML names a script, read at each nvmlInit: one `key value ...` a line (tests/fake_nvml.py
    writes it). Time is CLOCK_MONOTONIC less `epoch`, or, with `clock`, a double in a shared file that every call moves
    on by its own duration: then minutes of measurement take a second. The name of the card always contains FAKE. */
 

@@ -1,4 +1,4 @@
-"""The whole chain in real time beside a scripted card: model, windows, sampler, trace, joules; through papermill too."""
+"""The whole chain in real time beside a scripted GPU: model, windows, sampler, trace, joules; through papermill too."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ NEVER = 10**9
 
 @pytest.fixture
 def beside(gpu, monkeypatch, tmp_path):
-    """Script a card that stands in as the instrument of a CPU run; returns the moment at which its script begins."""
+    """Script a GPU that stands in as the instrument of a CPU run; returns the moment at which its script begins."""
     monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
     monkeypatch.setattr(sensor, "QUICK_S", 0.5)
     monkeypatch.chdir(tmp_path)
@@ -64,7 +64,7 @@ def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
     )
 
 
-def test_a_card_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
+def test_a_gpu_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
     beside(fake.constant(100), faults=[("temperature", 15, 8, 0.0, NEVER)])
     request = workload.request("profile", **SMALL, window_s=0.1, repeats=4, threads=1)
     _, tree = profile.run(request, lambda line: None)
@@ -111,7 +111,7 @@ def test_an_error_of_torch_keeps_the_windows_until_then(beside, monkeypatch):
         ),
     ],
 )
-def test_papermill_reaches_the_scripted_card(beside, tmp_path, points, keys):
+def test_papermill_reaches_the_scripted_gpu(beside, tmp_path, points, keys):
     epoch = beside(points, **keys)
     given = {**SMALL, "window_s": 3.0, "repeats": 2, "threads": 1, "out": str(tmp_path / "run.nc")}
     options = [str(part) for name, value in given.items() for part in ("-p", name, value)]

@@ -24,7 +24,7 @@ with locks.alone(sys.argv[1]) as uuid:
 
 @pytest.fixture(autouse=True)
 def two_gpus(tmp_path, monkeypatch):
-    """Locks of our own, and two cards that NVML would name."""
+    """Locks of our own, and two GPUs that NVML would name."""
     monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path / "locks"))
 
     def opened(device):
@@ -38,7 +38,7 @@ def two_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(instrument, "opened", opened)
 
 
-def test_a_name_may_mean_several_cards():
+def test_a_name_may_mean_several_gpus():
     assert (
         locks.boards("cuda") == [A, B]
         and locks.boards("cuda:1") == [B]
@@ -61,7 +61,7 @@ def taken(device):
         return True
 
 
-def test_each_card_is_held_by_one_and_the_host_by_all_of_them():
+def test_each_gpu_is_held_by_one_and_the_host_by_all_of_them():
     with locks.alone("cuda:0") as first:
         assert first == A and taken("cuda:0") and taken("cpu") and not taken("cuda:1")
         with locks.alone("cuda") as second:

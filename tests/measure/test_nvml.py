@@ -1,4 +1,4 @@
-"""The NVML instrument against a scripted card: what it reads, falls back to, refuses, and survives."""
+"""The NVML instrument against a scripted GPU: what it reads, falls back to, refuses, and survives."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def always(call: str, code: int) -> tuple:
 # -- which card -------------------------------------------------------------------------------------------------------
 
 
-def test_cards_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
+def test_gpus_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
     gpu(cards=2)  # the fake puts NVML's first card on the later bus
     names = [opened(f"cuda:{i}").identity().name for i in range(2)]
     assert names == ["FAKE GPU 2", "FAKE GPU"]
@@ -86,7 +86,7 @@ def test_the_old_unofficial_bindings_are_refused(monkeypatch):
         nvml.bindings()
 
 
-def test_only_a_fake_card_may_stand_in(gpu, monkeypatch):
+def test_only_a_fake_gpu_may_stand_in(gpu, monkeypatch):
     gpu()
     assert not opened("cpu").present and opened("cuda:0").device == "cuda:0"
     monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
@@ -107,7 +107,7 @@ def test_state_and_counter(gpu):
     assert seen.throttled and seen.status == status == "ok" and joules > 0
 
 
-def test_a_machine_without_a_card_tells_nothing():
+def test_a_machine_without_a_gpu_tells_nothing():
     nothing = opened("cpu")
     seen, (joules, status) = nothing.state(), nothing.counter()
     assert seen.status == status == nothing.reader()().status == "not_supported"
@@ -224,7 +224,7 @@ def test_a_sampler_that_dies_is_started_again_twice(gpu):
     assert len(recording.columns["time_s"]) >= 3 and np.isfinite(recording.columns["power_W"]).all()
 
 
-def test_a_lost_card_ends_the_sampler_with_its_reason(gpu):
+def test_a_lost_gpu_ends_the_sampler_with_its_reason(gpu):
     gpu(faults=[("fields", 15, 8, 0.0, NEVER)])
     with sampler.sampling(opened("cuda:0"), rate_hz=50.0) as recording:
         time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""What a machine has: this one, one without torch, and one with a card."""
+"""What a machine has: this one, one without torch, and one with a GPU."""
 
 import importlib.metadata
 import subprocess
@@ -52,7 +52,7 @@ def test_a_machine_without_anything(monkeypatch):
         assert found[name][0] == "missing" and found[name][2], name
 
 
-def test_a_machine_with_a_card(gpu):
+def test_a_machine_with_a_gpu(gpu):
     gpu()
     found = rows()
     assert found["NVIDIA driver"][0] == found["GPUs"][0] == found["energy counter"][0] == "ok"

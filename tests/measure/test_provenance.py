@@ -61,7 +61,7 @@ NVML = {
 }
 
 
-def test_cards_are_known_by_the_names_they_give_themselves():
+def test_gpus_are_known_by_the_names_they_give_themselves():
     assert {name: provenance.gpu_id(name) for name in NVML} == NVML
     assert set(NVML.values()) == set(spec.gpus()), "every card of the table has a name of its own"
 
@@ -77,5 +77,5 @@ def test_cards_are_known_by_the_names_they_give_themselves():
         "FAKE GPU",
     ],
 )
-def test_a_relative_of_a_card_is_not_that_card(name):
+def test_a_relative_of_a_gpu_is_not_that_gpu(name):
     assert provenance.gpu_id(name) not in spec.gpus()

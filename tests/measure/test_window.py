@@ -1,4 +1,4 @@
-"""The protocol of a window, on a virtual clock beside a scripted card."""
+"""The protocol of a window, on a virtual clock beside a scripted GPU."""
 
 import math
 
@@ -22,7 +22,7 @@ NEVER = 10**9
 
 @pytest.fixture
 def setup(gpu, tmp_path):
-    """A function that scripts the card and gives the setup of it."""
+    """A function that scripts the GPU and gives the setup of it."""
 
     def make(points=((0, 100), (1, 100)), sensor=SENSOR, quick=False, **keys):
         virtual = fake.VirtualTime(tmp_path / "clock")
@@ -59,7 +59,7 @@ def works(setup, seconds=0.1, spread=0.0):
         (1.0, 0.1, True, 1.0),
     ],
 )
-def test_a_window_on_a_card_lasts_five_seconds_and_fifty_ticks(setup, asked, tick, quick, length):
+def test_a_window_on_a_gpu_lasts_five_seconds_and_fifty_ticks(setup, asked, tick, quick, length):
     scripted = setup(sensor=SENSOR | {"counter_tick_s": tick}, quick=quick)
     assert window.length(asked, scripted) == length
     assert window.length(asked, window.Setup()) == asked, "a CPU has no counter to wait for"
@@ -173,7 +173,7 @@ def test_a_neighbour_on_the_cores_disturbs(setup, monkeypatch):
     )
 
 
-def test_a_machine_without_a_card_has_nans_and_no_waiting():
+def test_a_machine_without_a_gpu_has_nans_and_no_waiting():
     setup = window.Setup()
     calls = []
     row, times = window.fill(lambda: calls.append(1) or [0.001], 0.02, setup)

@@ -140,17 +140,17 @@ class Nvml(Instrument):
     def state(self) -> State:
         lib, gpu, statuses = self._lib, self._gpu, []
 
-        def told(call: Callable, *which: int):
+        def asked(call: Callable, *which: int):
             value, status = ask(call, gpu, *which)
             statuses.append(status)
             return value
 
-        temperature_C = told(lib.nvmlDeviceGetTemperature, lib.NVML_TEMPERATURE_GPU)
-        sm_clock_MHz = told(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_SM)
-        memory_clock_MHz = told(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_MEM)
-        limit_mW = told(lib.nvmlDeviceGetEnforcedPowerLimit)
-        throttle = told(lib.nvmlDeviceGetCurrentClocksEventReasons)
-        processes = told(lib.nvmlDeviceGetComputeRunningProcesses_v3)
+        temperature_C = asked(lib.nvmlDeviceGetTemperature, lib.NVML_TEMPERATURE_GPU)
+        sm_clock_MHz = asked(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_SM)
+        memory_clock_MHz = asked(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_MEM)
+        limit_mW = asked(lib.nvmlDeviceGetEnforcedPowerLimit)
+        throttle = asked(lib.nvmlDeviceGetCurrentClocksEventReasons)
+        processes = asked(lib.nvmlDeviceGetComputeRunningProcesses_v3)
         known = throttle is not math.nan
         return State(
             float(temperature_C),

@@ -26,6 +26,7 @@ START_S = 10.0  # a sampler has this long for its first sample
 LAST_S = 0.3  # it goes on this long after the block: the last window has samples on both sides
 REVIVALS = 2
 COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
+NOTHING = {name: np.array([]) for name in COLUMNS}  # of a device without an instrument
 CODES = {status: code for code, status in enumerate(WINDOW_STATUS)}
 ROW = struct.Struct(f"{len(COLUMNS)}d")
 
@@ -34,11 +35,10 @@ class Recording:
     """What a sampler writes: `columns` after the block (one array a column), `alive` and `revive` inside it."""
 
     def __init__(self, out: BinaryIO, instrument: Instrument, rate_hz: float, busiest: float):
-        self.columns = {name: np.array([]) for name in COLUMNS}
-        kind = type(instrument)
-        opens = (f"{kind.__module__}:{kind.__qualname__}", instrument.device)
-        self._command = [sys.executable, "-m", __name__, *opens, str(rate_hz), str(busiest)]
-        self._out, self._left = out, REVIVALS
+        kind, limits = type(instrument), (str(rate_hz), str(busiest))
+        place = f"{kind.__module__}:{kind.__qualname__}"
+        self._command = [sys.executable, "-m", __name__, place, instrument.device, *limits]
+        self._out, self._left, self.columns = out, REVIVALS, NOTHING
         self._start()
 
     def _start(self) -> None:
@@ -78,8 +78,7 @@ def sampling(
 ) -> Iterator[Recording | SimpleNamespace]:
     """Sample power and counter for as long as the block runs; yields a `Recording` (without an instrument: an empty one)."""
     if not instrument.present:
-        nothing = {name: np.array([]) for name in COLUMNS}
-        yield SimpleNamespace(columns=nothing, revive=lambda: None)
+        yield SimpleNamespace(columns=NOTHING, revive=lambda: None)
         return
     with tempfile.TemporaryFile() as out:
         recording = Recording(out, instrument, rate_hz, busiest)
@@ -126,14 +125,11 @@ def main(place: str, device: str, rate_hz: str, busiest: str) -> None:
 
     place: the instrument's `module:class`, which need not be registered in this process.
     """
-    read = resolve_name(place)(device).reader()
-    write, pack = os.write, ROW.pack
+    read, ended = resolve_name(place)(device).reader(), select.poll()
+    ended.register(0)
 
     def emit(*row: float) -> None:
-        write(1, pack(*row))  # one write a row: a row is whole or absent
-
-    ended = select.poll()
-    ended.register(0)
+        os.write(1, ROW.pack(*row))  # one write a row: a row is whole or absent
 
     def stopped(pause: float) -> bool:
         return bool(ended.poll(max(0.0, 1e3 * pause)))

@@ -124,7 +124,7 @@ def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
 
 
 def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
-    who = instrument.identity()
+    gpu = instrument.identity()
     variables = {}
     for name, (dim, units, long_name, _) in zip(SCHEMA.index, SCHEMA.values, strict=True):
         attrs = {"units": units, "long_name": long_name}
@@ -132,10 +132,10 @@ def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
     card = xr.Dataset(variables, coords={"stage": list(STAGES), "call": list(CALL_NAMES)})
     return card.assign_attrs(
         schema_version=VERSION,
-        device=provenance.gpu_id(who.name),
-        device_name=who.name,
-        device_hash=who.hash,
-        driver=who.driver,
+        device=provenance.gpu_id(gpu.name),
+        device_name=gpu.name,
+        device_hash=gpu.hash,
+        driver=gpu.driver,
         power_source=instrument.power,
         has_counter=int("counter" in instrument.calls),
         start_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -194,7 +194,7 @@ def saved(device_hash: str = "*") -> list[Path]:
 
 
 def values(instrument: Instrument, say: Callable[[str], None] = print) -> dict[str, float]:
-    """What the windows of a run shall say of the sensor: from the board's saved card, else from a look of two seconds.
+    """What is known of the sensor, for the windows of a run: from the board's card, else by two seconds of reading.
 
     Without a card averaging window and duty cycle stay NaN; the error budget then assumes the worst that is known.
     """

@@ -52,7 +52,7 @@ class Setup(NamedTuple):
 
 
 def length(asked_s: float, setup: Setup) -> float:
-    """Seconds that a window shall last: as asked, and on a GPU at least 5 s and 50 counter ticks, unless quick."""
+    """Length of a window in s: as asked, and on a GPU at least 5 s and 50 counter ticks, unless quick."""
     if setup.quick or not setup.instrument.present:
         return asked_s
     return float(np.nanmax([asked_s, SHORTEST_S, TICKS * setup.sensor["counter_tick_s"]]))
