@@ -85,6 +85,7 @@ def test_cards_are_all_there():
 
 def test_the_headline_stacks_both_carbons_of_each_bar():
     one = {"model": "llama-7b", "zone": "CA-QC", "batch": 4, "evidence": "modelled"}
+    one["counted"] = "both carbons"
     grams = {"operational": 3.0, "embodied": 1.0, "low": 2.0, "high": 6.0}
     drawn = rows(charts.headline(pd.DataFrame([{**one, **grams, "gpu": gpu} for gpu in GPUS])))
     bar = drawn[drawn["gpu"] == "T4"]

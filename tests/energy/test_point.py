@@ -227,3 +227,12 @@ def test_lengths_from_a_trace_of_requests_are_no_points(gathered):
 def test_no_run_at_all_gives_no_point(tmp_path):
     points = energy.points(energy.gather(tmp_path))
     assert set(points.sizes.values()) == {0, 2} and trace.check_points(points) is points
+
+
+def test_runs_of_other_lengths_and_models_leave_gaps_that_were_not_run(gathered):
+    other = row(prompt_tokens=128, output_tokens=21)
+    data = gathered(measured([row()]), measured([other], model="llama-3b", engine="graphs"))
+    points = energy.points(data)
+    gap = points.sel(model="llama-1b", engine="eager", prompt=128, output=11)
+    assert gap["status"].item() == "not run" and gap["time_s"].isnull().all()
+    assert points["dtype"].sel(model="llama-1b", engine="graphs").item() == ""

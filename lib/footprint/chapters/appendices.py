@@ -14,6 +14,8 @@ from footprint.trace import schema as trace
 
 def runs(book: Book) -> dict:
     """A row a run, with a link to its page."""
+    if not book.runs.sizes["window"]:
+        return {"runs": pd.DataFrame()}
     table = findings.index(book.runs)
     files = [PurePath(name) for name in table.pop("file")]
     links = [
@@ -54,7 +56,7 @@ def reproduce(book: Book, costs: Mapping[str, Sequence] = {}) -> dict:
     }
     rows = [
         {
-            "step": f"make sweep MATRIX=paper on {findings.label(gpu)}",
+            "step": f"make sweep MATRIX=paper on {spec.label(gpu)}",
             "hours": sum(run.seconds for run in runs) / 3600,
             "most memory (GiB)": max(run.memory_GiB for run in runs),
             "Wh": sum(run.energy_J for run in runs) / 3600,

@@ -35,7 +35,9 @@ class Book:
     def runs(self) -> xr.Dataset:
         """Windows of all runs at hand, with their energies."""
         runs = findings.runs(self.folder)
-        return runs.sel(window=runs["place"] == "committed") if self.committed else runs
+        if self.committed and runs.sizes["window"]:
+            return runs.sel(window=runs["place"] == "committed")
+        return runs
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -106,6 +108,11 @@ class Book:
     def at(self, engine: str = "eager") -> xr.Dataset:
         """The points of one engine and of the book's length, dims (model, gpu, batch, phase)."""
         return self.points.sel(engine=engine, **self.length)
+
+    def seen(self, gpus: list[str], engine: str = "eager") -> xr.DataArray:
+        """Whether anything was measured of each of the paper's models on each of these GPUs."""
+        known = self.points["evidence"].sel(model=list(PAPER), gpu=gpus, engine=engine)
+        return (known == "measured").any(["batch", "prompt", "output", "phase"])
 
     @cached_property
     def world(self) -> xr.Dataset:

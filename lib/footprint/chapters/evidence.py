@@ -14,6 +14,14 @@ EXAMPLE = (
     "real bindings and the real programme on a fake driver, an example of what `footprint sensor --device cuda:0` leaves of "
     "yours ({ref}`your-gpu`)."
 )
+ABSENT = (
+    "**The two cards were not at hand.** Their times and energies come from a model that was calibrated on other people's "
+    "public measurements of other cards, with intervals. One run on each card replaces it ({ref}`reproduce`)."
+)
+PARTLY = (
+    "**What was not measured is modelled.** Times and energies of all other points come from a model that was calibrated "
+    "on other people's public measurements, with intervals. A run replaces it ({ref}`reproduce`)."
+)
 NO_PROCESSOR = "No measured run of a processor is at hand."
 
 
@@ -55,7 +63,7 @@ def method(book: Book) -> dict:
 
 
 def validation(book: Book) -> dict:
-    """How far the model was off on cards, models and sources that it had not seen, and what an hour on a card would settle."""
+    """How far the model was off on cards, models and sources that it had not seen."""
     from scipy.stats import binom
 
     from footprint.predict import validation as left_out
@@ -91,7 +99,7 @@ def validation(book: Book) -> dict:
         "sources": len(spec.table("measurement_sources")),
         "by_quantity": _by_quantity(rows),
         "by_card": left_out.summary(named, "card"),
-        "worst": findings.label(worst.name),
+        "worst": spec.label(worst.name),
         "worst_error": worst["median error"],
         "worst_rows": worst["rows"],
         "by_engine": left_out.summary(known, "engine").assign(status="derived"),
@@ -199,6 +207,10 @@ def sensor(
 
 def limits(book: Book) -> dict:
     """Which of the paper's pairs are measured in this copy."""
-    pairs = book.points["evidence"].sel(model=list(PAPER), gpu=[book.old, book.new], engine="eager")
-    seen = (pairs == "measured").any(["batch", "prompt", "output", "phase"])
-    return {"measured": int(seen.sum()), "modelled": int((~seen).sum()), "points": book.rows}
+    seen = book.seen([book.old, book.new])
+    return {
+        "measured": int(seen.sum()),
+        "modelled": int((~seen).sum()),
+        "absent": PARTLY if seen.any() else ABSENT,
+        "points": book.rows,
+    }

@@ -201,11 +201,13 @@ def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
 def headline(rows: pd.DataFrame) -> alt.FacetChart:
     """Grams for a million tokens, operational and embodied stacked; the line is the total's interval, the words its batch.
 
-    rows: model, gpu, zone, batch, operational, embodied, low, high (of the total; all in g), evidence.
+    rows: model, gpu, zone, batch, operational, embodied, low, high (of the total; all in g), evidence, and `counted`: both
+    carbons, or operational carbon where nobody knows the embodied one.
     """
     names = {name: rows[name].map(spec.label) for name in ("model", "gpu")}
     rows = rows.assign(**names, region=rows["zone"].map(spec.zone_name))
-    rows["chosen"] = "batch " + rows["batch"].astype(str)
+    alone = rows["counted"].map({"both carbons": "", "operational carbon": ", operational alone"})
+    rows["chosen"] = "batch " + rows["batch"].astype(str) + alone
     kept = ["gpu", "region", "model", "chosen", "low", "high", "evidence"]
     shown = rows.melt(kept, theme.DOMAINS["part"], "part", "grams")
     base = alt.Chart(shown).encode(y=alt.Y("gpu:N", title=None, sort=list(rows["gpu"].unique())))

@@ -63,13 +63,13 @@ def points(
     axes |= {name: np.unique(shapes[name].astype(int)) for name in SHAPE}
     cube = table.to_xarray().reindex({**axes, "phase": list(PHASES)})
     labels = shapes.groupby(list(PLACE))[["dtype", "weights", "place"]].first().to_xarray()
-    labels = labels.reindex({name: axes[name] for name in PLACE}, fill_value="")
+    labels = labels.reindex({name: axes[name] for name in PLACE}).fillna("")
     status = table["status"].groupby(level=[*PLACE, *SHAPE]).agg(_worst).to_xarray()
     derived = {
         "gain_sd": cube["gain_sd"].max([*SHAPE, "phase"]),
         "idle_W": _idle_power(rows).reindex(axes["gpu"]).to_numpy(),
         "evidence": cube["evidence"].fillna("not run"),
-        "status": status.reindex(axes, fill_value="not run"),
+        "status": status.reindex(axes).fillna("not run"),
     }
     return build_points(axes, {**cube, **labels, **derived})
 
