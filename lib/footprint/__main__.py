@@ -1,4 +1,4 @@
-"""The command line: thin. Exit code 0 when all went well, 1 when a run failed, 2 for bad input (one sentence)."""
+"""The command line. Exit code: 0 when all went well, 1 when a run failed, 2 for bad input."""
 
 import argparse
 import sys

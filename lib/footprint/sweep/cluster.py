@@ -1,7 +1,7 @@
-"""Runs on many machines, or on several GPUs of one: Dask gives each free worker a run, results come back to one folder.
+"""Runs on many machines or several GPUs of one: Dask spreads them, one folder collects results.
 
-A worker says by its resource `GPU` how many runs it takes at a time, and works in a checkout of the project:
-`dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1`. With several GPUs in it, a run takes any that is free.
+The resource `GPU` of a worker says how many runs it takes at a time. It works in a checkout of the
+project: `dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1`.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def remote(run: Run) -> tuple[dict, dict[str, bytes]]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a worker without what Dask adds: with a single thread a CPU run takes twice as long."""
+    """The environment of a worker without what Dask adds: one thread alone would slow a CPU run."""
     import dask
 
     added = dask.config.get("distributed.nanny.pre-spawn-environ", {}) | {"PYTHONHASHSEED": "6640"}
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
-    """A client of the scheduler at this address, or of one that is made for the GPUs of this machine."""
+    """A client of the scheduler at this address, or of one made for the GPUs of this machine."""
     try:
         from distributed import Client, LocalCluster
     except ImportError:
@@ -82,9 +82,10 @@ def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
 def spread(
     queue: deque, sweep, scheduler: str, gpus: dict[str, int]
 ) -> Iterator[tuple[NamedTuple, dict]]:
-    """Yield each turn of the queue with its outcome; the queue may grow meanwhile. A lost worker's run moves on.
+    """Yield each turn of the queue with its outcome; the queue may grow meanwhile.
 
-    Of each device here as many runs are under way as it has GPUs; at a scheduler, as many as it takes.
+    Each device here has as many runs under way as GPUs, a scheduler as many as it takes. The run of
+    a lost worker goes to another one.
     """
     with connected(scheduler, gpus) as client, contextlib.ExitStack() as claims:
         client.run(_forget_stop)

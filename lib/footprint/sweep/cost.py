@@ -1,4 +1,4 @@
-"""What a sweep will cost before it runs: time, memory, energy and grams of each run, by the model of `predict`."""
+"""What a sweep will cost before it runs: modelled time, memory, energy and grams."""
 
 import timeit
 from math import nan
@@ -20,7 +20,7 @@ WARM = 3  # iterations of a warm-up, at least
 
 
 class Cost(NamedTuple):
-    """Of one run; NaN is unknown. Grams are those of electricity and of the GPU's embodied carbon."""
+    """Of one run; NaN is unknown. Grams are of electricity and of the GPU's embodied carbon."""
 
     seconds: float = nan
     memory_GiB: float = nan  # the largest
@@ -63,7 +63,7 @@ def _gpu(device: str, card: str) -> spec.GPU:
 
 
 def probe() -> spec.GPU:
-    """The processor here as a GPU: what it reads and multiplies in fp32, tried for some tenths of a second."""
+    """The processor here as a GPU: what it reads and multiplies in fp32, tried in half a second."""
     matrix, vector = np.ones((2**14, 2**12), np.float32), np.ones(2**12, np.float32)
     square = np.ones((1024, 1024), np.float32)
     reading_s = min(timeit.repeat(lambda: matrix @ vector, number=1))
@@ -122,7 +122,7 @@ def _shapes(run: Run) -> pd.MultiIndex:
 def _measured(
     request: dict, points: pd.DataFrame, length_s: float, lead_s: float
 ) -> tuple[float, float]:
-    """Seconds and joules of all windows of some points, with their warm-ups, leads and preparations."""
+    """Seconds and joules of all windows of some points, with warm-ups, leads and preparations."""
     decode_s = points["tpot_s"] * (points.index.get_level_values("output") - 1)
     prefill_s = points["ttft_s"]
     prefill_W, decode_W = points["prefill_power_W"], points["decode_power_W"]

@@ -1,6 +1,6 @@
-"""The inner process of a run: it executes one notebook, says how that ended, and dies when its parent does.
+"""The inner process of a run: it executes a notebook, says how that ended, dies with its parent.
 
-A process of its own, and a module that imports little, so that a run starts fast and a dead kernel takes nothing along.
+It is a process of its own, so that a dead kernel takes nothing along, and imports little.
 """
 
 import json
@@ -25,7 +25,7 @@ def execute(template: str, page: str, parameters: dict, root: str) -> dict:
     from jupyter_client.manager import AsyncKernelManager
 
     class Local(AsyncKernelManager):
-        """A kernel behind sockets in a folder of the run, so that parallel starts share no ports."""
+        """A kernel behind sockets in a folder of the run: parallel starts share no ports."""
 
         def __init__(self, *arguments, **settings):
             sockets = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel")
@@ -64,7 +64,7 @@ def outcome(error: BaseException) -> dict:
 
 
 def _die_with_parent() -> None:
-    """Wait until standard input closes (the parent is gone), then kill the kernel and this group."""
+    """Wait until standard input closes (the parent died), then kill the kernel and this group."""
     sys.stdin.read()
     shutil.rmtree(os.environ.get("JUPYTER_RUNTIME_DIR", ""), ignore_errors=True)
     for child in psutil.Process().children(recursive=True):
@@ -73,7 +73,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Read what to execute, a line of JSON, from standard input; write the outcome as the last line."""
+    """Read what to execute from standard input, a line of JSON; write the outcome as last line."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     ended = execute(**order)

@@ -1,4 +1,4 @@
-"""The matrix: blocks of a TOML file multiplied into runs, some left out, some changed, each one checked."""
+"""The matrix: blocks of a TOML file multiplied into runs, some left out, some changed."""
 
 import itertools
 import tomllib
@@ -11,12 +11,12 @@ OWN = {"notebook", "each", "exclude", "override", "limit_s"}  # keys of a block 
 
 
 def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
-    """The runs of one matrix of a TOML file, in its order; `changes` are parameters that hold for all (`device`).
+    """The runs of one matrix of a TOML file, in its order; `changes` are parameters for all.
 
-    A block names its `notebook` and its parameters; lists under `each` multiply; `exclude` lists the combinations that
-    are left out; `override` lists changes of those that match its `when`; `limit_s` ends a run that takes longer.
-    Raises `Refused` for a missing file, an unknown matrix, notebook or parameter, a rule that matches nothing, and for
-    two runs that are the same.
+    A block names its `notebook` and its parameters. Lists under `each` multiply; `exclude` lists
+    combinations to leave out, `override` changes of those that match its `when`; `limit_s` ends a
+    run that takes longer. Raises `Refused` for a missing file, an unknown matrix, notebook or
+    parameter, a rule that matches nothing, and two equal runs.
     """
     try:
         matrices = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def _tables(block: dict, key: str, name: str) -> list[dict]:
 
 
 def _matching(notebook: str, when: dict, requests: list[dict], name: str) -> list[bool]:
-    """Which requests have all the values of a rule; of a list given for a parameter that is no list, any one."""
+    """Which requests have all values of a rule; of several for one parameter, any."""
     hits, defaults = [True] * len(requests), workload.request(notebook)
     for key, value in when.items():
         several = isinstance(value, list) and not isinstance(defaults.get(key), list)

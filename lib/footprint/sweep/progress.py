@@ -69,9 +69,9 @@ class State:
 
 @contextmanager
 def showing(runs: list[Run], seconds: list[float], grid: spec.Grid, out=None) -> Iterator[Callable]:
-    """Show the state of `runs` while the block runs; yields the function that `sweep.run` tells its events to.
+    """Show the state of `runs` while the block runs; yields what `sweep.run` tells its events to.
 
-    seconds: how long each is expected to take (NaN: as long as the others); grid: whose grams are counted.
+    seconds: how long each should take (NaN: as long as the others); grid: whose grams are counted.
     """
     console = Console(file=out or sys.stdout)
     places = {(run.key, run.device): index for index, run in enumerate(runs)}
@@ -114,7 +114,7 @@ def _line(event: str, states: list[State], index: int | None, facts: dict) -> st
 
 
 def left(states: list[State]) -> float:
-    """Seconds until all is done: what is expected, scaled by how expectations held so far; else the mean so far."""
+    """Seconds until all is done: as expected, scaled by how that held; else the mean so far."""
     ended = [state for state in states if state.seconds > 0]
     taken_s = sum(state.seconds for state in ended)
     hoped_s = sum(state.expected_s for state in ended)
@@ -172,7 +172,7 @@ def _table(states: list[State], grid: spec.Grid) -> Group:
 
 
 def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
-    """What would run: time, memory, energy and grams of each run and of all, and the points that cannot fit. Modelled."""
+    """What would run, as modelled: cost of each run and of all, and the points that cannot fit."""
     head = ["run", "time", "memory", "energy", "electricity", "embodied", "points that fit"]
     rows, notes = [], []
     for run, cost in zip(runs, costs, strict=True):
@@ -202,7 +202,7 @@ def _total(costs: list, grid: spec.Grid) -> str:
 
 
 def verdict(outcomes: list[dict]) -> str:
-    """The end of a sweep in words: how many ended how, then a line for each run that needs a look."""
+    """The end of a sweep in words: how many ended how, and a line for each run that is not ok."""
     count = Counter(outcome["status"] for outcome in outcomes)
     ended = ", ".join(f"{number} {status}" for status, number in count.items())
     lines = [f"{ended} of {len(outcomes)} runs"]

@@ -1,7 +1,7 @@
 """A finished sweep for others: an RO-Crate around its files, and its windows as flat tables.
 
-The tables are described in Croissant 1.0 (https://docs.mlcommons.org/croissant); on request the measured points
-stand beside them in the field names that MLPerf inference issue 2558 proposes.
+Croissant 1.0 (https://docs.mlcommons.org/croissant) describes the table. On request, the measured
+points are written too, in the field names that MLPerf inference issue 2558 proposes.
 """
 
 import hashlib
@@ -40,9 +40,9 @@ POINT = ["batch", "prompt_tokens", "output_tokens"]
 def write(
     folder: str | Path, say: Callable[[str], None] = print, mlperf: bool = False
 ) -> list[Path]:
-    """Write `windows.csv`, `windows.parquet`, `croissant.json` and `ro-crate-metadata.json` into a folder of runs.
+    """Write the tables, their description and an RO-Crate into a folder of runs; returns the files.
 
-    mlperf: write `mlperf.json` too. Returns the files. Raises `Refused` when there is no trace, or rocrate or
+    mlperf: write `mlperf.json` too. Raises `Refused` when there is no trace, or rocrate or
     mlcroissant is not installed; without pyarrow the Parquet file is left out.
     """
     folder = Path(folder)
@@ -81,11 +81,11 @@ def _about(data: pd.DataFrame) -> tuple[str, str]:
     return f"{len(runs)} runs, {len(data)} windows: {models} on {places}", date
 
 
-# -- the crate --------------------------------------------------------------------------------------------------------
+# -- the crate -------------------------------------------------------------------------------------
 
 
 def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
-    """The crate: each run an action with its notebook as the instrument, trace and page as results."""
+    """The crate: each run an action with its notebook as instrument, trace and page as results."""
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate()
@@ -147,15 +147,15 @@ def _file(crate, folder: Path, path: Path, kind: str, about: str):
     return crate.add_file(path, str(path.relative_to(folder)), properties=facts)
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def croissant(
     table: Path, data: pd.DataFrame, known: Mapping[str, Mapping[str, str]], about: str, date: str
 ) -> dict:
-    """JSON-LD of one CSV file: its checksum, and each column with its type, its meaning and its units.
+    """JSON-LD of one CSV file: its checksum, and each column with its type, meaning and units.
 
-    known: `units` and `long_name` by column, as xarray keeps them; columns of the run are described by the schema.
+    known: `units` and `long_name` by column; other columns are described by the trace's schema.
     """
     import mlcroissant as mlc
 
@@ -200,11 +200,11 @@ def _meaning(name: str, known: Mapping[str, str]) -> str:
 
 
 def records(data: pd.DataFrame) -> list[dict]:
-    """MLPerf's proposed record of each point of each measured run; an energy that nobody measured is None.
+    """MLPerf's proposed record of each point of each measured run; unmeasured energy is None.
 
-    prefill_energy_joules and generation_energy_joules (the decode phase) are medians over repeats of one iteration of the
-    whole batch, each measured in windows of its own; total_energy_joules is that of `generate`, measured too; `reason`
-    says why one is missing. Raises `Refused` where every run is modelled: the proposal is about measurements.
+    Joules of prefill, of generation (the decode phase) and in total (`generate`) are medians over
+    repeats of one iteration of the whole batch, each phase measured in windows of its own; `reason`
+    says why one is missing. Raises `Refused` where every run is modelled.
     """
     data = data[data["kind"] == "measured"]
     if data.empty:
@@ -250,11 +250,11 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and isnan(value) else value
 
 
-# -- before a folder is sent ------------------------------------------------------------------------------------------
+# -- before a folder is sent -----------------------------------------------------------------------
 
 
 def check(folder: str | Path) -> list[str]:
-    """What keeps a folder of runs from being sent to others, a sentence each; nothing when it is fit."""
+    """What keeps a folder of runs from being sent to others, a sentence each; empty if it is fit."""
     folder, faults, size = Path(folder), [], 0
     for name in trace.names(folder):
         path, page = folder / name, (folder / name).with_suffix(".ipynb")

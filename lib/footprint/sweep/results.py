@@ -1,4 +1,4 @@
-"""Results of runs: claimed by one process, page and trace placed together or not at all, each end logged.
+"""Results of runs: each claimed by one process, page and trace placed together or not at all.
 
 A run works in the scratch folder `.run-<name>`. Its files are moved to their place once `commit` is
 written there, so that whoever finds the folder after a crash can finish the move or sweep it away.
@@ -36,7 +36,7 @@ NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhos
 
 
 class Finished(NamedTuple):
-    """A finished run: its device as `device_of` says, its status, its trace (None: nothing was loaded)."""
+    """A finished run: device as `device_of` says, status, and trace (None: it did not load)."""
 
     device: str
     status: str
@@ -63,7 +63,7 @@ def _identity(attrs: dict) -> tuple[str, str]:
 def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Finished]]:
     """Finished runs below `folder` by their keys.
 
-    seen: heads of traces that an earlier call read; filled here, and files unchanged since are not read again.
+    seen: heads of traces that an earlier call read; unchanged files are not read again.
     """
     done, seen = {}, {} if seen is None else seen
     for path in trace.files(folder):
@@ -83,14 +83,14 @@ def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Fin
     return done
 
 
-# -- claims -----------------------------------------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def claim(folder: Path, name: str) -> Iterator[Path | None]:
     """The scratch folder of a run, for this process alone; None while another process has it.
 
-    Processes that a killed owner left are ended first, and what it had finished is placed in `folder`.
+    Processes that a killed owner left are ended first, and what it had finished is placed.
     """
     scratch = Path(folder) / f".run-{name}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
 
 
 def kill(scratch: Path) -> None:
-    """Kill every process that belongs to the run in this scratch folder, in whichever group it is."""
+    """Kill every process of the run in this scratch folder, in whichever group it is."""
     wanted = str(Path(scratch).resolve())
     for process in psutil.process_iter():
         try:
@@ -131,7 +131,7 @@ def recover(folder: Path) -> None:
             pass
 
 
-# -- placing ----------------------------------------------------------------------------------------------------------
+# -- placing ---------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
     """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and its path.
 
-    From the moment that `commit` exists the run counts: `claim` completes the two renames after a crash.
+    Once `commit` exists the run counts: after a crash, `claim` completes the two renames.
     """
     tree = trace.load(scratch / "run.nc")
     text = (scratch / "run.ipynb").read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ def _land(scratch: Path, target: Path) -> None:
 
 
 def _complete(scratch: Path, folder: Path) -> None:
-    """Finish the move of a dead process that had written `commit`, unless the place was taken since."""
+    """Finish the move of a dead process that wrote `commit`, unless the place was taken since."""
     if not (scratch / "commit").exists() or not (scratch / "run.nc").exists():
         return
     if (scratch / "run.ipynb").exists():
@@ -213,7 +213,7 @@ def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
 
 
 def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
-    """An executed notebook without host name, user name, serial numbers or absolute paths, and with its provenance."""
+    """An executed notebook with its provenance, without names, serial numbers or absolute paths."""
     text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
     text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
     paths = {str(root()): ".", sys.prefix: "venv", str(Path.home()): "~"}
@@ -238,11 +238,11 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
     return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
 
 
-# -- events -----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def note(folder: str | Path, event: str, **facts: object) -> bool:
-    """Append an event to the log, a line of JSON in one write; NaN becomes null. False when the disk fails."""
+    """Append an event to the log, a line of JSON; NaN becomes null. False when the disk fails."""
     unknown = [name for name, value in facts.items() if isinstance(value, float) and isnan(value)]
     known = {"utc": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
     line = json.dumps(known | dict.fromkeys(unknown), default=str) + "\n"

@@ -1,4 +1,4 @@
-"""One run: papermill in a process group of its own, with a time limit, on a device that nobody else uses."""
+"""One run: papermill in a process group of its own, with a time limit, on a device of its own."""
 
 import contextlib
 import json
@@ -228,7 +228,7 @@ def stop(*_) -> None:
 
 @contextlib.contextmanager
 def signals(handler: Callable | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
-    """Handle these signals so within the block; a thread, where Python allows no handlers, changes nothing."""
+    """Handle these signals so within the block; a thread, which cannot, changes nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

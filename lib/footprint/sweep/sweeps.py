@@ -53,9 +53,9 @@ class Sweep:
         return None
 
     def take(self, run: Run, claims: contextlib.ExitStack) -> Path | dict | None:
-        """The scratch folder of a run, held until `claims` close; its outcome where nothing is left to do.
+        """The scratch folder of a run, held until `claims` close; None while another has it.
 
-        None while another process has the run.
+        The outcome instead, where nothing is left to do.
         """
         smaller = self._too_large(run)
         if smaller:
@@ -100,7 +100,7 @@ class Sweep:
         return {"run": run, **ended}
 
     def _too_large(self, run: Run) -> str:
-        """The model, no larger than this run's, that ran out of memory there; empty when none did."""
+        """The model, no larger than this run's, that ran out of memory there; empty if none did."""
         for other in self.full:
             same = all(run.request.get(name) == other.request.get(name) for name in WEIGHTS)
             if same and run.device and _parameters(run) >= _parameters(other) > 0:
@@ -122,11 +122,11 @@ def run(
     tries: int = TRIES,
     scheduler: str = "",
 ) -> list[dict]:
-    """Execute the runs that `folder` does not hold yet; returns an outcome for each: run, status, reason, file, ...
+    """Execute the runs that `folder` does not hold yet; returns each outcome: run, status, ...
 
-    tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler: address
-    of a Dask scheduler; without one, several GPUs of this machine share the runs, and all other runs
-    follow one another. Raises `Refused` when the device of a run does not exist.
+    tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler:
+    address of a Dask scheduler; without one, several GPUs of this machine share the runs, and all
+    others follow one another. Raises `Refused` when the device of a run does not exist.
     """
     devices = set() if scheduler else {one.device for one in runs} - {""}
     sweep = Sweep(Path(folder), tell, {name: locks.identities(name) for name in devices})
@@ -161,7 +161,7 @@ def run(
 
 
 def _engine(queue: deque[Try], sweep: Sweep, scheduler: str) -> Iterator[tuple[Try, dict]]:
-    """Yield each turn of the queue with its outcome until the queue is empty; it may grow meanwhile."""
+    """Yield each turn of the queue with its outcome; the queue may grow meanwhile."""
     gpus = {device: len(found) for device, found in sweep.devices.items() if device != "cpu"}
     if scheduler or (sum(gpus.values()) > 1 and cluster.available(sweep.tell)):
         yield from cluster.spread(queue, sweep, scheduler, gpus)
