@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from scipy.special import ndtr
 
+from footprint import energy
 from footprint.carbon import served, totals
 from footprint.charts.theme import STATUSES
 from footprint.decide import compare as decide
@@ -191,7 +192,7 @@ def test_the_old_card_wins_small_where_it_takes_less_energy_alone():
 
 
 def test_the_table_judges_every_claim_from_the_runs_at_hand():
-    table = scoreboard.table(findings.six_pairs(findings.points(findings.runs())))
+    table = scoreboard.table(findings.six_pairs(findings.points(energy.gather_runs())))
     assert table["id"].tolist() == [
         *(f"A{i}" for i in range(1, 7)),
         *(f"H{i}" for i in range(1, 8)),

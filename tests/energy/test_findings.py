@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from footprint import spec, trace
+from footprint import energy, trace
 from footprint.energy import findings
 from footprint.predict import model as predict
 from footprint.trace.schema import ATTRS
@@ -85,7 +85,7 @@ def points(tmp_path):
         for folder, trees in (("runs", committed), ("local", local)):
             for tree in trees:
                 trace.save(tree, trace.place(tree, tmp_path / folder))
-        return findings.points(findings.runs(tmp_path))
+        return findings.points(energy.gather_runs(tmp_path))
 
     return build
 
@@ -185,33 +185,9 @@ def test_what_does_not_fit_has_no_ratio(points):
     assert (table["status"] == "oom").sum() == 1, "the row stays"
 
 
-def test_the_bound_of_a_processor_is_bytes_over_bandwidth(points):
-    rows = findings.processors(points([measured("xeon", [2.0])]))
-    weights = 2 * spec.model("llama-1b").streamed_parameters
-    assert rows["bound_tokens_per_s"].item() == pytest.approx(10e9 / weights)
-    assert rows["tokens_per_s"].item() == pytest.approx(10 / 2.0)
-    assert rows["share"].item() == pytest.approx(5 * weights / 10e9)
-    assert len(findings.processors(points([measured("t4", [2.0])]))) == 1, "a card is no processor"
-
-
-def test_closure_of_phases_that_add_up_is_one(tmp_path):
-    tree = measured("xeon", [1.0, 2.0])
-    trace.save(tree, tmp_path / "runs" / "a.nc")
-    assert findings.closure(findings.runs(tmp_path))["closure"].to_numpy() == pytest.approx(
-        [1.0, 1.0]
-    )
-
-
 def test_no_runs_at_all_give_an_empty_table(tmp_path):
-    assert len(findings.points(findings.runs(tmp_path))) == 0
-    assert len(findings.six_pairs(findings.points(findings.runs(tmp_path)))) == 0
-    assert len(findings.closure(findings.runs(tmp_path))) == 0
-
-
-def test_the_index_has_a_row_a_run(tmp_path):
-    for tree in (measured("xeon", [1.0]), modelled("t4", 1.0)):
-        trace.save(tree, trace.place(tree, tmp_path / "runs"))
-    assert sorted(findings.index(findings.runs(tmp_path))["windows"]) == [1, 3]
+    assert len(findings.points(energy.gather_runs(tmp_path))) == 0
+    assert len(findings.six_pairs(findings.points(energy.gather_runs(tmp_path)))) == 0
 
 
 def test_labels_fall_back_to_the_id():

@@ -220,35 +220,6 @@ def test_the_interval_is_the_budget_and_tokens_are_exact():
     assert (data["u_repeat"] > 0).all()
 
 
-def test_the_budget_as_a_table_holds_each_known_term():
-    data = energy.windows(
-        tree(
-            [{}, {"phase": "prefill"}, {"phase": "prefill", "repeat": 1, "stop_s": 15.2}],
-            **steady(),
-        )
-    )
-    table = budget.terms(data).set_index(["phase", "term"])["pct"]
-    assert (
-        table["decode", "u_gain"] == pytest.approx(5 / np.sqrt(3))
-        and ("decode", "u_repeat") not in table.index
-    )
-    assert table["prefill", "u_repeat"] == pytest.approx(
-        100 * np.std([100, 104], ddof=1) / 102, rel=0.01
-    )
-
-
-def test_ratios_on_one_board_drop_the_gain():
-    zero = {"u_sampling": np.zeros(1), "u_repeat": np.zeros(1)}
-    a, b = (
-        zero | {"energy_J": x, "u_quantisation": x / 200, "u_gain": 0.05 * x / np.sqrt(3)}
-        for x in np.array([[300.0], [100.0]])
-    )
-    same, other = budget.ratio(a, b, same_board=True), budget.ratio(a, b, same_board=False)
-    assert same[0] == other[0] == 3.0 and other[1] < same[1] < 3.0 < same[2] < other[2]
-    assert same[2] / 3 - 1 == pytest.approx(np.sqrt(2) * 0.01)
-    assert other[2] >= same[2] * 1.05 / 0.95 * 0.999
-
-
 def test_a_calibrated_board_is_corrected_and_known_better():
     data = energy.windows(tree([{"gain": 0.95, "gain_bound": 0.01}], **steady()))
     assert data["energy_J"].item() == pytest.approx(1000 / 0.95)
@@ -377,51 +348,6 @@ def test_a_fault_is_a_status_and_nan_in_its_windows_and_the_rest_is_kept(gpu, tm
 
 
 # -- comparisons and kinds --------------------------------------------------------------------------------------------
-
-
-def test_closure_compares_the_parts_with_the_whole():
-    phases = (("prefill", 0.1), ("decode", 0.42), ("generate", 0.5))
-    rows = [
-        {
-            "phase": phase,
-            "repeat": k,
-            "prompt_tokens": 8,
-            "start_s": 10.0 * i,
-            "stop_s": 10.0 * i + 10 * seconds,
-        }
-        for k in range(2)
-        for i, (phase, seconds) in enumerate(phases)
-    ]
-    data = energy.windows(tree([*rows, {"phase": "prefill", "batch": 2}], "none"))
-    error = energy.closure_error(data)
-    assert (
-        error.sizes["closure"] == 2
-        and np.allclose(error, 0.04)
-        and list(error["repeat"].values) == [0, 1]
-    )
-    assert error.attrs["status"] == "derived"
-    assert energy.closure_error(data, "energy_per_iteration_J").sizes["closure"] == 0
-    disturbed = data.assign(status=data["status"].where(data["repeat"] == 0, "disturbed"))
-    assert list(energy.closure_error(disturbed)["repeat"].values) == [0], (
-        "neighbours do not disturb all three alike"
-    )
-
-
-def test_points_keep_the_gain_and_shrink_the_rest():
-    rows = [
-        {"repeat": k, "start_s": 1.0 + 6 * k, "stop_s": 6.0 + 6 * k + 0.1 * k} for k in range(5)
-    ]
-    data = energy.windows(tree([*rows, {"prompt_tokens": 9}], **steady()))
-    found = budget.points(data).set_index(point=["prompt_tokens"])
-    many, one = found.sel(point=0), found.sel(point=9)
-    assert (
-        many["energy_J"].item() == pytest.approx(104)
-        and many["repeats"] == 5
-        and one["repeats"] == 1
-    )
-    t = 2.776 * np.std([100, 102, 104, 106, 108], ddof=1) / np.sqrt(5)
-    assert many["energy_J_low"].item() == pytest.approx((104 - t) / 1.05, rel=1e-3)
-    assert one["energy_J_low"].item() == pytest.approx(data["energy_J_low"].values[-1] / 10)
 
 
 def test_modelled_windows_carry_their_own_energies():

@@ -8,7 +8,7 @@ import pandas as pd
 from footprint import spec
 from footprint.chapters.book import Book
 from footprint.charts import theme
-from footprint.energy import findings
+from footprint.energy import list_runs
 from footprint.trace import schema as trace
 
 
@@ -16,7 +16,7 @@ def runs(book: Book) -> dict:
     """A row a run, with a link to its page."""
     if not book.runs.sizes["window"]:
         return {"runs": pd.DataFrame()}
-    table = findings.index(book.runs)
+    table = list_runs(book.runs)
     files = [PurePath(name) for name in table.pop("file")]
     links = [
         theme.link(file.stem, f"../notebooks/{file.parts[-3]}/{file.parts[-2]}/{file.stem}.html")

@@ -34,7 +34,7 @@ class Book:
     @cached_property
     def runs(self) -> xr.Dataset:
         """Windows of all runs at hand, with their energies."""
-        runs = findings.runs(self.folder)
+        runs = energy.gather_runs(self.folder)
         if self.committed and runs.sizes["window"]:
             return runs.sel(window=runs["place"] == "committed")
         return runs

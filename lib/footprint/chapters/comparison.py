@@ -11,7 +11,7 @@ from footprint import decide, spec
 from footprint.chapters.book import PROMPTS, Book
 from footprint.charts import performance as charts
 from footprint.charts import theme
-from footprint.energy import findings
+from footprint.energy import runs
 from footprint.predict import model as predict
 from footprint.predict import roofline
 from footprint.trace.points import phase_tokens
@@ -139,7 +139,7 @@ def performance(book: Book) -> dict:
     lead = engines["time_s"].sel(gpu=book.old, batch=1) / engines["time_s"].sel(
         gpu=book.new, batch=1
     )
-    processors = findings.processors(book.rows)
+    processors = _bounded(runs.processors(book.runs))
     return {
         "steps": steps,
         "ratios": _against_the_newer(book, "time_s"),
@@ -221,6 +221,17 @@ def _memory(book: Book) -> dict:
         "peaks": peaks.assign(prompt=peaks["prompt"].astype(str) + " tokens"),
         "limits": {gpu: spec.gpu(gpu).memory_GiB for gpu in book.gpus if gpu in spec.gpus()},
     }
+
+
+def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
+    """Runs of processors beside the rate that streaming the weights at the probed bandwidth allows."""
+    known = processors[processors["model"].isin(spec.models())]
+    weights_B = [
+        spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
+        for row in known.itertuples()
+    ]
+    bound = known["bandwidth"] * 1e9 / np.array(weights_B)
+    return known.assign(bound_tokens_per_s=bound, share=known["tokens_per_s"] / bound)
 
 
 def _processors_said(share: pd.Series) -> str:

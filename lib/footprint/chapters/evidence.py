@@ -7,7 +7,7 @@ import xarray as xr
 
 from footprint import spec
 from footprint.chapters.book import PAPER, Book
-from footprint.energy import findings
+from footprint.energy import findings, runs
 
 EXAMPLE = (
     "No card was measured in this copy, so what follows is the sensor card of a scripted one, whose name says *FAKE*: the "
@@ -40,7 +40,7 @@ def method(book: Book) -> dict:
     prompts = spec.table("prompts")
     tick_s, share = 0.1, 0.01
     return {
-        "closure": findings.closure(book.runs),
+        "closure": runs.closure(book.runs),
         "loads": len(loads),
         "windows": loads["windows"].min(),
         "held": "in each of them, for every load and sensor"
@@ -78,7 +78,7 @@ def validation(book: Book) -> dict:
     named = known.assign(card=known["gpu"].map(spec.label))
     covered, count = cards["covered"], int(cards["covered"].count())
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
-    processors = left_out.processors(findings.processors(book.rows))
+    processors = left_out.processors(runs.processors(book.runs))
     return {
         "error": by_quantity["median error"],
         "covered": covered.mean(),

@@ -11,7 +11,7 @@ from footprint.chapters.book import Book
 from footprint.charts import theme
 from footprint.decide import scoreboard, verdicts, world
 from footprint.decide.compare import HOST, HOST_W
-from footprint.energy import findings
+from footprint.energy import runs
 
 CLEAN, SUNNY, DIRTY = world.ZONES
 SMALL, LARGE = "llama-1b", "llama-7b"
@@ -207,7 +207,7 @@ def artifact(book: Book) -> dict:
     by_region = float(region.sel(zone=DIRTY) / region.sel(zone=CLEAN))
     at = {"model": LARGE, "gpu": book.old, "batch": 1, "zone": CLEAN, world.METHOD: carbon.MAIN}
     share = (tokens["embodied_g"] / decide.total(tokens)).sel(at)
-    closed = findings.closure(book.runs)["closure"]
+    closed = runs.closure(book.runs)["closure"]
     distance = validation.residuals("gpu")["distance"]
     old, new = book.names["old"], book.names["new"]
     found = {

@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtr, ndtri
 
-from footprint import predict, root, spec, trace
+from footprint import predict, spec, trace
 from footprint.energy import window as energy
 from footprint.trace.schema import ATTRS, variables
 
@@ -17,21 +17,6 @@ POINT = ["phase", "batch", "prompt_tokens", "output_tokens"]
 QUANTITIES = {"time_s": "time_per_iteration_s", "energy_J": "energy_J", "power_W": "power_W"}
 label = spec.label
 LEVEL = {"measured": 0.95, "modelled": 0.90}
-
-
-def runs(folder=None) -> xr.Dataset:
-    """Windows of all runs below `notebooks/`, with energies; `place` says `committed` or `this machine`."""
-    notebooks = root() / "notebooks" if folder is None else folder
-    found = []
-    for name, place in (("runs", "committed"), ("local", "this machine")):
-        data = energy.gather(notebooks / name)
-        if data.sizes["window"]:
-            found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
-    return (
-        xr.concat(found, "window", join="outer", combine_attrs="drop")
-        if found
-        else xr.Dataset(coords={"window": []})
-    )
 
 
 def points(data: xr.Dataset) -> pd.DataFrame:
@@ -161,57 +146,3 @@ def _spread(both: pd.DataFrame, quantity: str, side: str) -> pd.Series:
     level = both[f"kind_{side}"].map(LEVEL).astype(float)
     width = np.log(both[f"{quantity}_high_{side}"] / both[f"{quantity}_low_{side}"])
     return width / (2 * ndtri((1 + level) / 2))
-
-
-def processors(table: pd.DataFrame) -> pd.DataFrame:
-    """Measured decode at batch 1 without a GPU, beside the bound of streamed weights over the probed bandwidth.
-
-    The longest grid prompt of each run; `share` is the reached part of the bound, `least` and `most` the range over repeats.
-    """
-    rows = table[
-        (table["kind"] == "measured")
-        & (table["bandwidth"] > 0)
-        & ~table["device"].isin(spec.gpus())
-    ]
-    rows = rows[(rows["phase"] == "decode") & (rows["batch"] == 1) & (rows["lengths"] == "grid")]
-    rows = rows.sort_values("prompt_tokens").groupby(["model", "device", "dtype", "place"]).head(1)
-    rows = rows[rows["model"].isin(spec.models())]
-    weights = [
-        spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
-        for row in rows.itertuples()
-    ]
-    rows = rows.assign(bound_tokens_per_s=rows["bandwidth"] * 1e9 / np.array(weights))
-    steps = rows["output_tokens"] - 1
-    rates = {"tokens_per_s": "time_s", "least": "time_s_high", "most": "time_s_low"}
-    rows = rows.assign(**{name: steps / rows[time] for name, time in rates.items()})
-    return rows.assign(share=rows["tokens_per_s"] / rows["bound_tokens_per_s"])
-
-
-def closure(data: xr.Dataset) -> pd.DataFrame:
-    """Prefill plus decode over generate, in time, for every point and repeat of the measured runs."""
-    keys = [*PAIR, "place", *POINT[1:], "repeat"]
-    rows = trace.frame(data).reindex(columns=[*keys, "kind", "phase", "time_per_iteration_s"])
-    rows = rows[(rows["kind"] == "measured") & (rows["batch"] > 0)]
-    wide = rows.pivot_table(index=keys, columns="phase", values="time_per_iteration_s")
-    wide = wide.reindex(columns=["prefill", "decode", "generate"]).dropna()
-    return wide.assign(closure=(wide["prefill"] + wide["decode"]) / wide["generate"]).reset_index()
-
-
-def index(data: xr.Dataset) -> pd.DataFrame:
-    """One row a run: its file, where it ran, what, when, how it ended, and how many windows it holds."""
-    rows = trace.frame(data)
-    keys = [
-        "file",
-        "place",
-        "kind",
-        "device_name",
-        "model",
-        "engine",
-        "dtype",
-        "weights",
-        "run_status",
-        "energy_source",
-        "start_utc",
-    ]
-    table = rows.groupby(keys, sort=False).size().rename("windows").reset_index()
-    return table.rename(columns=lambda name: name.replace("_", " "))

@@ -6,9 +6,6 @@ All functions take and give arrays, one value a window; uncertainties are standa
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
-import xarray as xr
-from scipy.special import stdtrit
 
 COVERAGE = 2.0  # expanded over standard uncertainty: 95 %, metrology's habit
 SWING, FREE = 1 / (2 * np.sqrt(3)), 2 * np.sqrt(2)  # see `edges`
@@ -176,59 +173,3 @@ def expanded(data: Mapping) -> np.ndarray:
 def bounds(energy_J, half_J, gain_bound) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval: all of the gain's bound around what the rest leaves open, since no repeat shrinks it."""
     return (energy_J - half_J) / (1 + gain_bound), (energy_J + half_J) / (1 - gain_bound)
-
-
-def terms(data: xr.Dataset, by: str = "phase") -> pd.DataFrame:
-    """For the chart of the budget: median standard uncertainty of each term in percent of the energy; by, term, pct."""
-    names = ["u_repeat", "u_quantisation", "u_sampling", "u_gain"]
-    share = (
-        (100 * data[names] / data["energy_J"]).assign({by: data[by]}).to_dataframe()[[by, *names]]
-    )
-    table = share.groupby(by).median().reset_index().melt(by, var_name="term", value_name="pct")
-    return table.dropna().reset_index(drop=True)
-
-
-def ratio(a: Mapping, b: Mapping, same_board: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energy of `a` over that of `b`, low and high at 95 %: on one board the gain cancels, between boards it does not."""
-    over = np.asarray(a["energy_J"]) / np.asarray(b["energy_J"])
-    half = np.hypot(*(expanded(x) / np.asarray(x["energy_J"]) for x in (a, b)))
-    up, down = (
-        0.0 if same_board else np.sqrt(3) * np.asarray(x["u_gain"]) / np.asarray(x["energy_J"])
-        for x in (a, b)
-    )
-    return (
-        over,
-        over * (1 - half) * (1 - down) / (1 + up),
-        over * (1 + half) * (1 + down) / (1 - up),
-    )
-
-
-def points(
-    data: xr.Dataset,
-    by: tuple[str, ...] = ("phase", "batch", "prompt_tokens", "output_tokens", "lengths"),
-) -> xr.Dataset:
-    """Energy of an iteration at each point: median over repeats with its 95 % interval (dim `point`).
-
-    The interval holds the mean over repeats (Student's t on their spread, which includes what ticks and sampling add) and,
-    in full, the gain of the board. A point of one window keeps that window's interval.
-    """
-    names = ["energy_J", "energy_J_low", "energy_J_high", "u_gain"]
-    frame = data[[*by, *names, "iterations"]].to_dataframe()
-    frame = frame[frame["energy_J"].notna() & (frame["iterations"] > 0)].reset_index(drop=True)
-    frame[names] = frame[names].div(frame["iterations"], axis=0)
-    groups = frame.groupby(list(by), sort=True)
-    table = groups["energy_J"].agg(["median", "std", "size"])
-    half = stdtrit(np.maximum(table["size"] - 1, 1), 0.975) * table["std"] / np.sqrt(table["size"])
-    low, high = bounds(
-        table["median"], half, np.sqrt(3) * groups["u_gain"].median() / table["median"]
-    )
-    one, single = groups[["energy_J_low", "energy_J_high"]].first(), table["size"] == 1
-    table = table.assign(
-        energy_J_low=low.where(~single, one["energy_J_low"]),
-        energy_J_high=high.where(~single, one["energy_J_high"]),
-    )
-    table = table.rename(columns={"median": "energy_J", "size": "repeats"}).drop(columns="std")
-    found = table.reset_index().to_xarray().rename(index="point")
-    for name in ("energy_J", "energy_J_low", "energy_J_high"):
-        found[name].attrs = {"units": "J", "interval_level": 0.95}
-    return found

@@ -190,41 +190,6 @@ def _points(w: dict) -> np.ndarray:
     )
 
 
-# -- comparisons ------------------------------------------------------------------------------------------------------
-
-
-def closure_error(data: xr.Dataset, of: str = "time_per_iteration_s") -> xr.DataArray:
-    """(prefill + decode) / generate - 1 for each point and repeat (dim `closure`), of time or of `energy_per_iteration_J`.
-
-    What two phases cost on their own against what the whole costs: never used as a correction, always shown. Disturbed
-    windows are left out: neighbours do not disturb all three alike.
-    """
-    data = data.assign(
-        energy_per_iteration_J=data["energy_J"] / data["iterations"].where(data["iterations"] > 0)
-    )
-    table = data[[*POINT, "repeat", "status", of]].to_dataframe().reset_index(drop=True)
-    table = table[
-        table["status"].isin(["ok", "throttled"])
-        & table["phase"].isin(["prefill", "decode", "generate"])
-    ]
-    keys = [name for name in (*POINT, "repeat") if name != "phase"]
-    wide = (
-        table.pivot_table(index=keys, columns="phase", values=of)
-        .reindex(columns=["prefill", "decode", "generate"])
-        .dropna()
-    )
-    error = (wide["prefill"] + wide["decode"]) / wide["generate"] - 1
-    coords = {name: ("closure", error.index.get_level_values(name)) for name in keys}
-    attrs = {
-        "units": "1",
-        "long_name": "closure error: (prefill + decode) / generate - 1",
-        "status": "derived",
-    }
-    return xr.DataArray(
-        error.to_numpy(), dims="closure", coords=coords, attrs=attrs, name="closure_error"
-    )
-
-
 def gather(folder: str | Path) -> xr.Dataset:
     """`windows` over all traces below `folder`, run attributes as coordinates (see `trace.gather`)."""
     return trace.gather(folder, windows)

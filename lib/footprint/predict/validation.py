@@ -81,7 +81,7 @@ def processors(runs: pd.DataFrame) -> pd.DataFrame:
     parameters of GPUs play no part in it.
     """
     found = []
-    for run in runs.itertuples():
+    for run in runs[runs["model"].isin(spec.models())].itertuples():
         probed = model.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
         windows = model.windows(run.model, probed, engine=run.engine, dtype=run.dtype, **at)

@@ -1,0 +1,98 @@
+"""All runs at hand, and what is told of runs rather than of points: their list, their closure, processors."""
+
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from footprint import root
+from footprint.energy.point import from_processor
+from footprint.energy.window import gather
+from footprint.trace import frame
+
+FOLDERS = {"runs": "committed", "local": "this machine"}  # below notebooks/ -> place
+RUN = ["file", "place", "kind", "device_name", "model", "engine", "dtype", "weights"]
+RUN += ["run_status", "energy_source", "start_utc"]
+PROBED = {"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"}
+
+
+def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
+    """Windows of all runs below `notebooks/` with their energies; `place` is `committed` or `this machine`."""
+    found = []
+    for folder, place in FOLDERS.items():
+        data = gather(Path(notebooks or root() / "notebooks", folder))
+        if data.sizes["window"]:
+            found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
+    if not found:
+        return xr.Dataset(coords={"window": []})
+    return xr.concat(found, "window", join="outer", combine_attrs="drop")
+
+
+def list_runs(data: xr.Dataset) -> pd.DataFrame:
+    """One row a run: its file, where it ran, what, when, how it ended, and how many windows it holds."""
+    table = (
+        frame(data)
+        .reindex(columns=RUN)
+        .groupby(RUN, sort=False)
+        .size()
+        .rename("windows")
+        .reset_index()
+    )
+    return table.rename(columns=lambda name: name.replace("_", " "))
+
+
+def closure(data: xr.Dataset) -> pd.DataFrame:
+    """Time of prefill plus decode over that of generate, for each point and repeat of the measured runs.
+
+    A check of the protocol, never a correction. Disturbed windows are left out: other processes do
+    not disturb the three phases alike.
+    """
+    keys = [
+        "model",
+        "device",
+        "engine",
+        "place",
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+        "repeat",
+    ]
+    rows = frame(data).reindex(columns=[*keys, "kind", "phase", "status", "time_per_iteration_s"])
+    rows = rows[(rows["kind"] == "measured") & rows["status"].isin(["ok", "throttled"])]
+    wide = rows.pivot_table(index=keys, columns="phase", values="time_per_iteration_s")
+    wide = wide.reindex(columns=["prefill", "decode", "generate"]).dropna()
+    return wide.assign(closure=(wide["prefill"] + wide["decode"]) / wide["generate"]).reset_index()
+
+
+def processors(data: xr.Dataset) -> pd.DataFrame:
+    """Measured decode at batch 1 without a GPU, one row a run: the shortest prompt of the grid.
+
+    time_s is the median over repeats of all decode steps; tokens_per_s its rate, with `least` and
+    `most` over the repeats; bandwidth (GB/s) and matmul (GFLOP/s) are what the run probed.
+    """
+    keys = [
+        "model",
+        "device",
+        "engine",
+        "dtype",
+        "weights",
+        "place",
+        "prompt_tokens",
+        "output_tokens",
+    ]
+    told = ["parameters", "memory_GiB", *PROBED]
+    columns = [*keys, *told, "kind", "phase", "batch", "lengths", "device_hash", "energy_source"]
+    rows = frame(data).reindex(columns=[*columns, "time_per_iteration_s"])
+    decode = (rows["phase"] == "decode") & (rows["batch"] == 1) & (rows["lengths"] == "grid")
+    rows = rows[from_processor(rows) & decode & (rows["read_bandwidth_GBps"] > 0)]
+    groups = rows.groupby(keys, sort=False)
+    times = groups["time_per_iteration_s"].agg(["median", "min", "max"])
+    table = (
+        times.join(groups[told].median()).reset_index().sort_values("prompt_tokens", kind="stable")
+    )
+    table = table.groupby(["model", "device", "dtype", "place"]).head(1)
+    steps = table["output_tokens"] - 1
+    table = table.assign(
+        tokens_per_s=steps / table["median"], least=steps / table["max"], most=steps / table["min"]
+    )
+    return table.rename(columns={"median": "time_s", **PROBED}).drop(columns=["min", "max"])
