@@ -254,7 +254,7 @@ def _plain(value: object) -> object:
 
 
 def check(folder: str | Path) -> list[str]:
-    """What keeps a folder of runs from being sent to others, a sentence each; empty if it is fit."""
+    """What keeps a folder of runs from being sent, a sentence each; none if it is fit."""
     folder, faults, size = Path(folder), [], 0
     for name in trace.names(folder):
         path, page = folder / name, (folder / name).with_suffix(".ipynb")
