@@ -213,7 +213,7 @@ def token_ids(vocab: int, batch: int, length: int, seed: int = 0) -> np.ndarray:
 
 def prompts(n: int | None = None, task: str | None = None) -> list[dict]:
     """The first `n` rows of `data/prompts.csv` (of one task, where it is named); the first eight are of eight tasks."""
-    rows = [{**row, "words": int(row["words"])} for row in spec.table("prompts")]
+    rows = [dict(row) for row in spec.rows("prompts")]
     if task is not None:
         _accept("task", task, _one_of(dict.fromkeys(row["task"] for row in rows)))
         rows = [row for row in rows if row["task"] == task]
@@ -228,12 +228,12 @@ def lengths(
     service: `conv` (chat) or `code`; None draws from both alike (the sample holds as many rows of each).
     max_tokens: longer prompts and longer outputs are cut to it (None: as they are).
     """
-    n, rows = _accept("n", n, _whole(0)), spec.table("azure_lengths")
+    n, rows = _accept("n", n, _whole(0)), spec.rows("azure_lengths")
     most = MOST if max_tokens is None else _accept("max_tokens", max_tokens, _whole(2))
     if service is not None:
         _accept("service", service, _one_of(dict.fromkeys(row["service"] for row in rows)))
         rows = [row for row in rows if row["service"] == service]
-    pairs = np.array([[int(row["prompt_tokens"]), int(row["output_tokens"])] for row in rows])
+    pairs = np.array([[row["prompt_tokens"], row["output_tokens"]] for row in rows])
     return np.clip(pairs[np.random.default_rng(seed).integers(len(pairs), size=n)], [1, 2], most)
 
 

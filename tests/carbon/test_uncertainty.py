@@ -18,7 +18,7 @@ from footprint.carbon.uncertainty import (
     use_draws,
 )
 
-PRIORS = spec.table("priors")
+PRIORS = spec.rows("priors")
 U = np.linspace(0.001, 0.999, 99)
 
 

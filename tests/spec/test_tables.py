@@ -17,4 +17,6 @@ def test_a_frame_holds_the_numbers_of_the_table_to_the_last_digit_and_words_as_t
             else:
                 assert frame[column].fillna("nan").tolist() == cells
     assert spec.frame("parameters")["value"].dtype == float
+    assert {type(row["g_per_gb"]) for row in spec.rows("memory")} == {float}
+    assert {row["divide_by_yield"] for row in spec.rows("memory")} == {0, 1}
     assert spec.frame("measurements")["chunk_tokens"].dtype.kind == "i"

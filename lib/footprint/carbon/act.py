@@ -14,7 +14,7 @@ import numpy as np
 from footprint import Refused, spec
 from footprint.carbon.equation import checked
 
-FACTORS = {row["id"]: float(row["value"]) for row in spec.table("factors")}
+FACTORS = {row["id"]: row["value"] for row in spec.rows("factors")}
 ACT_YIELD = FACTORS["act-yield"]
 PACKAGE_G = FACTORS["act-package"]
 MURPHY_DEFECTS = FACTORS["murphy-defects"]
@@ -33,9 +33,9 @@ def node_nm(name: str) -> float:
 @cache
 def fab_table() -> dict[str, np.ndarray]:
     """ACT's columns by node, the smallest node first."""
-    rows = sorted(spec.table("fab"), key=lambda row: float(row["node_nm"]))
+    rows = sorted(spec.rows("fab"), key=lambda row: row["node_nm"])
     columns = ("node_nm", "epa_kwh_per_cm2", "gpa95_g_per_cm2", "gpa99_g_per_cm2", "mpa_g_per_cm2")
-    return {column: np.array([float(row[column]) for row in rows]) for column in columns}
+    return {column: np.array([row[column] for row in rows]) for column in columns}
 
 
 def nearest_node(node: str) -> float:
@@ -58,11 +58,11 @@ def fab_row(node: str, rule: str = "nearest") -> dict[str, float]:
     return {column: float(np.interp(at, nodes, values)) for column, values in table.items()}
 
 
-def _value_or_row(name: str, given: str | float, table: str, units: str) -> float | dict[str, str]:
+def _value_or_row(name: str, given: str | float, table: str, units: str) -> float | dict:
     """The number itself, or the row of a table that a word names."""
     if not isinstance(given, str):
         return checked(name, given, units)
-    rows = {row["id"]: row for row in spec.table(table)}
+    rows = {row["id"]: row for row in spec.rows(table)}
     if given not in rows:
         raise Refused(spec.nearest(name, given, list(rows)).args[0])
     return rows[given]
@@ -71,7 +71,7 @@ def _value_or_row(name: str, given: str | float, table: str, units: str) -> floa
 def fab_grid(fab: str | float) -> float:
     """g/kWh of the electricity of a fab: a name in `fab_grid.csv`, or the number itself."""
     found = _value_or_row("fab", fab, "fab_grid", "g/kWh")
-    return float(found["g_per_kwh"]) if isinstance(found, dict) else found
+    return found["g_per_kwh"] if isinstance(found, dict) else found
 
 
 def memory_kg_per_gb(name: str | float) -> float:
@@ -79,7 +79,7 @@ def memory_kg_per_gb(name: str | float) -> float:
     found = _value_or_row("memory", name, "memory", "kg/GB")
     if not isinstance(found, dict):
         return found
-    return float(found["g_per_gb"]) / 1000 / (ACT_YIELD if found["divide_by_yield"] == "1" else 1)
+    return found["g_per_gb"] / 1000 / (ACT_YIELD if found["divide_by_yield"] else 1)
 
 
 def die_yield(area_mm2, model: str = "fixed", fixed=ACT_YIELD, defects_per_cm2=MURPHY_DEFECTS):
@@ -174,13 +174,13 @@ def act_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @cache
-def _measures() -> dict[str, dict[str, str]]:
-    return {row["gpu"]: row for row in spec.table("cards")}
+def _measures() -> dict[str, dict]:
+    return {row["gpu"]: row for row in spec.rows("cards")}
 
 
 def measure(gpu: str, column: str) -> float:
     """One input of a GPU from `cards.csv`; NaN where the GPU or the value is unknown."""
-    return float(_measures()[gpu][column]) if gpu in _measures() else math.nan
+    return _measures()[gpu][column] if gpu in _measures() else math.nan
 
 
 def remark(gpu: str) -> str:

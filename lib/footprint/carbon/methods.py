@@ -102,11 +102,11 @@ def method_named(name: str) -> Method:
 
 def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:
     """kg CO2e by component of a server without GPUs, per GPU: a stated scenario of `hosts.csv`, not a measurement."""
-    rows = [row for row in spec.table("hosts") if row["scenario"] == scenario]
+    rows = [row for row in spec.rows("hosts") if row["scenario"] == scenario]
     if not rows:
-        known = sorted({row["scenario"] for row in spec.table("hosts")})
+        known = sorted({row["scenario"] for row in spec.rows("hosts")})
         raise Refused(spec.nearest("host scenario", scenario, known).args[0])
-    count = int(rows[0]["gpus_per_host"]) if gpus_per_host is None else gpus_per_host
+    count = rows[0]["gpus_per_host"] if gpus_per_host is None else gpus_per_host
     share = checked("gpus_per_host", count, "1", least=1)
     attrs = {
         "units": "kg",
@@ -115,7 +115,7 @@ def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:
         "gpus_per_host": share,
         "source": "; ".join(dict.fromkeys(row["source"] for row in rows)),
     }
-    kg = [float(row["kgco2e_per_host"]) / share for row in rows]
+    kg = [row["kgco2e_per_host"] / share for row in rows]
     parts = {"component": [row["component"] for row in rows]}
     return xr.DataArray(kg, parts, "component", "host_kg", attrs)
 

@@ -25,13 +25,11 @@ def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
 
     Means of the GPUs' own ratios, as the study takes them; a GPU without a casing does not count in that mean.
     """
-    rows = [row for row in spec.table("teardown") if row["card"] not in without]
+    rows = [row for row in spec.rows("teardown") if row["card"] not in without]
 
     def mean(emission: str, size: str, family: str = "") -> float:
-        chosen = [
-            row for row in rows if row["memory_family"].startswith(family) and float(row[size])
-        ]
-        return float(np.mean([float(row[emission]) / float(row[size]) for row in chosen]))
+        chosen = [row for row in rows if row["memory_family"].startswith(family) and row[size]]
+        return float(np.mean([row[emission] / row[size] for row in chosen]))
 
     return {
         "die": mean("die_kgco2e", "die_with_losses_mm2"),
@@ -110,7 +108,7 @@ def teardown_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray
 
 def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
     """The maker's own product carbon footprint, or `Refused`: for the H100 one eighth of the HGX baseboard."""
-    rows = [row for row in spec.table("embodied_published") if row["set"] == "vendor"]
+    rows = [row for row in spec.rows("embodied_published") if row["set"] == "vendor"]
     found = [row for row in rows if row["gpu"] == gpu.id]
     if not found:
         known = ", ".join(sorted({row["gpu"] for row in rows} - {"-"}))
@@ -120,7 +118,7 @@ def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
     parts = [row for row in found if row["component"] != "total"]
     kg: dict[str, float] = {}
     for row in parts or [found[0] | {"component": "unsplit"}]:
-        kg[row["component"]] = kg.get(row["component"], 0.0) + float(row["kgco2e"])
+        kg[row["component"]] = kg.get(row["component"], 0.0) + row["kgco2e"]
     about = {name: found[0][name] for name in ("boundary", "status", "source")}
     weak = any(row["status"] == "unverified" for row in parts)
     return kg, about | ({"status": "unverified"} if weak else {})
@@ -128,10 +126,10 @@ def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
 
 def paper(gpu: spec.GPU) -> tuple[dict, dict]:
     """The total that the paper is recalled to state (`paper_values.csv`), or `Refused`; nobody here has read it."""
-    rows = [row for row in spec.table("paper_values") if row["quantity"] == "embodied carbon"]
+    rows = [row for row in spec.rows("paper_values") if row["quantity"] == "embodied carbon"]
     found = {row["subject"]: row for row in rows}
     if gpu.id not in found:
         raise Refused(f"The paper gives no embodied carbon of {gpu.id}; it has {', '.join(found)}.")
     row = found[gpu.id]
     about = {"boundary": "die and memory", "status": row["status"], "source": row["source"]}
-    return {"unsplit": float(row["value"])}, about
+    return {"unsplit": row["value"]}, about

@@ -19,9 +19,9 @@ from footprint.carbon.methods import METHODS, Prior, method_named
 Key = tuple[str, str]
 
 
-def priors(*methods: str) -> dict[Key, dict[str, str]]:
+def priors(*methods: str) -> dict[Key, dict]:
     """Rows of `priors.csv` of these methods by (parameter, group); a later method overrides an earlier one."""
-    rows = spec.table("priors")
+    rows = spec.rows("priors")
     return {
         (row["parameter"], row["group"]): row
         for name in methods
@@ -30,24 +30,24 @@ def priors(*methods: str) -> dict[Key, dict[str, str]]:
     }
 
 
-def quantile(prior: dict[str, str], u: np.ndarray) -> np.ndarray:
+def quantile(prior: dict, u: np.ndarray) -> np.ndarray:
     """The prior's value at probability u: normal (cut at low and high), uniform, triangular or loguniform.
 
     `scipy.stats` has the same to within 1e-12, but takes half a second to load in each page's process, and ten times as
     long for a normal.
     """
-    low, high = float(prior["low"]), float(prior["high"])
+    low, high = prior["low"], prior["high"]
     if prior["shape"] == "uniform":
         return low + u * (high - low)
     if prior["shape"] == "loguniform":
         return low * np.exp(u * np.log(high / low))
     if prior["shape"] == "triangular":
-        mode, width = float(prior["mode"]), high - low
+        mode, width = prior["mode"], high - low
         rises = low + np.sqrt(u * width * (mode - low))
         falls = high - np.sqrt((1 - u) * width * (high - mode))
         return np.where(u * width < mode - low, rises, falls)
     if prior["shape"] == "normal":
-        mean, sd = float(prior["mean"]), float(prior["sd"])
+        mean, sd = prior["mean"], prior["sd"]
         below, above = special.ndtr((low - mean) / sd), special.ndtr((high - mean) / sd)
         return mean + sd * special.ndtri(below + u * (above - below))
     raise Refused(

@@ -110,7 +110,7 @@ def grids(
 
 def grid_years(zones: Sequence[str] = ZONES) -> xr.DataArray:
     """Lifecycle g/kWh of zones in each year of the table (zone, year)."""
-    years = sorted({int(row["year"]) for row in spec.table("grids") if row["kind"] == "lifecycle"})
+    years = sorted({row["year"] for row in spec.rows("grids") if row["kind"] == "lifecycle"})
     each = [grids(zones, year=year) for year in years]
     return xr.concat(each, xr.Variable("year", years)).transpose("zone", "year")
 

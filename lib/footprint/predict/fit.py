@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from footprint import spec
-from footprint.predict import intervals, roofline
+from footprint.predict import intervals, model, roofline
 from footprint.predict.intervals import from_logs
 from footprint.predict.roofline import Dtype, Engine
 from footprint.predict.validation import HALVES, LEFT_OUT, residuals, summary
@@ -194,7 +194,7 @@ def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.D
 
 def calibrate() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
     """All parameters, standard errors of the fitted logarithms, and the cross-validation table."""
-    p = {row["name"]: float(row["value"]) for row in spec.table("parameters")}
+    p = dict(model.parameters())
     rows = measurements()
     p |= idle()
     p |= memory(p, rows)

@@ -38,7 +38,7 @@ LABELS = {
 @cache
 def parameters() -> dict[str, float]:
     """The parameters of `data/parameters.csv` by name."""
-    return {row["name"]: float(row["value"]) for row in spec.table("parameters")}
+    return {row["name"]: row["value"] for row in spec.rows("parameters")}
 
 
 @cache

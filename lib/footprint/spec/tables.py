@@ -17,16 +17,24 @@ def table(name: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def frame(name: str):
-    """`data/<name>.csv` as a new DataFrame; columns of only numbers or `nan` are numeric."""
-    import pandas as pd  # here, since whoever measures wants no pandas
-
-    rows = pd.DataFrame(table(name))
-    for column in rows:
+@cache
+def rows(name: str) -> tuple[dict, ...]:
+    """Rows of `data/<name>.csv`; a column of only numbers or `nan` is numeric, all others text."""
+    columns = {column: [row[column] for row in table(name)] for column in table(name)[0]}
+    for column, cells in columns.items():
         for number in (float, int):
             with suppress(ValueError):
-                rows[column] = [number(row[column]) for row in table(name)]
-    return rows
+                columns[column] = [number(cell) for cell in cells]
+    return tuple(
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    )
+
+
+def frame(name: str):
+    """The rows of `data/<name>.csv` as a new DataFrame."""
+    import pandas as pd  # here, since whoever measures wants no pandas
+
+    return pd.DataFrame(rows(name))
 
 
 def record(cls, row: dict[str, str]):
