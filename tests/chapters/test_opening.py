@@ -1,0 +1,44 @@
+"""Numbers of the landing page, the scoreboard and the reviewer's table: each follows from what it is given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from footprint.chapters import opening
+from footprint.chapters.book import load
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    return load(folder=tmp_path_factory.mktemp("nothing"))
+
+
+def test_the_best_batch_emits_no_more_than_one_request_at_a_time(book):
+    rows = opening.headline(book)
+    wide = rows.pivot(index=["model", "gpu", "zone"], columns="choice", values="total")
+    assert len(wide) == 12 and (wide[opening.BEST] <= wide[opening.ONE]).all()
+    assert (rows["low"] < rows["total"]).all() and (rows["total"] < rows["high"]).all()
+    assert set(rows["counted"]) == {"both carbons"} and set(rows["evidence"]) == {"modelled"}
+
+
+def test_the_landing_page_says_what_each_lever_saves(book):
+    found = opening.index(book)
+    assert found["batching"] > 1 and found["by_grid"] == pytest.approx(21.8, rel=0.01)
+    assert found["lamp_s"]["old"] > found["lamp_s"]["new"] and "neither a T4" in found["basis"]
+    assert found["by_engine"] == pytest.approx(found["eager_J"] / found["serving_J"])
+    assert 0 <= found["newer"] <= found["cases"] == 18
+    assert found["ways"]["requests at once"].tolist()[::2] == ["1", "1"]
+
+
+def test_the_middle_of_values_holds_nine_tenths():
+    found = opening._middle(np.arange(101.0), "derived")
+    assert found == {"expected": 50, "from": 5, "to": 95, "status": "derived"}
+    assert np.isnan(opening._middle(pd.Series(dtype=float), "measured")["expected"])
+
+
+def test_the_reviewer_s_table_is_of_the_committed_runs(book):
+    expected = opening.artifact(book)["expected"].set_index("claim")
+    assert list(expected) == ["what", "expected", "from", "to", "step", "status"]
+    whole = expected.dropna()
+    assert (whole["from"] <= whole["expected"]).all() and (whole["expected"] <= whole["to"]).all()
+    assert expected.loc["A3", "expected"] == pytest.approx(21.8, rel=0.01)
