@@ -12,13 +12,12 @@ import tracemalloc
 import numpy as np
 
 from benchmarks import alone
-from footprint import spec
-from footprint.predict import model as predict
+from footprint import predict, spec
 
 BATCHES, PROMPTS, OUTPUTS = 2 ** np.arange(8), np.arange(64, 4097, 64), np.arange(16, 2049, 16)
 LEAST = 1_000_000  # configurations, and configurations a second
 PARTS = (0.25, 1.0)  # of the models, for the memory at two sizes
-CARDS = 4
+GPUS = 4
 REPEATS = 3
 
 
@@ -50,11 +49,11 @@ def rows() -> list[dict]:
 
 
 def grid(part: float = 1.0) -> tuple[list[str], list[str], dict]:
-    """Models, cards and lengths; a part of the models."""
+    """Models, GPUs and lengths; a part of the models."""
     models = spec.models()[:4]
     return (
         models[: round(part * len(models))],
-        spec.gpus()[:CARDS],
+        spec.gpus()[:GPUS],
         {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS},
     )
 
