@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(method):
 
 def test_a_card_draws_the_same_alone_and_in_company():
     company = embodied_draws(spec.gpus(), 50, 3)
-    assert company.dims == ("gpu", "draw") and company.shape == (18, 50)
+    assert company.dims == ("gpu", "draw") and company.shape == (len(spec.gpus()), 50)
     assert np.array_equal(company.sel(gpu="l4"), embodied_draws("l4", 50, 3))
 
 
@@ -121,7 +121,7 @@ def test_the_scaled_teardown_lies_within_its_own_interval():
         embodied(cards, "teardown").total_kg,
         summary(embodied_draws(cards, 5000, 0, "teardown")),
     )
-    assert ((found["low"] < point) & (point < found["high"])).all() and len(cards) == 15
+    assert ((found["low"] < point) & (point < found["high"])).all() and len(cards) >= 15
 
 
 def test_published_footprints_do_not_spread_and_say_so():
