@@ -8,7 +8,6 @@ import xarray as xr
 
 from footprint import decide, spec
 from footprint.charts.carbon import REGIONS
-from footprint.decide import scoreboard
 from footprint.energy import findings
 
 MODEL = "llama-7b"
@@ -64,7 +63,7 @@ def _within_limits(request: decide.Request, world: xr.Dataset) -> dict:
     every = every.assign(high=every["high_g"] * 1e3, hours=every["busy_s"] * 1e6 / 3600)
     busy = decide.optimum(MODEL, "CA-QC", request=request, world=world, tokens_per_s=200.0).iloc[0]
     best = found[found["zone"] == "CA-QC"].iloc[0]
-    sure = first["card"].max() >= scoreboard.LIKELY
+    sure = first["card"].max() >= decide.LIKELY
     return {
         "first": ", ".join(named),
         "sure": "" if sure else ": it comes first most often, and no card is a sure winner",

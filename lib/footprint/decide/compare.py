@@ -168,6 +168,7 @@ def pareto(*objectives) -> np.ndarray:
 # The road of pages that take points and the world; what stands above goes with the road of before.
 
 OLD, NEW = "t4", "rtx-6000-ada"  # the paper's GPUs
+AXES = ("zone", "batch", "lifetime_years", "utilisation")  # along which the likelier GPU may change
 LIFETIMES = xr.DataArray(
     np.arange(3, 9), {"lifetime_years": np.arange(3, 9)}, attrs={"units": "years"}
 )
@@ -274,3 +275,31 @@ def versus(over: xr.Dataset, under: xr.Dataset, quantity: str = "energy_J") -> x
     }
     both = [side["evidence"].reset_coords(drop=True) for side in (over, under)]
     return xr.Dataset(found).drop_attrs().assign_coords(evidence=joint_evidence(*both))
+
+
+def choices(tokens: xr.Dataset) -> xr.Dataset:
+    """What the joint choice of GPU and batch saves over the choice by one carbon alone, in each sample.
+
+    saving_operational and saving_embodied: share of the total saved over the choice by that carbon alone, by model, zone,
+    embodied_method and sample; 0 where both choices are the same.
+    """
+    stacked = tokens.reset_coords(drop=True).stack(config=("gpu", "batch"))
+    whole = total(stacked).fillna(np.inf)
+    found = {}
+    for name in ("operational", "embodied"):
+        alone = stacked[f"{name}_g"].fillna(np.inf).argmin("config")
+        picked = whole.isel(config=alone).drop_vars(["config", "gpu", "batch"])
+        found[f"saving_{name}"] = 1 - whole.min("config") / picked
+    return xr.Dataset(found).drop_attrs()
+
+
+def anywhere(holds: xr.DataArray) -> xr.DataArray:
+    """Whether something holds at any setting, by method and sample."""
+    return holds.any([name for name in holds.dims if name not in ("embodied_method", "sample")])
+
+
+def flips(ratio: xr.DataArray) -> xr.DataArray:
+    """Whether the GPU of least carbon changes along an axis, at some other setting: (axis, embodied_method, sample)."""
+    less = (ratio < 1).where(ratio.notnull())
+    found = [anywhere(less.max(dim) > less.min(dim)) for dim in AXES]
+    return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
