@@ -9,7 +9,7 @@ from footprint.carbon import act, served, totals
 from footprint.carbon import uncertainty as draws
 from footprint.charts import theme
 from footprint.charts.carbon import REGIONS
-from footprint.decide import compare, verdicts
+from footprint.decide import claims, compare
 from footprint.energy import findings
 
 CLEAN, SUNNY, DIRTY = totals.ZONES
@@ -323,7 +323,7 @@ def together(book) -> dict:
     share = tokens["embodied_g"] / whole
     middle = share.median(POINTS).sel(approach=list(totals.SOURCED))
     clean, dirty = middle.sel(zone=CLEAN), middle.sel(zone=DIRTY)
-    plain = float(clean.min()) >= verdicts.MATTERS > float(dirty.max())
+    plain = float(clean.min()) >= claims.MATTERS > float(dirty.max())
     used = totals.per_token(requests, **totals.use())
     used_share = (used["embodied_g"] / totals.total(used)).sel(
         approach=list(totals.SOURCED), zone=CLEAN

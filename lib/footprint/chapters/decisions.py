@@ -9,7 +9,8 @@ from footprint.carbon import served, totals
 from footprint.chapters.carbon import table
 from footprint.charts import theme
 from footprint.charts.carbon import REGIONS
-from footprint.decide import compare, verdicts
+from footprint.decide import claims, compare
+from footprint.decide.world import tokens
 from footprint.energy import findings
 from footprint.predict import model as predict
 
@@ -180,12 +181,13 @@ def _paid(days: dict) -> pd.DataFrame:
 
 def _choices(book) -> dict:
     """In how many cases a choice by both carbons would have saved something over a choice by one."""
-    saving = verdicts.choices(book.requests)
-    share = (saving > verdicts.WORTH).mean(["draw", "model", "zone"])
+    pair = book.at().sel(gpu=[book.old, book.new])
+    saving = compare.choices(tokens(pair, book.world))
+    share = (saving > claims.WORTH).mean(["sample", "model", "zone"])
     return {
         "by_operational": share["saving_operational"],
         "by_embodied": share["saving_embodied"],
-        "worth": verdicts.WORTH,
+        "worth": claims.WORTH,
     }
 
 

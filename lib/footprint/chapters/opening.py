@@ -9,7 +9,7 @@ import xarray as xr
 from footprint import carbon, decide, spec
 from footprint.chapters.book import Book
 from footprint.charts import theme
-from footprint.decide import scoreboard, verdicts, world
+from footprint.decide import world
 from footprint.decide.compare import HOST, HOST_W
 from footprint.energy import runs
 
@@ -144,17 +144,18 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
 
 def question(book: Book) -> dict:
     """The claims, how sure each is with the eager loop and with a serving engine, and how each is read."""
-    board, other = scoreboard.table(book.pairs), scoreboard.table(book.serving)
+    board, other = (_board(book, engine) for engine in ("eager", "serving"))
     moved = board["id"][board["verdict"] != other["verdict"]]
-    close = sorted({*_close(board), *_close(other)})
+    samples = book.world.sizes["sample"]
+    close = sorted({*_close(board, samples), *_close(other, samples)})
     return {
         "board": board,
         "other": other,
         "decided": (board["verdict"] != "open").sum(),
         "claims": len(board),
         "hold": (board["verdict"] == "holds").sum(),
-        "sure": scoreboard.SURE,
-        "likely": scoreboard.LIKELY,
+        "sure": decide.SURE,
+        "likely": decide.LIKELY,
         "moved": f"{len(moved)} verdicts change ({', '.join(moved)}), and so say as much about the engine as about the cards"
         if len(moved)
         else "no verdict changes",
@@ -169,11 +170,17 @@ def question(book: Book) -> dict:
     }
 
 
-def _close(board: pd.DataFrame) -> pd.Series:
-    """Claims whose probability is nearer to the line of a verdict than twice its error by the number of draws."""
-    sure, likely = scoreboard.SURE, scoreboard.LIKELY
+def _board(book: Book, engine: str) -> pd.DataFrame:
+    """The scoreboard of the book's two GPUs with one engine."""
+    points = book.points.sel(engine=engine)
+    return decide.scoreboard(decide.Case(points, book.world, book.length, book.old, book.new))
+
+
+def _close(board: pd.DataFrame, samples: int) -> pd.Series:
+    """Claims whose probability is nearer to the line of a verdict than twice its error by the number of samples."""
+    sure, likely = decide.SURE, decide.LIKELY
     lines = np.array([1 - sure, 1 - likely, likely, sure])
-    chance = 2 * np.sqrt(lines * (1 - lines) / verdicts.N)
+    chance = 2 * np.sqrt(lines * (1 - lines) / samples)
     apart = np.abs(board["probability"].to_numpy()[:, None] - lines)
     return board["id"][(apart < chance).any(axis=1)]
 
