@@ -8,7 +8,6 @@ from scipy.special import ndtr
 from footprint import carbon, decide, energy, predict, spec
 from footprint.charts.theme import STATUSES
 from footprint.decide import claims, compare
-from footprint.energy import findings
 from made_points import GPUS, points
 
 WORLD = decide.draw_world(GPUS, n=1000)
@@ -208,7 +207,7 @@ def test_the_old_card_wins_small_where_it_takes_less_energy_alone():
 
 
 def test_the_table_judges_every_claim_from_the_points_at_hand():
-    runs = energy.points(findings.runs(), engines=spec.ENGINES)
+    runs = energy.points(energy.gather_runs(), engines=spec.ENGINES)
     table = claims.scoreboard(
         claims.Case(runs.sel(engine="eager"), WORLD, LENGTH | {"output": 128})
     )
