@@ -12,10 +12,15 @@ import xarray as xr
 from footprint import decide, energy, predict, spec
 from footprint.carbon import served
 from footprint.energy import findings
+from footprint.trace import frame
 
 PAPER = ("llama-1b", "llama-3b", "llama-7b")
 BATCHES, PROMPTS, OUTPUTS = (1, 2, 4, 8, 16, 32, 64), (128, 512), (128,)
 ENGINES, DTYPE = ("eager", "serving"), "fp16"
+
+
+ROWS = ("model", "device", "engine", "phase", "batch", "prompt_tokens", "output_tokens", "kind")
+ROWS += ("weights", "dtype", "place", "lengths")  # what tells the points of all runs apart
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,12 @@ class Book:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """All points of all runs, those of processors too, a row each."""
-        return findings.points(self.runs)
+        """All points of all runs, those of processors too, a row each: what they are, energy and peak memory."""
+        if not self.runs.sizes["window"]:
+            return pd.DataFrame(columns=[*ROWS, "energy_J", "peak_memory_B"])
+        windows = frame(self.runs).reindex(columns=[*ROWS, "energy_J", "peak_memory_B"])
+        points = windows[windows["batch"] > 0].groupby(list(ROWS), sort=False)
+        return points.agg({"energy_J": "median", "peak_memory_B": "max"}).reset_index()
 
     @cached_property
     def measured(self) -> xr.Dataset:
@@ -127,7 +136,7 @@ class Book:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """The points of the paper's models and GPUs with the eager engine."""
-        return findings.six_pairs(self.rows)
+        return findings.six_pairs(findings.points(self.runs))
 
     @cached_property
     def requests(self) -> xr.Dataset:
