@@ -66,7 +66,7 @@ class Sweep:
             scratch = claims.enter_context(results.claim(self.folder, f"{run.key}-{device[:6]}"))
             there = self.find(run) if scratch else None
         except OSError as error:
-            return disk_error(error, self.folder)
+            there, scratch = disk_error(error, self.folder), None
         if there or not scratch:
             claims.close()
             return there
