@@ -100,7 +100,8 @@ def test_each_cell_of_the_logic_tables_is_acts(node):
     columns = ("epa_kwh_per_cm2", "gpa95_g_per_cm2", "gpa99_g_per_cm2", "mpa_g_per_cm2")
     assert tuple(row[column] for column in columns) == LOGIC[node]
     gas = (row["gpa95_g_per_cm2"] + row["gpa99_g_per_cm2"]) / 2
-    kg = act.act_kg(100, 0.875, row["epa_kwh_per_cm2"], gas, row["mpa_g_per_cm2"], 583, 0)
+    grams = act.per_area(row["epa_kwh_per_cm2"], gas, row["mpa_g_per_cm2"], 583)
+    kg = act.act_kg(100, 0.875, grams, 0)
     assert sum(kg.values()) * 1000 == pytest.approx(CPA[node], abs=0.05)
 
 

@@ -95,18 +95,20 @@ def die_yield(area_mm2, model: str = "fixed", fixed=ACT_YIELD, defects_per_cm2=M
     raise Refused(f"The yield model {model!r} is unknown; allowed are fixed, murphy and poisson.")
 
 
-def act_kg(area_mm2, good, epa, gpa, mpa, fab_g_per_kwh, memory_kg, packages=0) -> dict:
-    """ACT's equation by component: area x (CI_fab x EPA + GPA + MPA) / yield, plus memory and 150 g a package.
+def act_kg(area_mm2, good, grams_per_cm2: dict, memory_kg, packages=0) -> dict:
+    """ACT's equation by component: area x grams_per_cm2 / yield, plus memory and 150 g a package.
 
-    Without packages there is no packaging component: it lies outside the boundary, it is not zero.
+    grams_per_cm2: of the die by component (see `per_area`). Without packages there is no packaging component: it lies
+    outside the boundary, it is not zero.
     """
-    per_gram = area_mm2 / 100 / good / 1000
-    return {
-        "die energy": per_gram * fab_g_per_kwh * epa,
-        "die gas": per_gram * gpa,
-        "die materials": per_gram * mpa,
-        "memory": memory_kg,
-    } | ({"packaging": packages * PACKAGE_G / 1000} if packages else {})
+    cm2 = area_mm2 / 100 / good
+    kg = {name: cm2 * grams / 1000 for name, grams in grams_per_cm2.items()} | {"memory": memory_kg}
+    return kg | ({"packaging": packages * PACKAGE_G / 1000} if packages else {})
+
+
+def per_area(epa_kwh, gpa_g, mpa_g, fab_g_per_kwh) -> dict:
+    """Grams of a square centimetre of die: the fab's electricity, process gases and materials."""
+    return {"die energy": fab_g_per_kwh * epa_kwh, "die gas": gpa_g, "die materials": mpa_g}
 
 
 def act(
@@ -139,8 +141,8 @@ def act(
         packages = 1 + measure(gpu.id, "memory_packages") if packages else 0
     count = checked("packages", packages, "1")
     memory_kg = gpu.memory_GiB * memory_kg_per_gb(memory)
-    epa, mpa = row["epa_kwh_per_cm2"], row["mpa_g_per_cm2"]
-    kg = act_kg(gpu.die_mm2, good, epa, gas, mpa, fab_grid(fab), memory_kg, count)
+    grams = per_area(row["epa_kwh_per_cm2"], gas, row["mpa_g_per_cm2"], fab_grid(fab))
+    kg = act_kg(gpu.die_mm2, good, grams, memory_kg, count)
     whole, bare = "die, memory and packages", "die and memory, no packages, board or cooling"
     return kg, {
         "boundary": whole if packages else bare,
@@ -160,16 +162,15 @@ def act_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray:
     """kg of a GPU for sampled inputs: ACT with packages and Murphy's yield."""
     row = fab_row(gpu.node)
     clean, dirty = row["gpa99_g_per_cm2"], row["gpa95_g_per_cm2"]
-    parts = act_kg(
-        gpu.die_mm2,
-        die_yield(gpu.die_mm2, "murphy", defects_per_cm2=values["defects_per_cm2"]),
+    grams = per_area(
         row["epa_kwh_per_cm2"] * values["epa_scale"],
         clean + values["gas_position"] * (dirty - clean),
         row["mpa_g_per_cm2"] * values["mpa_scale"],
         values["fab_g_per_kwh"],
-        gpu.memory_GiB * values["memory_kg_per_gb"],
-        1 + measure(gpu.id, "memory_packages"),
     )
+    good = die_yield(gpu.die_mm2, "murphy", defects_per_cm2=values["defects_per_cm2"])
+    memory_kg = gpu.memory_GiB * values["memory_kg_per_gb"]
+    parts = act_kg(gpu.die_mm2, good, grams, memory_kg, 1 + measure(gpu.id, "memory_packages"))
     return sum(parts.values())
 
 
