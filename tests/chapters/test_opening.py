@@ -30,6 +30,19 @@ def test_the_landing_page_says_what_each_lever_saves(book):
     assert found["ways"]["requests at once"].tolist()[::2] == ["1", "1"]
 
 
+def test_a_verdict_is_close_to_a_line_within_twice_the_error_of_its_samples():
+    board = pd.DataFrame({"id": ["a", "b", "c"], "probability": [0.95, 0.94, 0.5]})
+    assert opening._close(board, 10_000).tolist() == ["a"]
+    assert opening._close(board, 1_000).tolist() == ["a", "b"]
+
+
+def test_a_probability_is_rounded_down_and_an_unknown_one_is_left_out():
+    one = {"id": "A1", "claim": "more & more", "because": "so", "status": "modelled"}
+    board = pd.DataFrame([{**one, "verdict": "open", "probability": p} for p in (0.7499, np.nan)])
+    table = opening._verdicts(board, board)
+    assert table["eager loop"].tolist() == ["open (0.74)", "open"]
+
+
 def test_the_middle_of_values_holds_nine_tenths():
     found = opening._middle(np.arange(101.0), "derived")
     assert found == {"expected": 50, "from": 5, "to": 95, "status": "derived"}

@@ -10,7 +10,6 @@ from footprint import carbon, decide, spec
 from footprint.chapters.book import Book
 from footprint.charts import theme
 from footprint.decide import world
-from footprint.decide.compare import HOST, HOST_W
 from footprint.energy import runs
 
 CLEAN, SUNNY, DIRTY = world.ZONES
@@ -128,7 +127,11 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
         decide.on_gpu(one, book.world, gpu)[["token_s", "token_J"]].median("sample")
         for gpu in (book.old, book.new)
     ]
-    uses = {"with a host": carbon.Use(host_W=HOST_W, host_kg=float(carbon.host(HOST).sum()))}
+    uses = {
+        "with a host": carbon.Use(
+            host_W=decide.HOST_W, host_kg=float(carbon.host(decide.HOST).sum())
+        )
+    }
     engines = book.points.sel(engine=["serving"], **book.length)
     newer = decide.scenarios(engines, book.world, uses, old=book.old, new=book.new)
     return {
@@ -137,7 +140,7 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
         "by_engine": eager_J / full,
         "newer": int((newer < 0.5).sum()),
         "cases": int(newer.notnull().sum()),
-        "host_W": HOST_W,
+        "host_W": decide.HOST_W,
         "tie_W": float(decide.host_tie(*sides).max()),
     }
 
@@ -197,6 +200,7 @@ def _verdicts(board: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     for name, rows in {"eager loop": board, "serving engine": other}.items():
         # rounded down: rounded up, it could look like the next verdict
         odds = (np.floor(rows["probability"] * 100) / 100).map(" ({:.2f})".format)
+        odds = odds.where(rows["probability"].notna(), "")
         columns[name] = rows["verdict"] + odds
     return pd.DataFrame({**columns, "status": board["status"]})
 
