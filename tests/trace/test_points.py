@@ -79,7 +79,7 @@ def test_labelled_arrays_are_put_in_order_by_their_labels():
         ({"evidence": "guessed"}, "evidence holds 'guessed'"),
         ({"evidence": "not run"}, "time_s has a number at a point that was not run"),
         ({"status": "fine"}, "status holds 'fine'"),
-        ({"idle_W": [1.0, 2.0, 3.0]}, r"idle_W has the shape \(3,\); \(2,\) is allowed"),
+        ({"idle_W": [1.0, 2.0, 3.0]}, r"idle_W does not fit the axes of the points \(gpu 2\)"),
         ({"watts": 3.0}, "no variable 'watts'"),
     ],
 )

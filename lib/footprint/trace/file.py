@@ -9,20 +9,8 @@ import numpy as np
 import xarray as xr
 
 from footprint import Refused
-from footprint.trace.schema import (
-    ATTRS,
-    DIMS,
-    KINDS,
-    NUMPY,
-    OPTIONAL_ATTRS,
-    PHASES,
-    RUN_STATUS,
-    SCHEMA,
-    VERSION,
-    WINDOW_STATUS,
-    Variable,
-    variables,
-)
+from footprint.trace import schema
+from footprint.trace.schema import DIMS, NUMPY, SCHEMA, Variable, variables
 
 NOTHING: Mapping = {}
 EMPTY = {"U": "", "i": 0, "f": np.nan}
@@ -53,7 +41,7 @@ def new(
             name: arrays.get(name, np.full(length, EMPTY[variable.dtype]))
             for name, variable in variables(group, kind).items()
         }
-    return check(tree({"schema_version": VERSION, "kind": kind, **attrs}, groups))
+    return check(tree({"schema_version": schema.VERSION, "kind": kind, **attrs}, groups))
 
 
 def tree(attrs: Mapping, groups: Mapping[str, Mapping]) -> xr.DataTree:
@@ -73,11 +61,13 @@ def tree(attrs: Mapping, groups: Mapping[str, Mapping]) -> xr.DataTree:
 def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
     """The same tree if it follows the schema; else `Refused` names the file and the variable."""
     version = tree.attrs.get("schema_version")
-    if version is None or int(version) > VERSION:
-        raise Refused(f"{name} has schema version {version}; versions up to {VERSION} are allowed.")
-    allowed = {"kind": KINDS, "status": RUN_STATUS}
-    present = {key: spec for key, spec in OPTIONAL_ATTRS.items() if key in tree.attrs}
-    for key, (cast, meaning) in (ATTRS | present).items():
+    if version is None or int(version) > schema.VERSION:
+        raise Refused(
+            f"{name} has schema version {version}; versions up to {schema.VERSION} are allowed."
+        )
+    allowed = {"kind": schema.KINDS, "status": schema.RUN_STATUS}
+    present = {key: spec for key, spec in schema.OPTIONAL_ATTRS.items() if key in tree.attrs}
+    for key, (cast, meaning) in (schema.ATTRS | present).items():
         value = tree.attrs.get(key)
         text = isinstance(value, str)
         number = np.isscalar(value) and not isinstance(value, str | bool)
@@ -95,7 +85,7 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
             fault = _fault(data[variable], DIMS[group], known[variable])
             if fault:
                 raise Refused(f"{name}: {group}/{variable} {fault}")
-    for variable, words in (("phase", PHASES), ("status", WINDOW_STATUS)):
+    for variable, words in (("phase", schema.PHASES), ("status", schema.WINDOW_STATUS)):
         wrong = set(tree["windows"][variable].values) - set(words)
         if wrong:
             raise Refused(
@@ -159,11 +149,9 @@ def whole(path: Path, write: Callable[[str], object]) -> Path:
 
 def place(tree: xr.DataTree, folder: str | Path) -> Path:
     """Where a trace lies below a folder of runs: `<device>/<model>-<engine>-<dtype>[-modelled].nc`."""
-    run = tree.attrs
-    ending = "-modelled" if run["kind"] == "modelled" else ""
-    return (
-        Path(folder) / run["device"] / f"{run['model']}-{run['engine']}-{run['dtype']}{ending}.nc"
-    )
+    run, ending = tree.attrs, "-modelled" if tree.attrs["kind"] == "modelled" else ""
+    name = "-".join([run["model"], run["engine"], run["dtype"]])
+    return Path(folder, run["device"], f"{name}{ending}.nc")
 
 
 def load(path: str | Path) -> xr.DataTree:

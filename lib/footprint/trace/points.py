@@ -61,46 +61,38 @@ def build_points(axes: Mapping, values: Mapping) -> xr.Dataset:
     filled in, and `gain_sd` is 0 if left out. Raises `Refused` for what `check_points` refuses.
     """
     coords = {dim: list(PHASES) if dim == "phase" else list(axes[dim]) for dim in DIMS}
-    batch, output = np.asarray(coords["batch"]), np.asarray(coords["output"])
-    given = {"gain_sd": 0.0, **values, "generated": batch[:, None] * output}
-    for name in given:
-        if name not in VALUES and name not in LABELS:
-            raise Refused(f"The points have no variable {name!r}.")
-    known = {name: spec[0] for name, spec in (VALUES | LABELS).items()}
-    arrays = {}
-    for name, dims in known.items():
+    generated = np.outer(coords["batch"], coords["output"])
+    given = {"gain_sd": 0.0, **values, "generated": generated}
+    unknown = given.keys() - VALUES.keys() - LABELS.keys()
+    if unknown:
+        raise Refused(f"The points have no variable {min(unknown)!r}.")
+    data = xr.Dataset(coords=coords)
+    for name, (dims, *_) in (VALUES | LABELS).items():
         if name not in given:
             raise Refused(f"The variable {name} of the points is missing.")
-        arrays[name] = (dims, _shaped(name, given[name], {dim: coords[dim] for dim in dims}))
-    data = xr.Dataset(arrays, coords).set_coords(list(LABELS))
+        data[name] = (dims, _shaped(name, given[name], {dim: coords[dim] for dim in dims}))
     for name, (_, units, meaning) in VALUES.items():
         data[name].attrs = {"units": units, "long_name": meaning}
-    for name, meaning in AXES.items():
+    for name, meaning in (AXES | {name: meaning for name, (_, meaning) in LABELS.items()}).items():
         data[name].attrs = {"long_name": meaning}
-    for name, (_, meaning) in LABELS.items():
-        data[name].attrs = {"long_name": meaning}
-    return check_points(data)
+    return check_points(data.set_coords(list(LABELS)))
 
 
 def _shaped(name: str, value, coords: dict) -> np.ndarray:
     """The array of a variable in the shape of its dimensions."""
-    shape = tuple(len(labels) for labels in coords.values())
-    if isinstance(value, xr.DataArray):
-        try:
-            template = xr.DataArray(np.empty(shape, bool), coords)
-            _, value = xr.align(template, value, join="exact")
-            value = value.broadcast_like(template).transpose(*coords).values
-        except ValueError:
-            raise Refused(f"{name} does not fit the axes of the points.") from None
-    value = np.asarray(value)
-    if name in LABELS or value.dtype.kind not in "iuf":
-        value = value.astype(object if name in LABELS else float)
+    shape = tuple(map(len, coords.values()))
     try:
-        return np.broadcast_to(value, shape).copy()
+        if isinstance(value, xr.DataArray):
+            template = xr.DataArray(np.empty(shape), coords)
+            value = xr.align(template, value, join="exact")[1].broadcast_like(template)
+            value = value.transpose(*coords)
+        value = np.broadcast_to(value, shape)
     except ValueError:
-        raise Refused(
-            f"{name} has the shape {value.shape}; {shape} is allowed ({', '.join(coords)})."
-        ) from None
+        axes = ", ".join(f"{dim} {size}" for dim, size in zip(coords, shape, strict=True))
+        raise Refused(f"{name} does not fit the axes of the points ({axes}).") from None
+    if name in LABELS:
+        return value.astype(object)
+    return value.copy() if value.dtype.kind in "iuf" else value.astype(float)
 
 
 def check_points(points: xr.Dataset) -> xr.Dataset:

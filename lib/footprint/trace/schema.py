@@ -156,20 +156,20 @@ _STEPS = {
     "window": ("i", "1", "window", "index of the window that the step belongs to"),
     "step_s": ("f", "s", "step time", "one decode step of the whole batch, or one prefill"),
 }
-SCHEMA = {
-    group: {
+
+
+def _typed(*known: Mapping) -> dict[str, dict[str, Variable]]:
+    """The variables of a group: those of all traces, of measured and of modelled ones."""
+    return {
         kind: {name: Variable(*entry) for name, entry in entries.items()}
-        for kind, entries in kinds.items()
+        for kind, entries in zip(("shared", *KINDS), known, strict=True)
     }
-    for group, kinds in {
-        "windows": {
-            "shared": _WINDOWS,
-            "measured": _MEASURED_WINDOWS,
-            "modelled": _MODELLED_WINDOWS,
-        },
-        "samples": {"shared": {}, "measured": _SAMPLES, "modelled": {}},
-        "steps": {"shared": {}, "measured": _STEPS, "modelled": {}},
-    }.items()
+
+
+SCHEMA = {
+    "windows": _typed(_WINDOWS, _MEASURED_WINDOWS, _MODELLED_WINDOWS),
+    "samples": _typed({}, _SAMPLES, {}),
+    "steps": _typed({}, _STEPS, {}),
 }
 DIMS = {"windows": "window", "samples": "sample", "steps": "step"}
 NUMPY = {"U": object, "i": np.int64, "f": np.float64}
