@@ -25,7 +25,7 @@ PAGES = {
     "evidence": ["method", "validation", "sensor", "limits"],
     "opening": ["index", "question", "artifact"],
     "service": ["operate"],
-    "appendices": ["runs", "schema", "reproduce"],
+    "appendices": ["runs", "schema", "reproduce", "your-gpu"],
 }  # module: the pages whose numbers it makes
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 import pandas as pd
+import xarray as xr
 
 from footprint import spec
 from footprint.chapters.book import Book
@@ -68,3 +69,37 @@ def reproduce(book: Book, costs: Mapping[str, Sequence] = {}) -> dict:
     ]
     shown = steps[["step", "does", "needs"]].assign(**numbers, energy="no counter")
     return {"steps": shown.assign(status=steps["status"]), "costs": pd.DataFrame(rows)}
+
+
+def your_gpu(book: Book) -> dict:
+    """What the GPUs that were measured change: how many points, and how far the model was off."""
+    decode, expected = book.measured.sel(phase="decode"), book.modelled.sel(phase="decode")
+    shape = ["batch", "prompt", "output"]
+    seen = decode["time_s"].notnull()
+    over = {
+        name: (decode[name] / expected[name].reindex_like(decode[name])).median(shape)
+        for name in ("time_s", "energy_J")
+    }
+    columns = {
+        "dtype": book.measured["dtype"],
+        "weights": book.measured["weights"],
+        "points": seen.sum(shape),
+        "decode time over modelled": over["time_s"],
+        "decode energy over modelled": over["energy_J"],
+    }
+    columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}
+    rows = xr.Dataset(columns).to_dataframe(["model", "gpu", "engine"]).reset_index()
+    rows = rows[rows["points"] > 0].rename(columns={"gpu": "card"}).assign(status="measured")
+    names = {name: rows[name].map(spec.label) for name in ("model", "card")}
+    return {"changes": rows.assign(**names), "changed": _changed(book, int(seen.sum()))}
+
+
+def _changed(book: Book, points: int) -> str:
+    if not points:
+        return "No GPU was measured in this copy: every point of a GPU in the chapters is modelled."
+    gpus = book.measured["gpu"].values.tolist()
+    beside = [spec.label(gpu) for gpu in gpus if gpu not in (book.old, book.new)]
+    said = f"{points} points of {', '.join(map(spec.label, gpus))} were measured, and take the place of modelled ones."
+    if beside:
+        said += f" {', '.join(beside)} stands beside the two cards that the chapters compare."
+    return said

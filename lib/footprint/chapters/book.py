@@ -88,10 +88,11 @@ class Book:
     def points(self) -> xr.Dataset:
         """Points of the whole cast at every length and batch of the paper's matrix or of a measurement; measured where
         somebody measured, else modelled."""
-        points = decide.points(self.measured, self._modelled())
+        points = decide.points(self.measured, self.modelled)
         return points.sel(model=self.models, gpu=self.gpus)
 
-    def _modelled(self) -> xr.Dataset:
+    @cached_property
+    def modelled(self) -> xr.Dataset:
         """What the model expects of the cast, each GPU in the number format that it was measured in."""
         usual = {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS}
         sizes = {
@@ -100,10 +101,11 @@ class Book:
         }
         models = [name for name in self.models if name in spec.models()]
         known = [name for name in self.gpus if name in spec.gpus()]
+        engines = list(dict.fromkeys([*ENGINES, *self.measured["engine"].values.tolist()]))
         parts = []
         for dtype in dict.fromkeys(map(self.dtype, known)):
             gpus = [name for name in known if self.dtype(name) == dtype]
-            parts.append(predict.points(models, gpus, engine=list(ENGINES), dtype=dtype, **sizes))
+            parts.append(predict.points(models, gpus, engine=engines, dtype=dtype, **sizes))
         alike = dict.fromkeys(("data_vars", "coords"), "minimal")  # what no GPU changes stands once
         return xr.concat(parts, "gpu", compat="override", **alike)
 
