@@ -1,8 +1,12 @@
-"""Fixtures of several test files: the scripted GPU."""
+"""Fixtures of several test files: the scripted GPU. Generated cases have no time limit: machines are shared and noisy."""
 
 import pytest
+from hypothesis import settings
 
 import fake_nvml as fake
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
