@@ -9,11 +9,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from browser import HTML, LAUNCH, SIZES, pages, settle
-from footprint import spec
-from footprint.carbon import served, totals
-from footprint.charts import explore
-from footprint.energy import findings
-from footprint.predict import model as predict
+from footprint import carbon, decide, spec
+from footprint.chapters.book import load
+from footprint.chapters.totals import SAMPLES
 
 # Of the theme, harmless: the first on every page, the second on the first page that a browser profile ever opens.
 KNOWN = (
@@ -223,19 +221,16 @@ def test_the_explorer_computes_what_the_library_computes(page):
         "#model=llama-3b&batch=8&engine=serving&region=US-NW-PACE&approach=teardown&utilisation=0.3"
         "&lifetime=3&pue=1.4",
     )
-    n, cards = explore.DRAWS, spec.gpus()
-    windows = predict.windows(
-        "llama-3b", cards, engine=["serving"], batch=[8], prompt=[128], output=[128]
-    )
-    use = {"lifetime_years": 3.0, "utilisation": 0.3, "pue": 1.4, "n": n}
-    grid = totals.drawn_grids(["US-NW-PACE"], n)
-    tokens = totals.per_token(served.predicted(windows), grid, ["teardown"], **use).squeeze(
-        drop=True
-    )
-    whole = totals.total(tokens)
+    world, cards = load().market.isel(sample=slice(SAMPLES)), spec.gpus()
+    request = decide.Request(engine="serving", batch=[8])
+    use = carbon.Use(lifetime_years=3.0, utilisation=0.3, pue=1.4)
+    points = request.points("llama-3b", cards)
+    tokens = decide.tokens(points, world, use, methods=["teardown"]).sel(zone="US-NW-PACE")
+    tokens = tokens.squeeze(drop=True)
+    whole = decide.total(tokens)
     seen = 0
     for card in cards:
-        mean, low, high, making = shown.get(findings.label(card), [np.nan] * 4)
+        mean, low, high, making = shown.get(spec.label(card), [np.nan] * 4)
         exact = whole.sel(gpu=card).values * 1e3
         assert np.isnan(mean) == np.isnan(exact).all(), card
         if not np.isnan(mean):
@@ -253,14 +248,18 @@ def test_a_host_in_the_explorer_is_the_library_s(page):
         page,
         "#model=llama-7b&batch=1&engine=serving&region=US-CAL-CISO&utilisation=1&host=100&host_kg=144",
     )
-    table = explore.ranked(
-        "llama-7b", "serving", 1, "US-CAL-CISO", host_W=100, host_kg=144
+    table = decide.optimum(
+        "llama-7b",
+        "US-CAL-CISO",
+        request=decide.Request(engine="serving", batch=[1]),
+        use=carbon.Use(host_W=100, host_kg=144),
+        world=load().market.isel(sample=slice(SAMPLES)),
     ).set_index("gpu")
     assert len(table) == len(shown)
     for card, row in table.iterrows():
-        assert shown[findings.label(card)][0] == pytest.approx(row["mean_g"] * 1e3, rel=0.02), card
+        assert shown[spec.label(card)][0] == pytest.approx(row["mean_g"] * 1e3, rel=0.02), card
     words = " ".join(page.locator(".vl-host svg text").all_text_contents())
-    assert f"best in {100 * table['best'].max():.0f} %" in words
+    assert f"best in {100 * table['least'].max():.0f} %" in words
 
 
 def test_the_explorer_is_used_by_the_keyboard_and_its_state_is_in_the_address(page):

@@ -1,4 +1,4 @@
-"""charts_carbon: each figure is a valid specification, shows intervals, tells series apart twice, and hides no gap."""
+"""The carbon figures: each is a valid specification, shows intervals, tells series apart twice, and hides no gap."""
 
 import json
 
@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from footprint import carbon, spec
-from footprint.carbon import uncertainty as draws
 from footprint.carbon.methods import ALL_METHODS
 from footprint.charts import carbon as charts_carbon
 from footprint.charts.theme import COLOURS
@@ -16,7 +15,8 @@ ZONES, CARDS = ("CA-QC", "US-CAL-CISO", "US-NW-PACE"), ("t4", "rtx-6000-ada")
 
 def per_token(**columns) -> pd.DataFrame:
     rows = [{"zone": zone, "gpu": card} for zone in ZONES for card in CARDS]
-    frame = pd.DataFrame(rows).assign(g=range(1, 7), low=0.5, high=9.0, kind="modelled")
+    frame = pd.DataFrame(rows).assign(g=range(1, 7), low=0.5, high=9.0, evidence="modelled")
+    frame = frame.assign(median=frame["g"], model="llama-7b", batch=1)
     return pd.concat(
         [frame.assign(**{name: value}) for name, values in columns.items() for value in values]
     )
@@ -26,10 +26,10 @@ TABLE = carbon.compare(["t4", "v100-16gb", "h100-80gb-sxm"])
 INTERVALS = pd.DataFrame({"approach": ["teardown"], "gpu": ["t4"], "low": [50.0], "high": [80.0]})
 FIGURES = {
     "embodied_bars": lambda: charts_carbon.embodied_bars(TABLE, INTERVALS),
-    "tornado": lambda: charts_carbon.tornado(draws.sensitivity("t4", n=64)),
+    "tornado": lambda: charts_carbon.tornado(carbon.sensitivity("t4", n=64)),
     "hour_map": lambda: charts_carbon.hour_map(spec.typical(spec.hourly())),
     "operational_regions": lambda: charts_carbon.operational_regions(
-        per_token(kind=["lifecycle", "direct"])
+        per_token(basis=["lifecycle", "direct"])
     ),
     "total_per_token": lambda: charts_carbon.total_per_token(
         per_token(carbon=["operational", "embodied"])
@@ -87,7 +87,7 @@ def test_series_differ_by_more_than_colour(figure):
 
 
 def test_a_gap_is_drawn_with_its_reason():
-    found = rows(charts_carbon.embodied_bars(TABLE).to_dict())
+    found = rows(charts_carbon.embodied_bars(TABLE, INTERVALS).to_dict())
     gaps = [row for row in found if row["layer"] == "gap"]
     assert {("vendor", "T4"), ("teardown", "V100-16GB (SXM2)")} <= {
         (row["approach"], row["gpu"]) for row in gaps
@@ -99,7 +99,7 @@ def test_a_gap_is_drawn_with_its_reason():
 
 
 def test_the_bars_of_a_card_sum_to_its_total():
-    found = pd.DataFrame(rows(charts_carbon.embodied_bars(TABLE).to_dict()))
+    found = pd.DataFrame(rows(charts_carbon.embodied_bars(TABLE, INTERVALS).to_dict()))
     sums = found[found["layer"] == "bar"].groupby(["approach", "gpu"])["kg"].sum()
     for (approach, card), kg in sums.items():
         gpu = next(name for name in spec.gpus() if spec.gpu(name).name == card)
@@ -125,3 +125,13 @@ def test_grams_are_shown_as_milligrams_and_cards_keep_their_hue():
         "PacifiCorp East",
     }
     assert COLOURS["t4"] in json.dumps(FIGURES["operational_regions"]().to_dict())
+
+
+def test_a_measured_gpu_stands_beside_the_others_under_its_own_name():
+    known = per_token(carbon=["operational", "embodied"])
+    mine = known[known["gpu"] == "t4"].assign(gpu="my-gpu", evidence="measured", model="llama-1b")
+    figure = charts_carbon.total_per_token(pd.concat([known, mine]))
+    found = pd.DataFrame(rows(figure.to_dict()))
+    names = ["T4, modelled", "RTX 6000 Ada, modelled", "my-gpu, measured, TinyLlama 1.1B"]
+    assert list(dict.fromkeys(found["name"])) == names
+    assert found.groupby(["zone", "name"])["share"].sum().to_numpy() == pytest.approx(1)

@@ -18,14 +18,14 @@ own. `python -m footprint.chapters [PAGE ...]` prints all numbers as JSON.
 import lazy_loader
 
 PAGES = {
-    "carbon": ["operational", "embodied", "together"],
+    "carbon": ["operational", "embodied"],
     "comparison": ["hardware", "performance", "energy"],
-    "data": ["explorer", "tables"],
     "decisions": ["decide", "cells"],
     "evidence": ["method", "validation", "sensor", "limits"],
     "opening": ["index", "question", "artifact"],
     "service": ["operate"],
-    "appendices": ["runs", "schema", "reproduce", "your-gpu"],
+    "totals": ["together", "explorer"],
+    "appendices": ["runs", "schema", "tables", "reproduce", "your-gpu"],
 }  # module: the pages whose numbers it makes
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

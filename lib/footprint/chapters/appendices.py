@@ -1,4 +1,4 @@
-"""The runs at hand, the file of a run, and what the paper's matrix costs."""
+"""The runs at hand, the file of a run, the tables of data, and what the paper's matrix costs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -9,6 +9,7 @@ import xarray as xr
 from footprint import spec
 from footprint.chapters.book import Book
 from footprint.charts import theme
+from footprint.decide.world import ZONES
 from footprint.energy import list_runs
 from footprint.trace import schema as trace
 
@@ -103,3 +104,10 @@ def _changed(book: Book, points: int) -> str:
     if beside:
         said += f" {', '.join(beside)} stands beside the two cards that the chapters compare."
     return said
+
+
+def tables(book: Book) -> dict:
+    """The size of the table of grids, and its rows of the paper's three regions."""
+    grids = spec.frame("grids")
+    rows = [row for row in spec.table("grids") if row["zone"] in ZONES]
+    return {"rows": len(grids), "zones": grids["zone"].nunique(), "regions": pd.DataFrame(rows)}

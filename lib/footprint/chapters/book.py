@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import decide, energy, predict, spec
+from footprint import carbon, decide, energy, predict, spec
 from footprint.carbon import served
 from footprint.energy import findings
 from footprint.trace import frame
@@ -73,6 +73,11 @@ class Book:
         """The two GPUs that are compared, and all others that were measured."""
         return list(dict.fromkeys([self.old, self.new, *self.measured["gpu"].values.tolist()]))
 
+    @property
+    def others(self) -> list[str]:
+        """The measured GPUs that are neither of the two."""
+        return [gpu for gpu in self.gpus if gpu not in (self.old, self.new)]
+
     @cached_property
     def length(self) -> dict[str, int]:
         """Tokens of prompt and output of the requests that pages show: those of most measured points."""
@@ -129,6 +134,21 @@ class Book:
     def world(self) -> xr.Dataset:
         """Samples of all that is uncertain, the same for every page."""
         return decide.draw_world(self.gpus)
+
+    @cached_property
+    def market(self) -> xr.Dataset:
+        """The same samples for all GPUs of the tables."""
+        return decide.draw_world(spec.gpus())
+
+    @cached_property
+    def tokens(self) -> xr.Dataset:
+        """The tokens of GPUs that are always busy, see `emitted`."""
+        return self.emitted()
+
+    def emitted(self, use: carbon.Use | None = None, by_phase: bool = False) -> xr.Dataset:
+        """Samples of what a token takes and emits with the eager engine, on the grids of 2023."""
+        grids = decide.grids()
+        return decide.tokens(self.at(), self.world, use, g_per_kwh=grids, by_phase=by_phase)
 
     @property
     def names(self) -> dict:

@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 
 from footprint import decide, spec
-from footprint.charts.carbon import REGIONS
-from footprint.energy import findings
+from footprint.chapters.book import Book
+from footprint.chapters.totals import llamas
 
 MODEL = "llama-7b"
 LIMITS = {"ttft_s": 2.0, "tpot_s": 0.1}
@@ -16,29 +16,19 @@ SLACKS_H = [0, 1, 3, 6, 12, 18, 23]
 SUNNY = "US-CAL-CISO"
 
 
-def llamas() -> list[str]:
-    """The LLaMA models of more than a billion parameters."""
-    return [
-        row["id"]
-        for row in spec.table("models")
-        if row["id"].startswith("llama") and float(row["parameters"]) > 1e9
-    ]
-
-
-def operate(book) -> dict:
+def operate(book: Book) -> dict:
     """Which GPU, batch and place within limits on time; phases apart; waiting; a day of a large service."""
     request = decide.mean_request(**LIMITS)
     points = decide.configurations(llamas(), request)
-    world = decide.draw_world(spec.gpus())  # the book's samples, for every GPU of the table
     return {
         "gpus": len(spec.gpus()),
         "batches": {"least": min(decide.BATCHES), "most": max(decide.BATCHES)},
         "limit_s": LIMITS["ttft_s"],
         "limit_ms": LIMITS["tpot_s"] * 1e3,
-        **_within_limits(request, world),
-        **_phases(request, world),
-        **_waiting(points, world),
-        **_plans(points, world),
+        **_within_limits(request, book.market),
+        **_phases(request, book.market),
+        **_waiting(points, book.market),
+        **_plans(points, book.market),
     }
 
 
@@ -47,14 +37,14 @@ def _within_limits(request: decide.Request, world: xr.Dataset) -> dict:
     found = decide.optimum(MODEL, list(decide.ZONES), request=request, world=world)
     first = found.groupby("zone", sort=False).first()
     named = [
-        f"{findings.label(row.gpu)} in {REGIONS[zone]} ({row.card:.0%})"
+        f"{spec.label(row.gpu)} in {spec.zone_name(zone)} ({row.card:.0%})"
         for zone, row in first.iterrows()
     ]
     if first["gpu"].nunique() == 1:
         share = f"{first['card'].min():.0%} to {first['card'].max():.0%}"
-        named = [f"{findings.label(first['gpu'].iloc[0])} in all three regions ({share})"]
+        named = [f"{spec.label(first['gpu'].iloc[0])} in all three regions ({share})"]
     recalled = {row["id"] for row in spec.table("gpus") if row["status"] == "unverified"}
-    marked = sorted(findings.label(gpu) for gpu in recalled & set(first["gpu"]))
+    marked = sorted(spec.label(gpu) for gpu in recalled & set(first["gpu"]))
     free = replace(request, ttft_s=np.inf, tpot_s=np.inf)
     every = decide.optimum(MODEL, "CA-QC", request=free, world=world)
     every = every.assign(
@@ -71,7 +61,7 @@ def _within_limits(request: decide.Request, world: xr.Dataset) -> dict:
         "top": _top(found),
         "front": every.assign(on_front=decide.pareto(every["mg"], every["tpot_ms"])),
         **_front_of_three(every),
-        "busy": f"{int(busy['count'])} × {findings.label(busy['gpu'])} at batch {int(busy['batch'])}",
+        "busy": f"{int(busy['count'])} × {spec.label(busy['gpu'])} at batch {int(busy['batch'])}",
         "busy_mg": busy["mean_g"] * 1e3,
         "busy_wait_s": busy["wait_s"],
         **_exercise(best, busy, request.output),
@@ -88,8 +78,8 @@ def _top(found: pd.DataFrame) -> pd.DataFrame:
     """The best five GPUs of each region."""
     top = found.groupby(["zone", "gpu"], sort=False).head(1).groupby("zone", sort=False).head(5)
     shown = {
-        "region": top["zone"].map(REGIONS),
-        "card": top["gpu"].map(findings.label),
+        "region": top["zone"].map(spec.zone_name),
+        "card": top["gpu"].map(spec.label),
         "batch": top["batch"],
         "TTFT (s)": top["ttft_s"],
         "TPOT (ms)": top["tpot_s"] * 1e3,
@@ -111,7 +101,7 @@ def _front_of_three(every: pd.DataFrame) -> dict:
     for name, column in columns.items():
         row = front.loc[front[column].idxmin()]
         takes = f"{row['mg']:.2g} mg a token, {row['tpot_ms']:.0f} ms a step, {row['hours']:.2g} card hours"
-        where = f"{findings.label(row['gpu'])} at batch {int(row['batch'])}"
+        where = f"{spec.label(row['gpu'])} at batch {int(row['batch'])}"
         said.append(f"{name} on {where} ({takes} a million tokens)")
     return {
         "front_of_three": len(front),
@@ -183,7 +173,7 @@ def _best_pairs(two: pd.DataFrame, hidden: pd.DataFrame, parts: dict) -> pd.Data
     for name, here in two[two["zone"] == SUNNY].groupby("model", sort=False):
         best = here.loc[here["saving"].idxmax()]
         row = {"model": name, "prefill on": best["prefill"], "decode on": best["decode"]}
-        row = {column: findings.label(value) for column, value in row.items()}
+        row = {column: spec.label(value) for column, value in row.items()}
         row |= {
             "less than the better alone": f"{best['saving']:.0%}",
             "in draws": f"{best['probability']:.0%}",
@@ -216,7 +206,7 @@ def _waiting(points: xr.Dataset, world: xr.Dataset) -> dict:
         "job_waits_h": guess["wait_h"],
         "off_saves": off["saving"],
         "on_saves": on["saving"],
-        "elsewhere": REGIONS[anywhere["zone"]],
+        "elsewhere": spec.zone_name(anywhere["zone"]),
         "elsewhere_saves": 1 - anywhere["fixed_g"] / guess["fixed_g"],
         "elsewhere_slack_h": int(anywhere["slack_h"]),
         "elsewhere_waiting_adds": max(anywhere["saving"], 0),
@@ -282,7 +272,7 @@ def _plans(points: xr.Dataset, world: xr.Dataset) -> dict:
         "by_place": ends[place],
         "by_gpu": ends[gpu],
         "by_gpu_odds": float((less[gpu] > 0).mean()),
-        "newest": findings.label(newest),
+        "newest": spec.label(newest),
         "plans": _parts(days, tonnes),
         "days": _days(days, tonnes, less, habit),
         "sizes": dict(asked.sizes) | dict(points.sizes),
@@ -310,7 +300,7 @@ def _days(days: dict, tonnes: dict, less: dict, habit: str) -> pd.DataFrame:
         low, middle, high = tonnes[name].quantile([0.05, 0.5, 0.95]).values
         bought = day["gpus"].sum("zone").to_series().sort_values(ascending=False)
         named = [
-            f"{round(count):,} {findings.label(gpu)}" for gpu, count in bought[bought > 0.5].items()
+            f"{round(count):,} {spec.label(gpu)}" for gpu, count in bought[bought > 0.5].items()
         ]
         sent, saves = day["sent"], less[name]
         row = {"plan": name, "t a day": middle, "low": low, "high": high}

@@ -1,23 +1,15 @@
-"""Figures of the decisions: who wins where, ties, paybacks, the front, and one that readers set themselves.
+"""Figures of the decisions: who emits less where, ties, paybacks, the front; phases apart, work that waits, plans of a day.
 
-Rows in, an Altair chart out. Colour is the card, or the approach to embodied carbon; a second cue tells series apart too.
+Rows in, an Altair chart out. Colour is the GPU, the region or the embodied method; a second cue tells series apart too.
 """
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from footprint.carbon import totals
+from footprint import carbon, spec
 from footprint.charts import theme
-from footprint.charts.carbon import REGIONS, WIDTH
-from footprint.charts.theme import PANEL
-from footprint.energy import findings
 
-APPROACHES = {
-    "ACT": "#3f7fb5",
-    "ACT with priors": "#7a6fb0",
-    "teardown": "#b87a10",
-    "paper": "#8a8f98",
-}
 GRID = alt.X(
     "g_per_kwh:Q",
     title="g CO2e per kWh",
@@ -25,196 +17,167 @@ GRID = alt.X(
     axis=alt.Axis(values=[1, 10, 100, 1000]),
 )
 MOST_YEARS = 100  # a payback beyond is drawn as none
-DASHES = {"ACT": [1, 0], "ACT with priors": [6, 2], "teardown": [2, 2], "paper": [8, 3, 2, 3]}
-
-
-def _by_model() -> alt.Column:
-    order = [findings.label(model) for model, _ in findings.PAIRS[::2]]
-    return alt.Column("model:N", title=None, sort=order)
+REGIONS = {zone: spec.zone_name(zone) for zone in theme.DOMAINS["zone"]}
+OTHERS = "other cards"
 
 
 def printed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """These columns (a page carries no others), with printed names and four significant digits."""
-    names = {
-        "model": findings.label,
-        "gpu": findings.label,
-        "zone": lambda zone: REGIONS.get(zone, zone),
-    }
     kept = rows[list(columns)]
-    short = {
-        name: kept[name].map(lambda value: float(f"{value:.4g}"))
-        for name in kept.select_dtypes("float")
-    }
-    return kept.assign(
-        **short, **{name: kept[name].map(read) for name, read in names.items() if name in kept}
-    )
+    names = dict.fromkeys(("model", "gpu", "newer"), spec.label)
+    names["zone"] = lambda zone: REGIONS.get(zone, zone)
+    read = {name: kept[name].map(named) for name, named in names.items() if name in kept}
+    short = kept.select_dtypes("float").map(lambda value: float(f"{value:.4g}"))
+    return kept.assign(**short, **read)
 
 
-def _by_approach(**options) -> dict:
-    names = list(APPROACHES)
-    colour = alt.Scale(domain=names, range=list(APPROACHES.values()))
-    dash = alt.Scale(domain=names, range=list(DASHES.values()))
+def _in_order(rows: pd.DataFrame, field: str) -> list:
+    return list(dict.fromkeys(rows[field]))
+
+
+def _series(field: str, looks: dict, title: str | None = None, **legend) -> dict:
+    """Colour and dash of a field, whose values have looks (colour, dash)."""
+    given = {"title": title, **({"legend": alt.Legend(**legend)} if legend else {})}
+    hues, dashes = ([look[at] for look in looks.values()] for at in (0, 1))
     return {
-        "color": alt.Color("approach:N", title="embodied by", scale=colour, **options),
-        "strokeDash": alt.StrokeDash("approach:N", title="embodied by", scale=dash),
+        "color": alt.Color(f"{field}:N", scale=alt.Scale(domain=list(looks), range=hues), **given),
+        "strokeDash": alt.StrokeDash(
+            f"{field}:N", scale=alt.Scale(domain=list(looks), range=dashes), **given
+        ),
     }
+
+
+def _by_method() -> dict:
+    known = {name: method for name, method in carbon.METHODS.items() if method.compared}
+    looks = {name: (method.colour, list(method.dash)) for name, method in known.items()}
+    return _series("embodied_method", looks, title="embodied by")
 
 
 def _by_region() -> dict:
     """Colour and shape of a region."""
-    names = list(REGIONS.values())
-    hues, shapes = [theme.COLOURS[zone] for zone in REGIONS], ["circle", "square", "triangle-up"]
+    names, shapes = list(REGIONS.values()), ["circle", "square", "triangle-up"]
+    hues = alt.Scale(domain=names, range=[theme.COLOURS[zone] for zone in REGIONS])
+    given = {"title": None, "sort": names}
     return {
-        "color": alt.Color(
-            "region:N", title=None, sort=names, scale=alt.Scale(domain=names, range=hues)
-        ),
-        "shape": alt.Shape(
-            "region:N", title=None, sort=names, scale=alt.Scale(domain=names, range=shapes)
-        ),
+        "color": alt.Color("region:N", scale=hues, **given),
+        "shape": alt.Shape("region:N", scale=alt.Scale(domain=names, range=shapes), **given),
     }
 
 
-def winners(rows: pd.DataFrame, by: str = "approach") -> alt.FacetChart:
-    """Who emits less, cell by cell: the likelier card's colour, the deeper the surer; the number is the T4's probability.
+def _by_gpu(rows: pd.DataFrame) -> dict:
+    """Colour and shape of the paper's GPUs, and of all others alike; adds the column `named` to the rows."""
+    rows["named"] = rows["gpu"].where(rows["gpu"].isin(theme.DOMAINS["card"]), OTHERS)
+    domain, shapes = [*theme.DOMAINS["card"], OTHERS], ["circle", "square", "triangle-up"]
+    hues = [theme.COLOURS.get(name, theme.COLOURS["other"]) for name in domain]
+    return {
+        "color": alt.Color("named:N", title=None, scale=alt.Scale(domain=domain, range=hues)),
+        "shape": alt.Shape("named:N", title=None, scale=alt.Scale(domain=domain, range=shapes)),
+    }
 
-    rows: model, batch, zone, probability (NaN where a card cannot serve), and the column `by`, a row of panels each.
+
+def winners(rows: pd.DataFrame, by: str = "embodied_method") -> alt.FacetChart:
+    """Who emits less, cell by cell: the likelier GPU's colour, the deeper the surer; the number is the chance of `gpu`.
+
+    rows: gpu, newer, model, batch, zone, evidence, probability (NaN where one of the two cannot serve), and the column `by`,
+    a row of panels each.
     """
-    rows = printed(rows, "model", "batch", "zone", "probability", by).assign(
-        percent=[
-            f"{value:.0%}".rstrip("%") if pd.notna(value) else "–" for value in rows["probability"]
-        ],
-        card=["T4" if value > 0.5 else "RTX 6000 Ada" for value in rows["probability"].fillna(0)],
-        sure=(rows["probability"].fillna(0.5) - 0.5).abs() * 2,
-    )
+    columns = ["gpu", "newer", "model", "batch", "zone", "evidence", "probability", by]
+    rows = printed(rows, *columns)
+    chance, names = rows["probability"], rows[["gpu", "newer"]].iloc[0].tolist()
+    rows["percent"] = [f"{value:.0%}".rstrip("%") if pd.notna(value) else "–" for value in chance]
+    rows["less"] = np.where(chance > 0.5, *names)
+    rows["sure"] = (chance.fillna(0.5) - 0.5).abs() * 2
     base = alt.Chart(rows).encode(
         x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("zone:N", title=None, sort=list(REGIONS.values())),
-        tooltip=[
-            "model:N",
-            "zone:N",
-            "batch:O",
-            f"{by}:N",
-            alt.Tooltip("probability:Q", format=".0%"),
-        ],
+        tooltip=theme.tips("model", "zone", "batch", by, "evidence", probability=".0%"),
     )
     sure = alt.Opacity("sure:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.6]), legend=None)
-    cells = base.mark_rect().encode(color=theme.colour("card", title="emits less"), opacity=sure)
-    words = base.mark_text(fontSize=10).encode(text="percent:N")
-    panel = (cells + words).properties(width=PANEL["width"], height=66)
-    order = list(dict.fromkeys(rows[by]))
-    return panel.facet(
-        column=_by_model(), row=alt.Row(f"{by}:N", title=None, sort=order), spacing=8
-    )
+    hue = theme.colour("less", title="emits less", values=names)
+    cells = base.mark_rect().encode(color=hue, opacity=sure)
+    panel = cells + base.mark_text(fontSize=10).encode(text="percent:N")
+    panel = panel.properties(width=theme.PANEL["width"], height=66)
+    row = alt.Row(f"{by}:N", title=None, sort=_in_order(rows, by))
+    return panel.facet(column=theme.by_model(rows["model"]), row=row, spacing=8)
 
 
 def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
-    """Probability that the T4 emits less over the intensity of the grid, by approach; dotted: the three regions.
+    """Probability that a GPU emits less than the newer one over the intensity of the grid, by method; dotted: regions.
 
-    rows: model, served (how the cards serve, a row of panels each), g_per_kwh, approach, probability. zones: zone, g_per_kwh.
+    rows: gpu, model, served (how requests come, a row of panels each), g_per_kwh, embodied_method, evidence, probability.
+    zones: zone, g_per_kwh.
     """
+    columns = ["gpu", "model", "served", "g_per_kwh", "embodied_method", "evidence", "probability"]
     marks = zones.merge(rows[["model", "served"]].drop_duplicates(), how="cross")
-    data = printed(
-        pd.concat([rows, marks]), "model", "served", "g_per_kwh", "approach", "probability", "zone"
-    )
+    data = printed(pd.concat([rows, marks]), *columns, "zone")
+    gpus = _in_order(data.dropna(subset="gpu"), "gpu")
     y = alt.Y(
         "probability:Q",
-        title="P(the T4 emits less)",
+        title=f"P(the {gpus[0]} emits less)" if len(gpus) == 1 else "P(emits less)",
         scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format="%"),
     )
-    tips = ["model:N", "approach:N", "g_per_kwh:Q", alt.Tooltip("probability:Q", format=".0%")]
+    tips = theme.tips(
+        "gpu", "model", "embodied_method", "evidence", g_per_kwh=".3g", probability=".0%"
+    )
     lines = alt.Chart().transform_filter("isValid(datum.probability)").mark_line()
-    lines = lines.encode(x=GRID, y=y, tooltip=tips, **_by_approach())
+    lines = lines.encode(x=GRID, y=y, tooltip=tips, **_by_method())
     place = alt.Chart().transform_filter("isValid(datum.zone)")
     rules = place.mark_rule(strokeDash=[2, 3], opacity=0.6).encode(x=GRID)
-    words = place.mark_text(
-        angle=270, align="left", baseline="bottom", fontSize=9, dx=4, dy=-2, opacity=0.8
-    )
-    words = words.encode(x=GRID, y=alt.datum(0.52), text="zone:N")
-    even = (
-        alt.Chart()
-        .transform_aggregate(rows="count()")
-        .mark_rule(opacity=0.5)
-        .encode(y=alt.datum(0.5))
-    )
-    panel = alt.layer(even, rules, words, lines, data=data).properties(
-        width=PANEL["width"], height=150
-    )
-    return panel.facet(
-        column=_by_model(),
-        row=alt.Row("served:N", title=None, sort=list(dict.fromkeys(rows["served"]))),
-    )
+    look = {"angle": 270, "align": "left", "baseline": "bottom", "fontSize": 9, "opacity": 0.8}
+    words = place.mark_text(dx=4, dy=-2, **look).encode(x=GRID, y=alt.datum(0.52), text="zone:N")
+    even = alt.Chart().transform_aggregate(rows="count()").mark_rule(opacity=0.5)
+    panel = alt.layer(even.encode(y=alt.datum(0.5)), rules, words, lines, data=data)
+    panel = panel.properties(width=theme.PANEL["width"], height=150)
+    row = alt.Row("served:N", title=None, sort=_in_order(rows, "served"))
+    return panel.facet(column=theme.by_model(data["model"]), row=row)
 
 
 def setups(rows: pd.DataFrame) -> alt.FacetChart:
-    """Probability that the T4 emits less by what is counted, a row a set-up, a mark a region; shaded: cannot tell.
+    """Probability that a token emits less on a GPU than on the newer one, a row a set-up, a mark a region.
 
-    rows: model, setup, served (a row of panels each), zone, probability.
+    Shaded: cannot tell. rows: gpu, newer, model, setup, served (a row of panels each), zone, evidence, probability.
     """
-    rows = printed(rows, "model", "setup", "served", "zone", "probability").rename(
-        columns={"zone": "region"}
-    )
-    axis = alt.Axis(
-        values=[0, 0.5, 1],
-        labelExpr="datum.value == 0 ? 'RTX 6000 Ada' : datum.value == 1 ? 'T4' : 'even'",
-    )
+    columns = ["gpu", "newer", "model", "setup", "served", "zone", "evidence", "probability"]
+    rows = printed(rows, *columns).rename(columns={"zone": "region"})
+    first, gpus = rows["newer"].iloc[0], _in_order(rows, "gpu")
+    last = gpus[0] if len(gpus) == 1 else "the other"
+    words = f"datum.value == 0 ? '{first}' : datum.value == 1 ? '{last}' : 'even'"
+    axis = alt.Axis(values=[0, 0.5, 1], labelExpr=words)
     x = alt.X("probability:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
-    band = alt.Chart().transform_aggregate(
-        rows="count()"
-    )  # one row a panel, so that it is drawn once
+    band = alt.Chart().transform_aggregate(rows="count()")  # one row a panel, so it is drawn once
     band = band.mark_rect(opacity=0.1).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
-    dots = (
-        alt.Chart()
-        .mark_point(size=55, filled=False, opacity=1)
-        .encode(
-            x=x,
-            y=alt.Y("setup:N", title=None, sort=list(dict.fromkeys(rows["setup"]))),
-            tooltip=[
-                "model:N",
-                "setup:N",
-                "served:N",
-                "region:N",
-                alt.Tooltip("probability:Q", format=".0%"),
-            ],
-            **_by_region(),
-        )
-    )
-    panel = alt.layer(band, dots, data=rows).properties(width=PANEL["width"], height=alt.Step(22))
-    return panel.facet(
-        column=_by_model(),
-        row=alt.Row("served:N", title=None, sort=list(dict.fromkeys(rows["served"]))),
-    )
+    tips = theme.tips("model", "setup", "served", "region", "gpu", "evidence", probability=".0%")
+    y = alt.Y("setup:N", title=None, sort=_in_order(rows, "setup"))
+    dots = alt.Chart().mark_point(size=55, filled=False, opacity=1)
+    dots = dots.encode(x=x, y=y, tooltip=tips, **_by_region())
+    panel = alt.layer(band, dots, data=rows)
+    panel = panel.properties(width=theme.PANEL["width"], height=alt.Step(22))
+    row = alt.Row("served:N", title=None, sort=_in_order(rows, "served"))
+    return panel.facet(column=theme.by_model(rows["model"]), row=row)
 
 
-def payback(rows: pd.DataFrame, lifetime_years: float = totals.YEARS) -> alt.FacetChart:
-    """Years until a replacement has paid back, over the intensity of the grid; dashed: the lifetime of a card.
+def payback(rows: pd.DataFrame, lifetime_years: float = 5.0) -> alt.FacetChart:
+    """Years until a replacement has paid back, over the intensity of the grid; dashed: the lifetime of a GPU.
 
     rows: model, g_per_kwh, accounting (sunk or amortised), years, low, high (90 %; missing where it never does).
     """
     data = printed(rows, "model", "g_per_kwh", "accounting", "years", "low", "high")
     data["years"] = data["years"].where(data["years"] <= MOST_YEARS)
-    kinds = ["sunk", "amortised"]
-    look = {"title": "accounting", "legend": alt.Legend(symbolType="stroke")}
-    colour = alt.Color(
-        "accounting:N", scale=alt.Scale(domain=kinds, range=["#7465b3", "#b87a10"]), **look
-    )
-    dash = alt.StrokeDash(
-        "accounting:N", scale=alt.Scale(domain=kinds, range=[[1, 0], [4, 3]]), **look
-    )
+    looks = {"sunk": ("#7465b3", [1, 0]), "amortised": ("#b87a10", [4, 3])}
+    look = _series("accounting", looks, title="accounting", symbolType="stroke")
     scale = alt.Scale(type="log", nice=False, clamp=True, domain=[0.01, MOST_YEARS])
     y = alt.Y("years:Q", title="years", scale=scale, axis=alt.Axis(values=[0.01, 0.1, 1, 10, 100]))
-    tips = [
-        "model:N",
-        "accounting:N",
-        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("g_per_kwh", "years", "low", "high")),
-    ]
-    base = alt.Chart().encode(x=GRID, color=colour)
-    band = base.mark_area(opacity=0.15).encode(
-        y=alt.Y("low:Q", title="years", scale=scale), y2="high:Q"
+    numbers = dict.fromkeys(("g_per_kwh", "years", "low", "high"), ".3g")
+    base = alt.Chart().encode(x=GRID, color=look["color"])
+    low = alt.Y("low:Q", title="years", scale=scale)
+    band = base.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
+    line = base.mark_line().encode(
+        y=y, strokeDash=look["strokeDash"], tooltip=theme.tips("model", "accounting", **numbers)
     )
-    line = base.mark_line().encode(y=y, strokeDash=dash, tooltip=tips)
     limit = alt.Chart().mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(lifetime_years))
-    return alt.layer(band, limit, line, data=data).properties(**PANEL).facet(column=_by_model())
+    panel = alt.layer(band, limit, line, data=data).properties(**theme.PANEL)
+    return panel.facet(column=theme.by_model(data["model"]))
 
 
 def front(rows: pd.DataFrame) -> alt.LayerChart:
@@ -223,93 +186,159 @@ def front(rows: pd.DataFrame) -> alt.LayerChart:
     rows: gpu, batch, tpot_ms, mg (a token), low, high, on_front.
     """
     rows = printed(rows, "gpu", "batch", "tpot_ms", "mg", "low", "high", "on_front")
-    named = theme.DOMAINS["card"]
-    rows["card"] = rows["gpu"].where(rows["gpu"].isin(named), "other cards")
-    rows["name"] = (rows["gpu"] + ", " + rows["batch"].astype(str)).where(
-        rows.index.isin(_apart(rows))
-    )
-    first = float(rows["tpot_ms"].min())  # its name stands to its left
+    look = _by_gpu(rows)
+    names = rows["gpu"] + ", " + rows["batch"].astype(str)
+    rows["name"] = names.where(rows.index.isin(_spaced(rows)))
+    edges = [rows["tpot_ms"].min() / 1.7, rows["tpot_ms"].max() * 1.1]  # a name stands to the left
+    across = alt.Scale(type="log", nice=False, domain=edges)
+    up = alt.Scale(type="log", nice=False, padding=20)
     base = alt.Chart(rows).encode(
-        x=alt.X(
-            "tpot_ms:Q",
-            title="ms for a decode step",
-            scale=alt.Scale(
-                type="log", nice=False, domain=[first / 1.7, rows["tpot_ms"].max() * 1.1]
-            ),
-        ),
-        y=alt.Y(
-            "mg:Q",
-            title="mg CO2e per generated token",
-            scale=alt.Scale(type="log", nice=False, padding=20),
-        ),
+        x=alt.X("tpot_ms:Q", title="ms for a decode step", scale=across),
+        y=alt.Y("mg:Q", title="mg CO2e per generated token", scale=up),
     )
-    tips = [
-        "gpu:N",
-        "batch:O",
-        *(alt.Tooltip(f"{name}:Q", format=".3g") for name in ("tpot_ms", "mg", "low", "high")),
-    ]
-    domain, hues = (
-        [*named, "other cards"],
-        [*(theme.COLOURS[name] for name in named), theme.COLOURS["other"]],
-    )
-    shapes = alt.Scale(domain=domain, range=["circle", "square", "triangle-up"])
-    dots = base.mark_point(filled=True, size=45, opacity=0.8).encode(
-        color=alt.Color("card:N", title=None, scale=alt.Scale(domain=domain, range=hues)),
-        shape=alt.Shape("card:N", title=None, scale=shapes),
-        tooltip=tips,
-    )
+    numbers = dict.fromkeys(("tpot_ms", "mg", "low", "high"), ".3g")
+    dots = base.mark_point(filled=True, size=45, opacity=0.8)
+    dots = dots.encode(tooltip=theme.tips("gpu", "batch", **numbers), **look)
     slowest = rows.loc[rows["on_front"], "tpot_ms"].max()
-    room = alt.condition(
-        f"width > 400 || datum.tpot_ms == {slowest}", alt.value(1), alt.value(0)
-    )  # a phone has none for all
+    roomy = f"width > 400 || datum.tpot_ms == {slowest}"  # a phone has no room for all names
     best = base.transform_filter("datum.on_front")
     line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="tpot_ms:Q")
     spans = best.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-    words = (
-        best.transform_filter("isValid(datum.name)")
-        .mark_text(align="right", dx=-7, dy=9, fontSize=10)
-        .encode(text="name:N", opacity=room)
+    words = best.transform_filter("isValid(datum.name)")
+    words = words.mark_text(align="right", dx=-7, dy=9, fontSize=10).encode(
+        text="name:N", opacity=alt.condition(roomy, alt.value(1), alt.value(0))
     )
-    return alt.layer(line, spans, dots, words).properties(width=WIDTH, height=360)
+    return alt.layer(line, spans, dots, words).properties(width=theme.WIDTH, height=360)
 
 
-def _apart(rows: pd.DataFrame, ratio: float = 1.25) -> list:
+def _spaced(rows: pd.DataFrame, ratio: float = 1.25) -> list:
     """Rows of the front whose times lie far enough apart for their names to stand beside each other."""
     kept, last = [], 0.0
-    for at, time in rows[rows["on_front"]].sort_values("tpot_ms")["tpot_ms"].items():
+    for at, time in rows.loc[rows["on_front"], "tpot_ms"].sort_values().items():
         if time > last * ratio:
             kept, last = [*kept, at], time
     return kept
 
 
 def carbon_ratios(rows: pd.DataFrame) -> alt.FacetChart:
-    """How many times the T4 emits what the RTX 6000 Ada emits for a token, over batch, by region, with 90 % intervals.
+    """How many times a GPU emits what the newer one emits for a token, over batch, by region, with 90 % intervals.
 
-    rows: model, batch, zone, median, low, high, kind (measured, modelled or mixed).
+    rows: gpu (a row of panels each), newer, model, batch, zone, evidence, median, low, high.
     """
-    rows = printed(rows, "model", "batch", "zone", "median", "low", "high", "kind").rename(
-        columns={"zone": "region"}
-    )
-    look = _by_region()
+    columns = ["gpu", "newer", "model", "batch", "zone", "median", "low", "high", "evidence"]
+    rows = printed(rows, *columns).rename(columns={"zone": "region"})
+    look, gpus = _by_region(), _in_order(rows, "gpu")
     base = alt.Chart(rows).encode(
         x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("region:N", sort=list(REGIONS.values())),
         color=look["color"],
     )
-    scale = alt.Scale(type="log", base=2, nice=False, padding=10)
-    title = "T4 over RTX 6000 Ada"
-    y = alt.Y("median:Q", title=title, scale=scale)
-    bars = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
-        y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
-    )
-    tips = [
-        "region:N",
-        "batch:O",
-        "kind:N",
-        *(alt.Tooltip(f"{name}:Q", format=".2f") for name in ("median", "low", "high")),
-    ]
-    dots = base.mark_point(filled=True, size=34, opacity=1).encode(
-        y=y, shape=look["shape"], tooltip=tips
+    title = f"{gpus[0] if len(gpus) == 1 else 'ratio'} over {rows['newer'].iloc[0]}"
+    y = alt.Y("median:Q", title=title, scale=alt.Scale(type="log", base=2, nice=False, padding=10))
+    numbers = dict.fromkeys(("median", "low", "high"), ".2f")
+    marks = theme.interval(
+        base,
+        y,
+        rule={"strokeWidth": 1.5, "opacity": 0.6},
+        point={"size": 34, "opacity": 1},
+        shape=look["shape"],
+        tooltip=theme.tips("gpu", "region", "batch", "evidence", **numbers),
     )
     even = alt.Chart(rows).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
-    return (even + bars + dots).properties(**PANEL).facet(column=_by_model())
+    panels = {"column": theme.by_model(rows["model"])}
+    if len(gpus) > 1:
+        panels["row"] = alt.Row("gpu:N", title=None, sort=gpus)
+    return (even + marks).properties(**theme.PANEL).facet(**panels)
+
+
+def split(rows: pd.DataFrame) -> alt.LayerChart:
+    """GPUs by what prefill and decode add to a token; joined: those that no other beats in both phases.
+
+    rows: gpu, prefill_mg, decode_mg (each in its best batch), prefill_batch, decode_batch, on_front.
+    """
+    columns = ["gpu", "prefill_mg", "decode_mg", "prefill_batch", "decode_batch", "on_front"]
+    rows = printed(rows, *columns)
+    rows["lifted"] = _lifted(rows)
+    look = _by_gpu(rows)
+    scale = alt.Scale(type="log", nice=False, padding=44)  # room for the names
+    base = alt.Chart(rows).encode(
+        x=alt.X("prefill_mg:Q", title="mg CO2e of prefill per generated token", scale=scale),
+        y=alt.Y("decode_mg:Q", title="mg CO2e of decode per generated token", scale=scale),
+    )
+    tips = theme.tips("gpu", "prefill_batch", "decode_batch", prefill_mg=".2g", decode_mg=".2g")
+    dots = base.mark_point(filled=True, size=50, opacity=0.85).encode(tooltip=tips, **look)
+    best = base.transform_filter("datum.on_front")
+    ring = best.mark_point(size=150, strokeWidth=1).encode(tooltip=["gpu:N"])
+    line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="prefill_mg:Q")
+    roomy = alt.condition(f"width > 400 || datum.named != '{OTHERS}'", alt.value(1), alt.value(0))
+    words = [
+        base.transform_filter(which)
+        .mark_text(align="left", dx=8, dy=dy, fontSize=9)
+        .encode(text="gpu:N", opacity=roomy)
+        for which, dy in (("datum.lifted", -8), ("!datum.lifted", 0))
+    ]
+    return alt.layer(line, ring, dots, *words).properties(width=theme.WIDTH, height=380)
+
+
+def _lifted(rows: pd.DataFrame, right: float = 0.3, level: float = 0.08) -> list[bool]:
+    """GPUs so close to the right of another that its name would run into them: theirs go above."""
+    at = np.log(rows[["prefill_mg", "decode_mg"]].to_numpy())
+    across, up = np.moveaxis(at[:, None] - at[None, :], -1, 0)
+    return ((across > 0) & (across < right) & (np.abs(up) < level)).any(axis=1).tolist()
+
+
+def waiting(rows: pd.DataFrame) -> alt.HConcatChart:
+    """What waiting saves, and how long it then is, over the hours that work may wait.
+
+    rows: slack_h, saving (a share), wait_h (the mean), series (who waits and what is known).
+    """
+    names = _in_order(rows, "series")
+    rows = printed(rows, "slack_h", "saving", "wait_h", "series")
+    looks = zip(
+        ("#3f7fb5", "#7a6fb0", "#2f9079", "#b87a10"),
+        ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3]),
+        strict=True,
+    )
+    series = _series(
+        "series",
+        dict(zip(names, looks, strict=False)),
+        columns=2,
+        symbolType="stroke",
+        labelLimit=300,
+    )
+    base = alt.Chart(rows).encode(
+        x=alt.X("slack_h:Q", title="hours that it may wait"),
+        tooltip=theme.tips("series", slack_h="d", saving=".1%", wait_h=".1f"),
+        **series,
+    )
+    axes = (
+        alt.Y("saving:Q", title="less carbon", axis=alt.Axis(format="%")),
+        alt.Y("wait_h:Q", title="hours that it waits, mean"),
+    )
+    line = base.mark_line(point=alt.OverlayMarkDef(size=22))
+    panels = [line.encode(y=y).properties(width=(theme.WIDTH - 70) // 2, height=230) for y in axes]
+    return alt.hconcat(*panels, spacing=24)
+
+
+def plans(rows: pd.DataFrame) -> alt.LayerChart:
+    """Tonnes a day of each plan, operational and embodied, with the 90 % interval of the whole.
+
+    rows: plan, part (operational or embodied), tonnes, low and high (of the plan's whole, the same in both rows).
+    """
+    names = _in_order(rows, "plan")
+    rows = printed(rows, "plan", "part", "tonnes", "low", "high")
+    y = alt.Y("plan:N", title=None, sort=names, axis=alt.Axis(labelLimit=260))
+    base = alt.Chart(rows).encode(y=y)
+    bars = base.mark_bar(opacity=0.85, height=16).encode(
+        x=alt.X("sum(tonnes):Q", title="t CO2e a day"),
+        color=theme.colour("part"),
+        order=alt.Order("part:N", sort="descending"),
+        tooltip=["plan:N", "part:N", alt.Tooltip("sum(tonnes):Q", format=".3g")],
+    )
+    whole = base.transform_filter("datum.part == 'operational'")
+    spans = whole.mark_rule(strokeWidth=1.5).encode(
+        x=alt.X("low:Q", title="t CO2e a day"),
+        x2="high:Q",
+        tooltip=theme.tips("plan", low=".3g", high=".3g"),
+    )
+    return (bars + spans).properties(width=theme.WIDTH - 200, height=alt.Step(34))
