@@ -15,7 +15,7 @@ from footprint.chapters.book import load
 
 ROOT = Path(__file__).parents[2]
 CELL = re.compile(r"```\{code-cell\} python\n(?:---\n.*?\n---\n|(?::[^\n]*\n)+)(.*?)```", re.DOTALL)
-NOT_YET = {"operational", "together", "decide", "cells"}  # start from the paper's pairs
+NOT_YET = {"decide"}  # a measured newer GPU has no row of its own there
 FIGURES = ("performance", "energy", "operational", "together", "decide")
 MODELS, ADA = ("llama-1b", "llama-3b", "llama-7b"), "rtx-6000-ada"
 

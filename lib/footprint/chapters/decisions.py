@@ -83,7 +83,7 @@ def decide(book: Book) -> dict:
 def _setups(book: Book, gpu: str, found: xr.DataArray) -> pd.DataFrame:
     """Rows of the scenarios of one GPU, named by engine and by what is counted."""
     rows = found.to_dataframe().reset_index()
-    name = rows["engine"].map(ENGINES) + ", " + rows["counted"]
+    name = rows["engine"].map(lambda name: ENGINES.get(name, name)) + ", " + rows["counted"]
     first = "" if gpu == book.old else f"{spec.label(gpu)}, "
     return rows.assign(gpu=gpu, newer=book.new, setup=first + name, evidence=_evidence(book, gpu))
 
