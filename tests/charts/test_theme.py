@@ -110,20 +110,9 @@ def test_a_note_is_escaped():
     assert theme.note("a < b") == '<p class="nothing">a &lt; b</p>'
 
 
-def test_a_sentence_is_markdown_on_one_line():
-    assert theme.say("a\n  b")._repr_markdown_() == "a b"
-
-
 def test_kinds_are_badges_once_each():
     assert theme.kinds(["modelled", "measured", "modelled"]).count("<span") == 2
     assert "mixed" in theme.kinds(["mixed"])
-
-
-def test_an_answer_is_folded_away():
-    assert (
-        theme.exercise("why\n  so?", "be\n  cause")._repr_markdown_()
-        == "why so?\n\n:::{dropdown} Answer\nbe cause\n:::"
-    )
 
 
 def test_a_table_that_sorts_says_so_and_holds_links():

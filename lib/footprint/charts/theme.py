@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -125,41 +124,20 @@ def by_model(names) -> alt.Column:
 
 
 def _look() -> alt.theme.ThemeConfig:
-    quiet = {
-        "labelColor": "currentColor",
-        "titleColor": "currentColor",
-        "tickColor": "currentColor",
-        "domainColor": "currentColor",
-        "gridColor": "currentColor",
-        "gridOpacity": 0.12,
-        "domainOpacity": 0.5,
-        "tickOpacity": 0.5,
-        "titleFontWeight": "normal",
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "labelSeparation": 3,
-    }
-    words = {
-        "labelColor": "currentColor",
-        "titleColor": "currentColor",
-        "titleFontWeight": "normal",
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-    }
-    symbols = {
-        "symbolOpacity": 1,
-        "symbolBaseFillColor": "currentColor",
-        "symbolBaseStrokeColor": "currentColor",
-    }
+    """Quiet axes in the colour of the page's text, so that one chart serves a light page and a dark one."""
+    ink = "currentColor"
+    words = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal"}
+    words |= {"labelFontSize": 11, "titleFontSize": 12}
+    lines = {"tickColor": ink, "domainColor": ink, "gridColor": ink, "labelSeparation": 3}
+    lines |= {"gridOpacity": 0.12, "domainOpacity": 0.5, "tickOpacity": 0.5}
+    symbols = {"symbolOpacity": 1, "symbolBaseFillColor": ink, "symbolBaseStrokeColor": ink}
     config = {
         "background": "transparent",
-        "view": {"stroke": None, "continuousWidth": 620},
-        "axis": quiet,
-        "legend": {**words, **symbols, "orient": "top"},
-        "header": {**words, "labelPadding": 6},
-        "mark": {"color": "currentColor"},
-        "text": {"color": "currentColor"},
-        "rule": {"color": "currentColor"},
+        "view": {"stroke": None, "continuousWidth": WIDTH},
+        "axis": words | lines,
+        "legend": words | symbols | {"orient": "top"},
+        "header": words | {"labelPadding": 6},
+        **{mark: {"color": ink} for mark in ("mark", "text", "rule")},
         "point": {"strokeWidth": 1.6},
         "line": {"strokeWidth": 1.8},
     }
@@ -216,21 +194,6 @@ def note(text: str) -> Page:
     return Page(f'<p class="nothing">{html.escape(text)}</p>')
 
 
-def say(text: str):
-    """Paragraphs of MyST Markdown whose numbers were computed in the cell that says them."""
-    from IPython.display import Markdown
-
-    return Markdown("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")))
-
-
-def exercise(question: str, answer: str):
-    """A question to the reader in MyST Markdown, and its answer folded away; both may hold numbers computed in the cell."""
-    from IPython.display import Markdown
-
-    asked, solved = (" ".join(text.split()) for text in (question, answer))
-    return Markdown(f"{asked}\n\n:::{{dropdown}} Answer\n{solved}\n:::")
-
-
 def _cell(value, digits: int) -> tuple[str, str]:
     """Class and content of a table's cell."""
     if isinstance(value, Page):
@@ -247,31 +210,29 @@ def _cell(value, digits: int) -> tuple[str, str]:
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
 
-def table(
-    rows: pd.DataFrame | Sequence[dict], digits: int = 3, sorts: bool = False, empty: str = ""
-) -> Page:
+def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False, empty: str = "") -> Page:
     """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
     scrolls sideways by itself. `sorts`: readers may sort and filter its rows. `empty`: the sentence instead of no rows."""
-    frame = pd.DataFrame(rows)
     if empty and not len(frame):
         return note(empty)
-    columns = [
-        [_cell(value, digits) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])
-    ]
-    numbers = [bool(cells) and all(kind == "number" for kind, _ in cells) for cells in columns]
-    head = "".join(
-        f'<th scope="col" class="{"number" if right else ""}">{html.escape(str(name))}</th>'
-        for name, right in zip(frame.columns, numbers, strict=True)
+    head, columns = [], []
+    for name, values in frame.items():
+        cells = [_cell(value, digits) for value in values.tolist()]
+        number = bool(cells) and all(kind == "number" for kind, _ in cells)
+        kinds = [kind if number or kind != "number" else "" for kind, _ in cells]
+        head.append(
+            f'<th scope="col" class="{"number" if number else ""}">{html.escape(str(name))}</th>'
+        )
+        columns.append(
+            [
+                f'<td class="{kind}">{text}</td>'
+                for kind, (_, text) in zip(kinds, cells, strict=True)
+            ]
+        )
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
+    whole = (
+        f'<table class="plain"><thead><tr>{"".join(head)}</tr></thead><tbody>{body}</tbody></table>'
     )
-    shown = [
-        [
-            f'<td class="{kind if right or kind != "number" else ""}">{text}</td>'
-            for kind, text in cells
-        ]
-        for cells, right in zip(columns, numbers, strict=True)
-    ]
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*shown, strict=True))
-    whole = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return Page(f'<div class="table-box{" sorts" if sorts else ""}">{whole}</div>')
 
 
