@@ -38,8 +38,9 @@ def hardware(book: Book) -> dict:
     cards = pd.DataFrame(spec.table("gpus"))
     half = replace(new, peak_fp16_tflops=new.peak_fp16_tflops / 2)
     sizes = {"batch": [1, 16], "prompt": [128, 512], "output": 128}
-    whole, less = (predict.windows(LARGE, gpu, **sizes).squeeze(drop=True) for gpu in (new, half))
-    slower = less[["ttft_s", "tpot_s"]] / whole[["ttft_s", "tpot_s"]] - 1
+    times = ["ttft_s", "tpot_s"]
+    whole = predict.windows(LARGE, new, **sizes)[times].squeeze(drop=True)
+    slower = predict.windows(LARGE, half, **sizes)[times].squeeze(drop=True) / whole - 1
     many, long = sizes["batch"][-1], sizes["prompt"][-1]
     one, most = slower.sel(batch=1, prompt=128), slower.sel(batch=many, prompt=long)
     streamed = spec.model(LARGE).streamed_parameters * spec.bytes_of("fp16")
@@ -316,7 +317,7 @@ def energy(book: Book) -> dict:
 
 def _beside_the_cap(points: xr.Dataset, joules: xr.Dataset) -> pd.DataFrame:
     """Power and joules of a decoded token at batch 1 beside the power cap and what a step would use at it."""
-    points, joules = (part.sel(batch=1, phase="decode") for part in (points, joules))
+    points, joules = points.sel(batch=1, phase="decode"), joules.sel(batch=1, phase="decode")
     caps = [spec.gpu(gpu).tdp_W if gpu in spec.gpus() else np.nan for gpu in points.gpu.values]
     cap = xr.DataArray(caps, {"gpu": points.gpu})
     power = points["energy_J"] / points["time_s"]

@@ -24,8 +24,8 @@ def index(book: Book) -> dict:
     """Grams and joules of a token of the large model on two GPUs, alone and at the best batch, and what each lever saves."""
     rows = headline(book)
     at = rows.set_index(["model", "gpu", "zone", "choice"])
-    clean, dirty = (at.loc[(LARGE, book.old, zone, ONE)] for zone in (CLEAN, DIRTY))
-    low, high = (at.loc[(LARGE, book.new, zone, BEST)] for zone in (CLEAN, DIRTY))
+    clean, dirty = at.loc[(LARGE, book.old, CLEAN, ONE)], at.loc[(LARGE, book.old, DIRTY, ONE)]
+    low, high = at.loc[(LARGE, book.new, CLEAN, BEST)], at.loc[(LARGE, book.new, DIRTY, BEST)]
     lone = at.loc[(LARGE, book.new, CLEAN, ONE)]
     small = at.loc[(SMALL, book.new, CLEAN, BEST)]
     answer = book.length["output"]
@@ -147,7 +147,7 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
 
 def question(book: Book) -> dict:
     """The claims, how sure each is with the eager loop and with a serving engine, and how each is read."""
-    board, other = (_board(book, engine) for engine in ("eager", "serving"))
+    board, other = _board(book, "eager"), _board(book, "serving")
     moved = board["id"][board["verdict"] != other["verdict"]]
     samples = book.world.sizes["sample"]
     close = sorted({*_close(board, samples), *_close(other, samples)})

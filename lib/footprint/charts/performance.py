@@ -159,11 +159,11 @@ def cards(table: pd.DataFrame, named: list[str]) -> alt.LayerChart:
             size=alt.Size("tdp_W:Q", title="power cap (W)", legend=watts),
         )
     )
-    across, up = (
-        np.log(rows[name] / low) / np.log(high / low) * side
-        for (name, (low, high)), side in zip(limits.items(), size.values(), strict=True)
-    )
-    shown = shown.assign(dy=_apart(across.to_numpy(), up.to_numpy(), rows["name"].to_numpy()))
+    spots = [
+        np.log(rows[name] / limits[name][0]) / np.log(limits[name][1] / limits[name][0]) * side
+        for name, side in zip(limits, size.values(), strict=True)
+    ]
+    shown = shown.assign(dy=_apart(*np.array(spots), rows["name"].to_numpy()))
     names = [
         alt.Chart(part)
         .mark_text(align="left", dx=11, dy=dy, fontSize=10)

@@ -52,7 +52,7 @@ def _modelled(data: pd.DataFrame) -> pd.DataFrame:
     """One row a batch and a prompt: both phases side by side, each value with its interval."""
 
     def cell(row, name: str, factor: float) -> str:
-        value, low, high = (row[f"{name}{end}"] * factor for end in ("", "_low", "_high"))
+        value, low, high = np.array([row[name], row[f"{name}_low"], row[f"{name}_high"]]) * factor
         return "–" if np.isnan(value) else f"{value:.3g} ({low:.3g}–{high:.3g})"
 
     rows = []
