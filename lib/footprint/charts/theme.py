@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -210,9 +211,12 @@ def _cell(value, digits: int) -> tuple[str, str]:
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
 
-def table(frame: pd.DataFrame, digits: int = 3, sorts: bool = False, empty: str = "") -> Page:
+def table(
+    rows: pd.DataFrame | Sequence[dict], digits: int = 3, sorts: bool = False, empty: str = ""
+) -> Page:
     """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
     scrolls sideways by itself. `sorts`: readers may sort and filter its rows. `empty`: the sentence instead of no rows."""
+    frame = pd.DataFrame(rows)
     if empty and not len(frame):
         return note(empty)
     head, columns = [], []
