@@ -1,6 +1,6 @@
 """Does the interval hold the truth? Scripted loads, windows of the real protocol on a virtual clock, the real budget.
 
-`python tests/loads.py` writes data/sensor_coverage.csv, the table of the book's method chapter (some minutes).
+`python tests/scripted_loads.py` writes data/sensor_coverage.csv, the table of the book's method chapter (some minutes).
 """
 
 import csv
@@ -246,7 +246,10 @@ def table(names=tuple(LOADS), count: int = WINDOWS) -> list[dict]:
 
 def main() -> None:
     """Write the table."""
-    ending = {"source": "this project, tests/loads.py", "accessed": date.today().isoformat()}
+    ending = {
+        "source": "this project, tests/scripted_loads.py",
+        "accessed": date.today().isoformat(),
+    }
     ending |= {"status": "derived", "licence": "Apache-2.0"}
     rows = [row | ending for row in table()]
     with TABLE.open("w", newline="", encoding="utf-8") as file:

@@ -170,7 +170,7 @@ def test_what_a_part_time_sensor_misses_is_what_random_windows_miss(spacing, eve
     read = parts[:, ::every, 0]
     jumps = (np.diff(read, axis=1) ** 2).mean() * 50 / every
     sensor = {"power_update_s": 0.1, "power_average_s": 0.025, "power_duty": 0.25}
-    stated = budget.unseen(sensor, {"spacing_s": spacing, "jumps_W2": jumps}, 0.1)
+    stated = budget.blind_error(sensor, {"spacing_s": spacing, "jumps_W2": jumps}, 0.1)
     assert stated == pytest.approx(error.std(), rel=0.03)
 
 
@@ -188,7 +188,9 @@ def test_what_a_toggling_load_hides_at_the_ends_is_stated_or_more(period, blur):
         for m, d in zip(moments, late, strict=True)
     ]
     sensor = {"power_average_s": 0.1, "power_update_s": 0.1}
-    stated = budget.edges(sensor, {"iteration_s": period, "seen_W": 100.0, "active_W": 0.0}, blur)
+    stated = budget.edge_error(
+        sensor, {"iteration_s": period, "seen_W": 100.0, "active_W": 0.0}, blur
+    )
     assert np.std(error) <= 1.05 * stated <= 6 * np.std(error)
 
 

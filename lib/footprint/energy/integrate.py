@@ -1,4 +1,4 @@
-"""From readings to joules: the integral of sampled power, the slope of a counter, and what makes a window unusable."""
+"""The integral of sampled power, the slope of a counter, and what spoils a window."""
 
 from collections.abc import Mapping
 
@@ -8,29 +8,21 @@ from footprint.trace.schema import WINDOW_STATUS
 
 LONGEST_GAP_S = 1.0  # between two samples; power in a longer one is unknown
 SHORTEST_S = 2.0  # a shorter window has no energy: counters are known to read low there
-JUMP_S, JUMP_SHARE = (
-    0.05,
-    1e-3,
-)  # two clocks may differ by this much, and by this share, over a window
+JUMP_S, JUMP_SHARE = 0.05, 1e-3  # two clocks may differ by this, and by this share of a window
 STUCK_S, STUCK_TICKS = 0.5, 10  # a counter that rests longer than both is stuck
 USABLE = ("ok", "disturbed", "throttled")
 
 
 def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:
-    """Joules between `start_s` and `stop_s` (arrays of windows) under the piecewise linear power through the samples.
+    """Joules of each window under the piecewise linear power through the samples.
 
-    NaN for a window that the samples do not span, that holds a sample that is NaN, or a gap longer than a second:
-    power there is unknown, not zero.
+    start_s, stop_s: the windows. NaN for a window that the samples do not span, that holds a sample
+    that is NaN, or a gap longer than a second: power there is unknown, not zero.
     """
-    from scipy.integrate import (
-        cumulative_trapezoid,
-    )  # here: slow to load, and most pages of the book integrate nothing
+    from scipy.integrate import cumulative_trapezoid  # slow to load, and most pages need none
 
     time_s, power_W = np.asarray(time_s, float), np.asarray(power_W, float)
-    start_s, stop_s = (
-        np.atleast_1d(np.asarray(start_s, float)),
-        np.atleast_1d(np.asarray(stop_s, float)),
-    )
+    start_s, stop_s = np.atleast_1d(start_s).astype(float), np.atleast_1d(stop_s).astype(float)
     if time_s.size < 2:
         return np.full(start_s.shape, np.nan)
     order = np.argsort(time_s, kind="stable")
@@ -44,7 +36,7 @@ def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:
 
 
 def _blind(time_s, power_W, start_s, stop_s) -> np.ndarray:
-    """Whether a window touches a segment between samples that is too long or ends in a missing sample."""
+    """Whether a window touches two samples too far apart, or a missing one."""
     bad = (np.diff(time_s) > LONGEST_GAP_S) | np.isnan(power_W[:-1]) | np.isnan(power_W[1:])
     count = np.concatenate([[0], np.cumsum(bad)])
     first = np.clip(np.searchsorted(time_s, start_s, side="right") - 1, 0, len(bad))
@@ -53,11 +45,12 @@ def _blind(time_s, power_W, start_s, stop_s) -> np.ndarray:
 
 
 def slope(time_s, counter_J, start_s, stop_s) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean power between the first and the last tick of the counter inside each window, from all its readings.
+    """Mean power between the first and the last tick of the counter inside each window.
 
-    A tick lies between two readings that differ. Returns (watts, how well the two ticks are known in s: the root of the
-    squared lengths of their brackets, seconds from the last tick to the end); NaN for fewer than three ticks.
-    Ticks outside the window are not used: the load is another one there.
+    A tick lies between two readings that differ. Returns watts; how well the two ticks are known,
+    in s (the root of the squared distances between the readings around each); and seconds from the
+    last tick to the end. NaN for fewer than three ticks. Ticks outside the window belong to another
+    load.
     """
     time_s, counter_J = np.asarray(time_s, float), np.asarray(counter_J, float)
     order = np.argsort(time_s, kind="stable")
@@ -66,27 +59,22 @@ def slope(time_s, counter_J, start_s, stop_s) -> tuple[np.ndarray, np.ndarray, n
     before = np.flatnonzero(np.diff(counter_J) != 0)
     if before.size < 3:
         return (np.full(np.shape(start_s), np.nan),) * 3
-    tick, width, joules = (
-        (time_s[before] + time_s[before + 1]) / 2,
-        np.diff(time_s)[before],
-        counter_J[before + 1],
-    )
+    tick = (time_s[before] + time_s[before + 1]) / 2
+    width, joules = np.diff(time_s)[before], counter_J[before + 1]
     first = np.searchsorted(tick, start_s)
     last = np.searchsorted(tick, stop_s, side="right") - 1
     enough = last - first >= 2
     first, last = np.where(enough, first, 0), np.where(enough, last, 1)
     watts = (joules[last] - joules[first]) / (tick[last] - tick[first])
-    return tuple(
-        np.where(enough, x, np.nan)
-        for x in (watts, np.hypot(width[first], width[last]), stop_s - tick[last])
-    )
+    known_s, rest_s = np.hypot(width[first], width[last]), stop_s - tick[last]
+    return tuple(np.where(enough, values, np.nan) for values in (watts, known_s, rest_s))
 
 
 def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) -> np.ndarray:
     """Why each window has an energy or has none: the first reason that applies.
 
-    w, s: columns of windows and samples (in the order in which they were taken); rest_s: seconds from the counter's last
-    tick to the end of the window.
+    w, s: columns of windows, and of samples in the order in which they were taken. rest_s: seconds
+    from the counter's last tick to the end of the window.
     """
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
     counted = np.full(len(start), source.endswith("_counter"))
@@ -110,7 +98,7 @@ def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) ->
 
 
 def _jumped(w: Mapping, s: Mapping) -> np.ndarray:
-    """Whether the clock of a window differs from the one that counts suspension, or stepped back between samples."""
+    """Whether a window's clock differs from the one that counts suspension, or stepped back."""
     length = w["stop_s"] - w["start_s"]
     apart = np.abs(w["boot_s"] - length) > JUMP_S + JUMP_SHARE * length
     back = np.flatnonzero(np.diff(s["time_s"]) < 0)
@@ -125,25 +113,18 @@ def _broken(s: Mapping, start_s, stop_s) -> np.ndarray:
     bad = np.flatnonzero(code)
     if not bad.size:
         return np.full(len(start_s), "")
-    first = bad[
-        np.minimum(
-            np.searchsorted(bad, np.searchsorted(time_s, start_s, side="right") - 1), bad.size - 1
-        )
-    ]
-    inside = (first >= np.searchsorted(time_s, start_s, side="right") - 1) & (
-        first <= np.searchsorted(time_s, stop_s)
-    )
+    before = np.searchsorted(time_s, start_s, side="right") - 1
+    first = bad[np.minimum(np.searchsorted(bad, before), bad.size - 1)]
+    inside = (first >= before) & (first <= np.searchsorted(time_s, stop_s))
     return np.where(inside, np.array(WINDOW_STATUS)[code[first]], "")
 
 
 def _backwards(w: Mapping, s: Mapping) -> np.ndarray:
-    """Whether the counter fell inside a window, by the readings at its ends or by those of the sampler."""
+    """Whether the counter fell inside a window, at its ends or between two samples."""
     order = np.argsort(s["time_s"], kind="stable")
     order = order[np.isfinite(s["counter_J"][order])]
     time_s, fell = s["time_s"][order], np.diff(s["counter_J"][order], prepend=-np.inf) < 0
     count = np.concatenate([[0], np.cumsum(fell)])
-    inside = (
-        count[np.searchsorted(time_s, w["stop_s"])]
-        > count[np.searchsorted(time_s, w["start_s"], side="right")]
-    )
-    return inside | (w["counter_stop_J"] < w["counter_start_J"])
+    last = np.searchsorted(time_s, w["stop_s"])
+    first = np.searchsorted(time_s, w["start_s"], side="right")
+    return (count[last] > count[first]) | (w["counter_stop_J"] < w["counter_start_J"])

@@ -1,4 +1,4 @@
-"""From windows to points: the median over the repeats of a phase, with the whole error budget as its interval."""
+"""From windows to points: medians over repeats, with the whole error budget around them."""
 
 from collections.abc import Mapping
 
@@ -36,7 +36,7 @@ def points(
     weights: str | None = None,
     engines: Mapping[str, str] = NOTHING,
 ) -> xr.Dataset:
-    """The points Dataset (see `trace.points`) of gathered windows of GPUs; runs of processors are left out.
+    """The points (see `trace.points`) of gathered windows of GPUs, without processors.
 
     data: from `energy.gather`, with a coordinate `place` (else all are of this machine). dtype,
     weights: the only ones to count; a (model, gpu, engine) has those of one kind of run: measured
@@ -75,7 +75,7 @@ def points(
 
 
 def from_processor(rows: pd.DataFrame) -> pd.Series:
-    """Whether each window was measured on a processor: a device without serial identity and without instrument.
+    """Whether each window was measured on a processor: no serial identity, no instrument.
 
     A GPU that no table knows has a serial identity, so it counts as a GPU.
     """
@@ -84,7 +84,7 @@ def from_processor(rows: pd.DataFrame) -> pd.Series:
 
 
 def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
-    """The windows of GPUs under their names in memory; one kind of run alone lacks no column of the other."""
+    """The windows of GPUs under their names in memory, measured and modelled columns alike."""
     rows = frame(data)
     rows = rows.reindex(columns=[*COLUMNS, "energy_status", "place"])
     rows = rows[~from_processor(rows)].rename(columns=NAMES)
@@ -103,7 +103,7 @@ def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _of_one_kind(rows: pd.DataFrame) -> pd.DataFrame:
-    """The windows that have the preferred evidence, dtype, weights and place of their (model, gpu, engine)."""
+    """The windows with the preferred evidence, dtype, weights and place of their trio."""
     kinds = rows[list(PREFERRED)]
     ranks = {name: pd.Categorical(rows[name], words) for name, words in PREFERRED.items()}
     order = pd.DataFrame(ranks, rows.index).sort_values(list(PREFERRED)).index
@@ -112,7 +112,7 @@ def _of_one_kind(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _idle_power(rows: pd.DataFrame) -> pd.Series:
-    """Measured watts of each GPU at rest: with a model in memory, else without; NaN when nobody looked."""
+    """Measured watts of each GPU at rest, with a model in memory or else without."""
     measured = rows[rows["evidence"] == "measured"]
     power = measured.groupby(["gpu", "phase"])["power_W"].median().unstack("phase")
     power = power.reindex(columns=["idle_loaded", "idle_bare"])
@@ -143,10 +143,11 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _repeat_sd(rows: pd.DataFrame, name: str, instead: pd.Series) -> pd.Series:
-    """Relative standard deviation of each point's value by its repeats, widened to Student's 95 % interval.
+    """Relative standard deviation of each point by its repeats, with Student's 95 % interval.
 
-    A single repeat has the spread that the other points of the run have between theirs, pooled; in a
-    run without any, `instead` (of a time: the spread of its steps; of an energy: that of its time).
+    A single repeat has the spread that the other points of the run have between theirs, pooled; in
+    a run without any, `instead` (of a time: the spread of its steps; of an energy: that of its
+    time).
     """
     groups = rows.groupby(list(DIMS), sort=False)[name]
     count, freedom = groups.count(), groups.count() - 1
@@ -161,7 +162,7 @@ def _repeat_sd(rows: pd.DataFrame, name: str, instead: pd.Series) -> pd.Series:
 
 
 def _student(freedom: pd.Series) -> pd.Series:
-    """Student's over the normal half-width of the 95 % interval; NaN without a degree of freedom."""
+    """Student's half-width over the normal one at 95 %; NaN without a degree of freedom."""
     return stdtrit(freedom.where(freedom > 0), 0.975) / ndtri(0.975)
 
 
@@ -177,6 +178,6 @@ def _modelled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst(statuses: pd.Series) -> str:
-    """The status of a point by those of its windows: out of memory, else the last in the schema's list."""
+    """The status of a point: out of memory if any window was, else the last in the schema."""
     found = set(statuses)
     return "oom" if "oom" in found else max(found, key=WINDOW_STATUS.index)

@@ -1,4 +1,4 @@
-"""All runs at hand, and what is told of runs rather than of points: their list, their closure, processors."""
+"""All runs at hand: their list, the closure of their phases, and those of processors."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PROBED = {"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"}
 
 
 def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
-    """Windows of all runs below `notebooks/` with their energies; `place` is `committed` or `this machine`."""
+    """Windows of all runs below `notebooks/`; `place` is `committed` or `this machine`."""
     found = []
     for folder, place in FOLDERS.items():
         data = gather(Path(notebooks or root() / "notebooks", folder))
@@ -29,7 +29,7 @@ def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
 
 
 def list_runs(data: xr.Dataset) -> pd.DataFrame:
-    """One row a run: its file, where it ran, what, when, how it ended, and how many windows it holds."""
+    """One row a run: its file, place, model, device, start, end and number of windows."""
     table = (
         frame(data)
         .reindex(columns=RUN)
@@ -42,7 +42,7 @@ def list_runs(data: xr.Dataset) -> pd.DataFrame:
 
 
 def closure(data: xr.Dataset) -> pd.DataFrame:
-    """Time of prefill plus decode over that of generate, for each point and repeat of the measured runs.
+    """Time of prefill plus decode over that of generate, for each measured point and repeat.
 
     A check of the protocol, never a correction. Disturbed windows are left out: other processes do
     not disturb the three phases alike.

@@ -1,4 +1,4 @@
-"""From readings to joules: the exact integral of the sampled power and the counter's slope, window by window."""
+"""The windows of a trace with their energies: the error budget of each, or why it has none."""
 
 from pathlib import Path
 
@@ -20,15 +20,9 @@ DERIVED = {
     "energy_J": ("J", "energy of the window by the run's energy source"),
     "u_repeat": ("J", "standard uncertainty: spread between repeats of the point"),
     "u_quantisation": ("J", "standard uncertainty: ticks of the counter, spacing of the samples"),
-    "u_sampling": (
-        "J",
-        "standard uncertainty: what the sensor does not see, averages away, or tells late",
-    ),
+    "u_sampling": ("J", "standard uncertainty: what the sensor misses, averages or tells late"),
     "u_gain": ("J", "standard uncertainty: gain of the board; the same in all its windows"),
-    "u_tokens": (
-        "1",
-        "standard uncertainty of the token count: none, lengths are forced and counted",
-    ),
+    "u_tokens": ("1", "standard uncertainty of the token count: none, lengths are forced"),
     "power_W": ("W", "mean power of the window"),
     "energy_per_token_J": ("J", "energy of the window for each of its tokens"),
     "time_per_iteration_s": ("s", "time of one iteration of the phase"),
@@ -40,26 +34,22 @@ DERIVED = {
 }
 
 
-# -- windows ----------------------------------------------------------------------------------------------------------
-
-
 def windows(tree: xr.DataTree) -> xr.Dataset:
-    """The windows of a trace with the derived energies beside them; nothing of it is stored.
+    """The windows of a trace with what follows from its readings (see `DERIVED`).
 
-    Measured: `counter_J`, `integrated_J` and their `residual`; `energy_J` is the one that the run's `energy_source`
-    names, less the idle energy of pauses, over the gain; NaN with a reason in `energy_status` where there is none.
-    `energy_J_low` and `energy_J_high` bound it at 95 % by the budget `u_repeat`, `u_quantisation`, `u_sampling`, `u_gain`
-    (standard uncertainties): twice the root of the squares of the first three, and all of the gain's bound.
-    Modelled: the model's own energies and 90 % bounds, same names.
+    Measured: `energy_J` is `counter_J` or `integrated_J`, as the run's `energy_source` says, less
+    the idle energy of pauses, over the gain; NaN with a reason in `energy_status` where there is
+    none. `energy_J_low` and `energy_J_high` bound it at 95 %: twice the root of the squares of
+    `u_repeat`, `u_quantisation` and `u_sampling`, and all of the gain's bound. Modelled: the
+    model's own energies and 90 % bounds, under the same names.
     """
     data = tree["windows"].to_dataset()
     if tree.attrs["kind"] == "modelled":
         data["energy_status"] = xr.full_like(data["status"], "modelled", dtype=object)
         per = xr.ones_like(data["duration_s"])
     else:
-        data = data.assign(
-            {name: ("window", values) for name, values in _measured(tree, data).items()}
-        )
+        columns = _measured(tree, data)
+        data = data.assign({name: ("window", values) for name, values in columns.items()})
         per = data["iterations"].where(data["iterations"] > 0)
     tokens = data["tokens"].where(data["tokens"] > 0)
     for bound in ("", "_low", "_high"):
@@ -85,19 +75,15 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
     integrated = integral(s["time_s"], s["power_W"], start, stop)
     counter, width, rest = _counted(w, s, length, sensor["counter_tick_s"])
     told = counter if source.endswith("_counter") else integrated
-    energy = (
-        told - _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])
-    ) / sensor["gain"]
+    paused = _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])
+    energy = (told - paused) / sensor["gain"]
     why = status(w, s, source, integrated, rest, sensor["counter_tick_s"])
     energy = np.where(np.isin(why, USABLE), energy, np.nan)
     parts = _budget(w, s, sensor, energy, width, source)
     low, high = budget.bounds(energy, budget.expanded(parts), sensor["gain_bound"])
-    residual = (
-        np.divide(counter, integrated, out=np.full(len(start), np.nan), where=integrated > 0) - 1
-    )
-    limit = np.where(
-        np.isin(w["phase"], ["idle_bare", "idle_loaded"]), DISAGREE["idle"], DISAGREE["busy"]
-    )
+    residual = counter / np.where(integrated > 0, integrated, np.nan) - 1
+    idle = np.isin(w["phase"], ["idle_bare", "idle_loaded"])
+    limit = np.where(idle, DISAGREE["idle"], DISAGREE["busy"])
     count = budget.within(s["time_s"], np.ones(len(s["time_s"])), start, stop)
     used = budget.within(s["time_s"], np.diff(s["cpu_s"], prepend=s["cpu_s"][:1]), start, stop)
     return {
@@ -121,18 +107,20 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def _step_spread(steps: xr.Dataset, count: int) -> np.ndarray:
-    """Relative standard deviation of the step times of each of `count` windows; NaN for fewer than two."""
+    """Relative standard deviation of the step times of each window; NaN for fewer than two."""
     window, step_s = steps["window"].values, steps["step_s"].values
-    number, total, squares = (
-        np.bincount(window, weights, count) for weights in (None, step_s, step_s**2)
-    )
+    number = np.bincount(window, minlength=count)
     known = np.where(number > 1, number, np.nan)
-    variance = (squares - total**2 / known) / (known - 1)
-    return np.sqrt(np.maximum(variance, 0)) * known / total
+    mean = np.bincount(window, step_s, count) / known
+    squares = np.bincount(window, (step_s - mean[window]) ** 2, count)
+    return np.sqrt(squares / (known - 1)) / mean
 
 
 def _counted(w: dict, s: dict, length, tick_s) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The counter's joules (by its slope between ticks where they are known, else by its two ends), width and rest."""
+    """Joules of the counter, how well its ticks are known, and the time after the last, in s.
+
+    Joules are by the slope between ticks where they are known well enough, else by the two ends.
+    """
     times = np.concatenate([s["time_s"], w["start_s"], w["stop_s"]])
     reads = np.concatenate([s["counter_J"], w["counter_start_J"], w["counter_stop_J"]])
     watts, width, rest = slope(times, reads, w["start_s"], w["stop_s"])
@@ -145,26 +133,20 @@ def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[
     """The standard uncertainties of the energies, in J; NaN where there is no energy."""
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
     middle, busy, power = start + length / 2, w["iterations"] > 0, energy / length
-    halves = [
-        integral(s["time_s"], s["power_W"], *ends) for ends in ((start, middle), (middle, stop))
-    ]
-    load = budget.restlessness(s["time_s"], s["power_W"], start, stop) | {
+    first = integral(s["time_s"], s["power_W"], start, middle)
+    second = integral(s["time_s"], s["power_W"], middle, stop)
+    load = budget.fluctuation(s["time_s"], s["power_W"], start, stop) | {
         "length_s": length,
         "power_W": power,
-        "change_W": 4 * np.nan_to_num(halves[1] - halves[0]) / length,
+        "change_W": 4 * np.nan_to_num(second - first) / length,
         "active_W": np.where(busy, np.maximum(power - _idle_power(w["phase"], power), 0), 0),
         "iteration_s": np.where(busy, length / np.maximum(w["iterations"], 1), np.inf),
     }
     load["spacing_s"] = length / np.maximum(load["count"], 1)
     load["noise_W"] = budget.noise(w["phase"], load["jumps_W2"], length / sensor["power_update_s"])
-    parts = (
-        budget.counted(sensor, load, width)
-        if source.endswith("_counter")
-        else budget.sampled(sensor, load)
-    )
-    known = np.where(np.isnan(energy), np.nan, 1.0)
-    parts = {name: value * known for name, value in parts.items()}
-    return parts | {
+    counted = source.endswith("_counter")
+    parts = budget.counted(sensor, load, width) if counted else budget.sampled(sensor, load)
+    return {name: np.where(np.isnan(energy), np.nan, part) for name, part in parts.items()} | {
         "u_repeat": budget.spread(energy, w["iterations"], _points(w)),
         "u_tokens": np.zeros(len(energy)),
         "u_gain": np.abs(energy) * sensor["gain_bound"] / np.sqrt(3),
@@ -182,14 +164,10 @@ def _idle_power(phase: np.ndarray, power_W: np.ndarray) -> float:
 
 def _points(w: dict) -> np.ndarray:
     """The number of the point that each window belongs to."""
-    keys = np.array([w[name].astype(str) for name in POINT]).T
-    return (
-        np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-        if len(keys)
-        else np.zeros(0, int)
-    )
+    keys = np.array([w[name].astype(str) for name in POINT])
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def gather(folder: str | Path) -> xr.Dataset:
-    """`windows` over all traces below `folder`, run attributes as coordinates (see `trace.gather`)."""
+    """`windows` of all traces below `folder`, joined as `trace.gather` joins them."""
     return trace.gather(folder, windows)

@@ -1,4 +1,4 @@
-"""The trace: one NetCDF file a run, an xarray DataTree of root attributes and groups. Stored is what was observed."""
+"""The trace: one NetCDF file a run that holds what was observed, and nothing derived."""
 
 import os
 import tempfile
@@ -148,14 +148,14 @@ def whole(path: Path, write: Callable[[str], object]) -> Path:
 
 
 def place(tree: xr.DataTree, folder: str | Path) -> Path:
-    """Where a trace lies below a folder of runs: `<device>/<model>-<engine>-<dtype>[-modelled].nc`."""
+    """Where a trace lies in a folder: `<device>/<model>-<engine>-<dtype>[-modelled].nc`."""
     run, ending = tree.attrs, "-modelled" if tree.attrs["kind"] == "modelled" else ""
     name = "-".join([run["model"], run["engine"], run["dtype"]])
     return Path(folder, run["device"], f"{name}{ending}.nc")
 
 
 def load(path: str | Path) -> xr.DataTree:
-    """The checked trace in this file, in memory; `Refused` when there is none or it breaks the schema."""
+    """The checked trace in this file; `Refused` when there is none or it breaks the schema."""
     path = Path(path)
     if not path.is_file():
         raise Refused(f"There is no trace at {path}.")

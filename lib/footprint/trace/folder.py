@@ -1,4 +1,4 @@
-"""Many traces: the files below a folder, a fast reading of each, and all their windows in one Dataset."""
+"""Many traces: the files below a folder, and all their windows in one Dataset."""
 
 import os
 import warnings
@@ -24,7 +24,7 @@ ODD = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
 
 
 def names(folder: str | Path) -> list[str]:
-    """The traces below `folder`, relative to it and sorted. Hidden files are left out: they are not finished."""
+    """The traces below `folder`, relative to it and sorted, without hidden (unfinished) ones."""
     found = []
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -40,7 +40,7 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def head(path: str | Path) -> dict:
-    """Root attributes of a trace, nothing else read or checked; OSError or KeyError where there are none."""
+    """Root attributes of a trace, unchecked; OSError or KeyError where there are none."""
     opened = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
     try:
         return _attrs(opened)
@@ -105,7 +105,7 @@ def _values(item: h5a.AttrID | h5d.DatasetID, letter: str) -> np.ndarray:
 def gather(
     folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset()
 ) -> xr.Dataset:
-    """One Dataset along `window` over all traces below `folder`, run attributes as coordinates of the windows.
+    """One Dataset along `window` of all traces below `folder`; coordinates tell the runs.
 
     `each` gives the windows of one trace (`energy.gather` derives energies there). Files that fail
     the check are named in a warning and in the attribute `rejected`. An exact copy of a run is left

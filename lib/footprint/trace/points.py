@@ -1,4 +1,4 @@
-"""The points: time and energy of every model, GPU, engine and shape in one Dataset, measured or modelled."""
+"""The points: time and energy of every model, GPU, engine and shape in one Dataset."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ AXES = {
     "output": "tokens generated for each sequence",
     "phase": "prefill (gives the first token) or decode (all other tokens)",
 }
-# Variables: name -> (dimensions, units, meaning). A value covers one iteration of its phase for the whole batch.
+# Variables: name -> (dimensions, units, meaning), for one iteration and the whole batch.
 VALUES = {
     "time_s": (DIMS, "s", "time of the phase for the whole batch"),
     "energy_J": (DIMS, "J", "energy of the GPU in the phase for the whole batch, idle included"),
@@ -42,7 +42,7 @@ VALUES = {
     "idle_W": (("gpu",), "W", "power of the GPU at rest"),
     "generated": (("batch", "output"), "1", "tokens that one iteration generates: batch x output"),
 }
-# Coordinates: name -> (dimensions, meaning). All are text; of what was not run they are empty or "not run".
+# Coordinates, all text: name -> (dimensions, meaning).
 LABELS = {
     "evidence": (DIMS, ", ".join(EVIDENCE)),
     "status": ((*PLACE, *SHAPE), "how the runs of the point ended: ok, oom, ... or not run"),
@@ -54,11 +54,12 @@ BOUNDED = ("time_s", "energy_J")
 
 
 def build_points(axes: Mapping, values: Mapping) -> xr.Dataset:
-    """The checked points Dataset from its axes and from the arrays of its variables and coordinates.
+    """The checked points Dataset from its axes and the arrays of its variables and coordinates.
 
-    axes: the labels of model, gpu, engine, batch, prompt and output. values: a DataArray, or an array
-    that broadcasts to the variable's shape, for each name of `VALUES` and `LABELS`; `generated` is
-    filled in, and `gain_sd` is 0 if left out. Raises `Refused` for what `check_points` refuses.
+    axes: the labels of model, gpu, engine, batch, prompt and output. values: a DataArray, or an
+    array that broadcasts to the variable's shape, for each name of `VALUES` and `LABELS`;
+    `generated` is filled in, and `gain_sd` is 0 if left out. Raises `Refused` for what
+    `check_points` refuses.
     """
     coords = {dim: list(PHASES) if dim == "phase" else list(axes[dim]) for dim in DIMS}
     generated = np.outer(coords["batch"], coords["output"])

@@ -1,4 +1,4 @@
-"""The schema of a trace, one literal: every attribute and variable with its type, units and meaning."""
+"""The schema of a trace: every attribute and variable with its type, units and meaning."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -181,5 +181,5 @@ def variables(group: str, kind: str) -> dict[str, Variable]:
 
 
 def notebook(attrs: Mapping) -> str:
-    """The notebook that made a run, by its root attributes: its own word, else what its kind stood for."""
+    """The notebook that made a run: as its attributes say, else what its kind stood for."""
     return attrs.get("notebook") or NOTEBOOKS[attrs["kind"]]
