@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
@@ -91,6 +91,11 @@ def test_a_closed_form_is_where_a_search_finds_it(by):
     assert found > COUNT / 10
 
 
+def grams(side, g_per_kwh, use):
+    found = breakeven.emitted(side, g_per_kwh, use)
+    return (found["operational_g"] + found["embodied_g"]).values
+
+
 def test_grams_are_those_of_carbon():
     (card, _), use = sides(seed=2)
     idle_s = card["busy_s"] * (1 / use["utilisation"] - 1)
@@ -98,19 +103,21 @@ def test_grams_are_those_of_carbon():
     making = carbon.amortised(
         card["embodied_kg"], card["busy_s"], use["lifetime_years"], use["utilisation"]
     )
-    assert breakeven.grams(card, **use, pue=1.3) == pytest.approx(grid + making, rel=1e-12)
+    whole = carbon.Use(use["lifetime_years"], use["utilisation"], 1.3)
+    assert grams(card, use["g_per_kwh"], whole) == pytest.approx(grid + making, rel=1e-12)
 
 
 POSITIVE = st.floats(1e-3, 1e3)
 
 
-def test_beside_a_host_a_token_costs_its_watts_and_its_making_too():
-    card = xr.Dataset({"energy_J": 2.0, "busy_s": 0.5, "embodied_kg": 10.0, "idle_W": 5.0})
-    year = breakeven.YEAR_S
-    found = breakeven.grams(breakeven.beside(card, 100.0, 90.0), 360.0, lifetime_years=2.0)
-    assert float(found) == pytest.approx((2.0 + 50.0) / 1e4 + 100e3 * 0.5 / (2 * year))
+def test_with_a_host_a_token_costs_its_watts_and_its_embodied_carbon_too():
+    card = {"token_J": 2.0, "token_s": 0.5, "embodied_kg": 10.0, "idle_W": 5.0}
+    use = carbon.Use(lifetime_years=2.0, host_W=100.0, host_kg=90.0)
+    expected = (2.0 + 50.0) / 1e4 + 100e3 * 0.5 / (2 * carbon.YEAR_S)
+    assert grams(card, 360.0, use) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(POSITIVE, POSITIVE, POSITIVE, POSITIVE, st.floats(1, 2), st.floats(1, 1000))
 def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
     """The less energy-efficient option j wins when C_emb,i - C_emb,j > PUE x CI x (E_j - E_i) (PRISM, proposition 3)."""
@@ -126,9 +133,9 @@ def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
     margin = (first_g - second_g) * 1e-4 - pue * g_per_kwh * more / 3.6e6
     if abs(margin) > 1e-9:
         assert (margin > 0) == (
-            breakeven.grams(j, g_per_kwh, pue=pue) < breakeven.grams(i, g_per_kwh, pue=pue)
+            grams(j, g_per_kwh, carbon.Use(pue=pue)) < grams(i, g_per_kwh, carbon.Use(pue=pue))
         )
-        tie = breakeven.break_even(j, i, pue=pue).expand_dims("draw")
+        tie = breakeven.break_even(j, i, pue=pue).expand_dims("sample")
         assert breakeven.old_wins(tie, g_per_kwh) == (margin > 0)
 
 
@@ -137,13 +144,13 @@ def test_a_card_never_beats_itself_and_nobody_wins_on_what_is_unknown():
     for by in BOUNDS:
         tie = breakeven.break_even(card, card, by, g_per_kwh=30)
         assert np.isnan(tie["value"]) and not tie["old_below"] and not tie["old_above"]
-    unknown = breakeven.break_even(card | {"energy_J": np.nan}, card).expand_dims("draw")
+    unknown = breakeven.break_even(card | {"energy_J": np.nan}, card).expand_dims("sample")
     assert not unknown["known"].item() and np.isnan(breakeven.old_wins(unknown, 30))
 
 
-def test_the_winner_is_counted_over_draws():
+def test_the_winner_is_counted_over_samples():
     old = {
-        "energy_J": xr.DataArray([1.0, 1.0, 1.0, 3.0], dims="draw"),
+        "energy_J": xr.DataArray([1.0, 1.0, 1.0, 3.0], dims="sample"),
         "busy_s": 1.0,
         "embodied_kg": 10.0,
         "idle_W": 0.0,
@@ -178,7 +185,7 @@ def crossing(keep, change, corners: list[float]) -> float:
 
 def test_a_grid_that_drifts_moves_the_payback():
     """Against the day at which the saving, summed up day by day on the moving grid, reaches the making."""
-    constant = xr.DataArray([30.0, 400.0, 1500.0, 6000.0, np.inf, np.nan], dims="draw")
+    constant = xr.DataArray([30.0, 400.0, 1500.0, 6000.0, np.inf, np.nan], dims="sample")
     for yearly in (0.9, 1.1):
         found = breakeven.drifting(constant, yearly).values
         saved = np.cumsum(yearly ** ((np.arange(400_000) + 0.5) / YEAR_D))
@@ -243,7 +250,9 @@ def test_payback_is_where_the_cumulated_curves_cross(accounting):
 
 
 def test_what_never_pays_back_stays_infinite_in_the_interval():
-    days = xr.DataArray([[1.0, 2.0, 3.0, np.inf], [np.inf] * 4, [1.0] * 4], dims=("model", "draw"))
+    days = xr.DataArray(
+        [[1.0, 2.0, 3.0, np.inf], [np.inf] * 4, [1.0] * 4], dims=("model", "sample")
+    )
     found = breakeven.spread(days)
     assert found["median"].tolist() == [2.5, np.inf, 1.0]
     assert (
@@ -265,7 +274,7 @@ def test_beside_the_host_of_a_tie_both_cards_take_the_same_energy():
         and tie.attrs["units"] == "W"
     )
     known = tie.notnull()
-    sides = [breakeven.beside(card, tie, 0.0)["energy_J"].where(known) for card in (old, new)]
+    sides = [(card["energy_J"] + tie * card["busy_s"]).where(known) for card in (old, new)]
     assert sides[0].values == pytest.approx(sides[1].values, nan_ok=True)
-    more = [breakeven.beside(card, tie + 1, 0.0)["energy_J"] for card in (old, new)]
+    more = [card["energy_J"] + (tie + 1) * card["busy_s"] for card in (old, new)]
     assert ((more[0] > more[1]) == (old["busy_s"] > new["busy_s"])).where(known, True).all()

@@ -5,9 +5,8 @@ import pytest
 import xarray as xr
 
 from footprint import Refused, carbon, decide, spec
-from footprint.carbon import served, totals
 from footprint.trace.points import check_points
-from made_points import GPUS, pairs, points
+from made_points import GPUS, points
 
 N = 400
 
@@ -22,23 +21,6 @@ EXACT = points(time=lambda model, gpu, batch: batch**0.5, power=lambda *_: 70.0)
 
 def _token(given, world, *args, **options):
     return decide.tokens(given, world, *args, **options).squeeze(["engine", "prompt", "output"])
-
-
-@pytest.mark.parametrize("by_phase", [False, True])
-def test_tokens_are_those_of_the_road_before(by_phase):
-    kwargs = {"lifetime_years": 4.0, "utilisation": 0.3, "pue": 1.2}
-    before = totals.per_token(
-        served.requests(pairs(log_sd=0.2)), n=N, seed=1, by_phase=by_phase, **kwargs
-    ).squeeze(["prompt", "output"])
-    world = decide.draw_world(GPUS, n=N, seed=1)
-    use = carbon.Use(**kwargs)
-    found = _token(
-        points(log_sd=0.2), world, use, g_per_kwh=decide.grids(), by_phase=by_phase
-    ).rename(sample="draw", embodied_method="approach")
-    names = {"token_s": "busy_s", "token_J": "energy_J"}
-    for name in found.data_vars:
-        old = before[names.get(name, name)].transpose(*found[name].dims)
-        assert np.allclose(found[name], old, rtol=1e-7, atol=0), name
 
 
 def test_a_request_by_hand(world):

@@ -13,13 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from footprint import Refused, carbon
-from footprint.carbon import totals
-from footprint.carbon.equation import J_PER_KWH, YEAR_S, checked
+from footprint.carbon.equation import YEAR_S, checked
 from footprint.decide.world import tokens
 
 DAY_S = 86400.0
 NEVER = 1e30  # stands for infinity where quantiles are interpolated
-TABLE = tuple(totals.APPROACHES)
 ALONE = carbon.Use()  # five years, always busy, without a host
 
 
@@ -120,7 +118,7 @@ def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
     """Share of samples in which the old GPU emits less at a value of the variable of a break-even; NaN if unknown."""
     before = (at < tie["value"]) | tie["value"].isnull()
     wins = xr.where(before, tie["old_below"], tie["old_above"])
-    return wins.where(tie["known"]).mean(_over(tie["value"]), skipna=False)
+    return wins.where(tie["known"]).mean("sample", skipna=False)
 
 
 def payback(
@@ -168,8 +166,8 @@ def _daily_g(token: xr.Dataset, utilisation):
 def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
     """Paybacks of a sunk past (`payback`) on a grid whose intensity is `yearly` times as high each year as in the one before.
 
-    What the new card saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
-    same for every card and load. inf where a grid that gets cleaner never lets it pay back.
+    What the new GPU saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
+    same for every GPU and load. inf where a grid that gets cleaner never lets it pay back.
     """
     rate = -np.log(checked("yearly", yearly, "1", above=True)) / (YEAR_S / DAY_S)
     if rate == 0:
@@ -183,44 +181,6 @@ def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
 def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:
     """Median, low and high of samples that may be infinite (never), as rows."""
     tails = (1 - level) / 2
-    cut = days.where(~np.isinf(days), NEVER).quantile([tails, 0.5, 1 - tails], _over(days))
+    cut = days.where(~np.isinf(days), NEVER).quantile([tails, 0.5, 1 - tails], "sample")
     cut = cut.where(cut < NEVER / 2, np.inf).assign_coords(quantile=["low", "median", "high"])
     return cut.reset_coords(drop=True).to_dataset("quantile").to_dataframe().reset_index()
-
-
-# What follows serves pages that still take the road of before, and goes with it.
-
-
-def _over(values: xr.DataArray) -> str:
-    return "sample" if "sample" in values.dims else "draw"
-
-
-def side(
-    points: xr.Dataset, gpu: str, approaches=TABLE, n: int = 2000, seed: int = 0
-) -> xr.Dataset:
-    """One card's side of a comparison, from `served.requests` or `served.predicted`, with draws."""
-    one = points.sel(gpu=[gpu])
-    tokens = totals.per_token(one, approaches=approaches, n=n, seed=seed)[["energy_J", "busy_s"]]
-    kg = totals.card_kg([gpu], approaches, n, seed)
-    whole = tokens.assign(embodied_kg=kg, idle_W=one["idle_W"])
-    return whole.isel(gpu=0, drop=True).drop_vars(["kind", "status"], errors="ignore")
-
-
-def beside(card, host_W: float, host_kg: float):
-    """The same side with a share of its host: watts that it draws while the card is busy, and kg that it took to make."""
-    energy, kg = card["energy_J"] + host_W * card["busy_s"], card["embodied_kg"] + host_kg
-    return card.assign(
-        energy_J=energy.assign_attrs(units="J"), embodied_kg=kg.assign_attrs(units="kg")
-    )
-
-
-def grams(card, g_per_kwh, lifetime_years=5.0, utilisation=1.0, pue=1.0):
-    """Grams of one token of a side."""
-    waits = 1 / utilisation - 1
-    energy = card["energy_J"] + card["idle_W"] * card["busy_s"] * waits
-    return energy / J_PER_KWH * pue * g_per_kwh + _making(card) * (1 + waits) / lifetime_years
-
-
-def _making(card):
-    """Grams of a token at a lifetime of one year, always busy."""
-    return card["embodied_kg"] * 1000 * card["busy_s"] / YEAR_S

@@ -1,6 +1,6 @@
-"""Which card, which batch, how many: the configuration of least carbon, the Pareto front, who wins where.
+"""Two GPUs, or many configurations, side by side: ratios, scenarios, single points, the Pareto front.
 
-Break-evens and paybacks are closed forms of `breakeven`; here configurations are compared exhaustively, draw by draw.
+Break-evens and paybacks are closed forms of `breakeven`; here samples of the world are compared one by one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,163 +10,13 @@ import xarray as xr
 from scipy.special import ndtr, ndtri
 
 from footprint import carbon
-from footprint.carbon import served, totals
-from footprint.decide.breakeven import (
-    ALONE,
-    beside,
-    break_even,
-    drifting,
-    grams,
-    host_tie,
-    old_wins,
-    payback,
-    side,
-    spread,
-)
-from footprint.decide.search import BATCHES, optimum
+from footprint.decide.breakeven import ALONE
 from footprint.decide.world import joint_evidence, tokens, total
-from footprint.predict import model as predict
-
-__all__ = [
-    "BATCHES",
-    "beside",
-    "break_even",
-    "drifting",
-    "engines",
-    "host_tie",
-    "odds",
-    "old_wins",
-    "optimum",
-    "pareto",
-    "payback",
-    "setups",
-    "side",
-    "spread",
-    "who_wins",
-]
 
 HOST, HOST_W = (
     "two-socket",
     100.0,
-)  # a scenario of `hosts.csv` and of what it draws for each card while the card works
-
-
-def who_wins(
-    points: xr.Dataset,
-    lifetimes=range(3, 9),
-    utilisation=(totals.BUSY,),
-    old: str = "t4",
-    new: str = "rtx-6000-ada",
-    approaches=tuple(totals.APPROACHES),
-    n: int = 1000,
-    seed: int = 0,
-) -> xr.Dataset:
-    """The table of who wins, world by world: what the old card takes over what the new one takes, at the same point.
-
-    carbon_ratio (model, batch, ..., zone, approach, lifetime_years, utilisation, draw) of a token's whole carbon;
-    energy_ratio and time_ratio (model, batch, ..., draw) of its energy and its time; embodied_share (gpu, and all of the
-    first) of each card's own total. Below 1 the old card wins; NaN where one of the two cannot serve. The grids of the three
-    regions are drawn. `odds` makes probabilities of it; the scoreboard reads its claims H2, H5 and H6 from it.
-    """
-    axes = {"lifetime_years": (lifetimes, "years"), "utilisation": (utilisation, "1")}
-    used = {
-        name: xr.DataArray(list(values), {name: list(values)}, attrs={"units": units})
-        for name, (values, units) in axes.items()
-    }
-    both = points.drop_vars(["kind", "status"]).sel(gpu=[old, new])
-    tokens = totals.per_token(
-        both, totals.drawn_grids(n=n, seed=seed), list(approaches), n=n, seed=seed, **used
-    )
-    whole = totals.total(tokens)
-
-    def ratio(values: xr.DataArray) -> xr.DataArray:
-        return values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True)
-
-    found = {"carbon_ratio": ratio(whole), "time_ratio": ratio(tokens["busy_s"])}
-    found |= {
-        "energy_ratio": ratio(tokens["energy_J"]),
-        "embodied_share": tokens["embodied_g"] / whole,
-    }
-    found = {name: values.assign_attrs(units="1") for name, values in found.items()}
-    return xr.Dataset(found, attrs={"old": old, "new": new})
-
-
-def engines(points: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The points of `served.requests` (the eager loop), and what the model expects of a serving engine in its place."""
-    names = [points[name].values.tolist() for name in ("model", "gpu")]
-    asked = {
-        name: np.atleast_1d(points[name].values).astype(int).tolist()
-        for name in ("batch", "prompt", "output")
-    }
-    other = predict.windows(*names, engine="serving", **asked).isel(engine=0, prompt=0, output=0)
-    return {"eager loop": points, "serving engine": served.predicted(other)}
-
-
-def setups(
-    points: xr.Dataset,
-    host_W: float = HOST_W,
-    host: str = HOST,
-    old: str = "t4",
-    new: str = "rtx-6000-ada",
-    approach: str = totals.MAIN,
-    n: int = 2000,
-    seed: int = 0,
-) -> xr.DataArray:
-    """Probability that a token emits less on the old card, by what the answer hangs on besides the cards.
-
-    Dimensions (engine, counted, served, model, zone): the eager loop of `points` or the serving engine that the model
-    expects in its place; the card alone, or with host_W and the making of a host beside it; one request at a time, or each
-    card at the batch of its own least carbon. The year of the grid is drawn.
-    """
-    kg, grid = float(carbon.host(host).sum()), totals.drawn_grids(n=n, seed=seed)
-    found = []
-    for name, cube in engines(points).items():
-        for counted, share in (("card alone", (0.0, 0.0)), ("beside a host", (host_W, kg))):
-            cards = (
-                beside(side(cube, gpu, [approach], n, seed).squeeze("approach", drop=True), *share)
-                for gpu in (old, new)
-            )
-            first, second = (grams(card, grid) for card in cards)
-            for way in ("one at a time", "own best batch"):
-                pair = [_served(values, way) for values in (first, second)]
-                at = {"engine": [name], "counted": [counted], "served": [way]}
-                found.append(odds(pair[0] / pair[1]).expand_dims(at))
-    order = {
-        name: list(dict.fromkeys(part[name].item() for part in found))
-        for name in ("engine", "counted", "served")
-    }
-    return xr.combine_by_coords(found)["probability"].reindex(order)
-
-
-def _served(grams_: xr.DataArray, way: str) -> xr.DataArray:
-    """Grams of a token one at a time, or at the batch of the least mean grams of those that fit."""
-    if way == "one at a time":
-        return grams_.sel(batch=1, drop=True)
-    return grams_.isel(
-        batch=grams_.mean("draw", skipna=False).fillna(np.inf).argmin("batch")
-    ).drop_vars("batch")
-
-
-def odds(ratio: xr.DataArray) -> xr.DataArray:
-    """Probability that the old card takes less: the share of the draws below 1; NaN where one of the two cannot serve."""
-    share = (ratio < 1).where(ratio.notnull()).mean("draw", skipna=False)
-    return share.rename("probability").assign_attrs(
-        units="1", long_name="probability that the old card takes less"
-    )
-
-
-def pareto(*objectives) -> np.ndarray:
-    """Which points no other point beats: as low or lower in all objectives and lower in one. NaN is never among them."""
-    points = np.stack([np.ravel(np.asarray(values, dtype=float)) for values in objectives], axis=1)
-    front = np.isfinite(points).all(axis=1)
-    for i in np.flatnonzero(front):
-        others = points[front]
-        front[i] = not ((others <= points[i]).all(axis=1) & (others < points[i]).any(axis=1)).any()
-    return front.reshape(np.shape(objectives[0]))
-
-
-# The road of pages that take points and the world; what stands above goes with the road of before.
-
+)  # scenario: a host of `hosts.csv`, and its watts for each busy GPU
 OLD, NEW = "t4", "rtx-6000-ada"  # the paper's GPUs
 AXES = ("zone", "batch", "lifetime_years", "utilisation")  # along which the likelier GPU may change
 LIFETIMES = xr.DataArray(
@@ -303,3 +153,13 @@ def flips(ratio: xr.DataArray) -> xr.DataArray:
     less = (ratio < 1).where(ratio.notnull())
     found = [anywhere(less.max(dim) > less.min(dim)) for dim in AXES]
     return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
+
+
+def pareto(*objectives) -> np.ndarray:
+    """Which points no other point beats: as low or lower in all objectives and lower in one. NaN is never among them."""
+    points = np.stack([np.ravel(np.asarray(values, dtype=float)) for values in objectives], axis=1)
+    front = np.isfinite(points).all(axis=1)
+    for i in np.flatnonzero(front):
+        others = points[front]
+        front[i] = not ((others <= points[i]).all(axis=1) & (others < points[i]).any(axis=1)).any()
+    return front.reshape(np.shape(objectives[0]))
