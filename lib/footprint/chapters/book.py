@@ -10,8 +10,6 @@ import pandas as pd
 import xarray as xr
 
 from footprint import carbon, decide, energy, predict, spec
-from footprint.carbon import served
-from footprint.energy import findings
 from footprint.trace import frame
 
 PAPER = ("llama-1b", "llama-3b", "llama-7b")
@@ -154,21 +152,6 @@ class Book:
     def names(self) -> dict:
         """What the prose of every page may name: the two GPUs and the length of the requests."""
         return {"old": spec.label(self.old), "new": spec.label(self.new), **self.length}
-
-    @cached_property
-    def pairs(self) -> pd.DataFrame:
-        """The points of the paper's models and GPUs with the eager engine."""
-        return findings.six_pairs(findings.points(self.runs))
-
-    @cached_property
-    def requests(self) -> xr.Dataset:
-        """What requests of one length take on the paper's models and GPUs, both phases."""
-        return served.common(served.requests(self.pairs))
-
-    @cached_property
-    def serving(self) -> pd.DataFrame:
-        """The same points as the model expects them with a serving engine."""
-        return findings.instead(self.pairs, "serving")
 
 
 LABELLED = 200  # more labels than these are of a figure or a table
