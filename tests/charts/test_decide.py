@@ -11,7 +11,8 @@ from footprint.charts import decide as charts_decide
 from footprint.decide.world import ZONES
 
 MODELS, METHODS = ["llama-1b", "llama-3b", "llama-7b"], ["ACT", "teardown"]
-GPUS = {"gpu": "t4", "newer": "rtx-6000-ada", "evidence": "modelled"}
+GPUS = {"gpu": "t4", "newer": "rtx-6000-ada"}
+GPUS |= {"evidence": "modelled", "newer_evidence": "measured"}
 GRIDS = np.geomspace(1, 1000, 5)
 
 

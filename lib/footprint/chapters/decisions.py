@@ -33,10 +33,12 @@ def sides(book: Book, engine: str, way: str, gpus: tuple[str, ...] = ()) -> list
     return found
 
 
-def _evidence(book: Book, *gpus: str) -> str:
-    """What the points of these GPUs rest on: measured if any of them was measured."""
-    found = book.points["evidence"].sel(gpu=list(gpus), **book.length)
-    return "measured" if (found == "measured").any() else "modelled"
+def _pair(book: Book, gpu: str) -> dict[str, str]:
+    """Columns of a comparison: both GPUs, and for each whether any of its points was measured."""
+    known = book.points["evidence"].sel(**book.length)
+    seen = (known == "measured").any(["model", "engine", "batch", "phase"])
+    old, new = (("modelled", "measured")[int(seen.sel(gpu=each))] for each in (gpu, book.new))
+    return {"gpu": gpu, "evidence": old, "newer": book.new, "newer_evidence": new}
 
 
 def scenarios(book: Book, method: str = carbon.MAIN, old: str = "") -> xr.DataArray:
@@ -85,7 +87,7 @@ def _setups(book: Book, gpu: str, found: xr.DataArray) -> pd.DataFrame:
     rows = found.to_dataframe().reset_index()
     name = rows["engine"].map(lambda name: ENGINES.get(name, name)) + ", " + rows["counted"]
     first = "" if gpu == book.old else f"{spec.label(gpu)}, "
-    return rows.assign(gpu=gpu, newer=book.new, setup=first + name, evidence=_evidence(book, gpu))
+    return rows.assign(setup=first + name, **_pair(book, gpu))
 
 
 def _odds(book: Book, gpu: str) -> pd.DataFrame:
@@ -95,7 +97,7 @@ def _odds(book: Book, gpu: str) -> pd.DataFrame:
         tie = choose.break_even(*sides(book, "eager", way, (gpu, book.new)))
         odds = choose.old_wins(tie, INTENSITY).assign_coords(g_per_kwh=INTENSITY.values, served=way)
         found.append(odds.rename("probability").to_dataframe().reset_index())
-    return pd.concat(found).assign(gpu=gpu, evidence=_evidence(book, gpu))
+    return pd.concat(found).assign(**_pair(book, gpu))
 
 
 def _hosts(pairs: dict) -> dict:

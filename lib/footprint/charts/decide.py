@@ -19,6 +19,7 @@ GRID = alt.X(
 MOST_YEARS = 100  # a payback beyond is drawn as none
 REGIONS = {zone: spec.zone_name(zone) for zone in theme.DOMAINS["zone"]}
 OTHERS = "other cards"
+PAIR = ("gpu", "evidence", "newer", "newer_evidence")  # who is compared, and what each rests on
 
 
 def printed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -104,12 +105,12 @@ def winners(rows: pd.DataFrame, by: str = "embodied_method") -> alt.FacetChart:
 def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
     """Probability that a GPU emits less than the newer one over the intensity of the grid, by method; dotted: regions.
 
-    rows: gpu, model, served (how requests come, a row of panels each), g_per_kwh, embodied_method, evidence, probability.
+    rows: PAIR, model, served (how requests come, a row of panels each), g_per_kwh, embodied_method, probability.
     zones: zone, g_per_kwh.
     """
-    columns = ["gpu", "model", "served", "g_per_kwh", "embodied_method", "evidence", "probability"]
+    columns = ["model", "served", "g_per_kwh", "embodied_method", "probability"]
     marks = zones.merge(rows[["model", "served"]].drop_duplicates(), how="cross")
-    data = printed(pd.concat([rows, marks]), *columns, "zone")
+    data = printed(pd.concat([rows, marks]), *PAIR, *columns, "zone")
     gpus = _in_order(data.dropna(subset="gpu"), "gpu")
     y = alt.Y(
         "probability:Q",
@@ -117,9 +118,8 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
         scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format="%"),
     )
-    tips = theme.tips(
-        "gpu", "model", "embodied_method", "evidence", g_per_kwh=".3g", probability=".0%"
-    )
+    numbers = {"g_per_kwh": ".3g", "probability": ".0%"}
+    tips = theme.tips(*PAIR, "model", "embodied_method", **numbers)
     lines = alt.Chart().transform_filter("isValid(datum.probability)").mark_line()
     lines = lines.encode(x=GRID, y=y, tooltip=tips, **_by_method())
     place = alt.Chart().transform_filter("isValid(datum.zone)")
@@ -136,10 +136,10 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
 def setups(rows: pd.DataFrame) -> alt.FacetChart:
     """Probability that a token emits less on a GPU than on the newer one, a row a set-up, a mark a region.
 
-    Shaded: cannot tell. rows: gpu, newer, model, setup, served (a row of panels each), zone, evidence, probability.
+    Shaded: cannot tell. rows: PAIR, model, setup, served (a row of panels each), zone, probability.
     """
-    columns = ["gpu", "newer", "model", "setup", "served", "zone", "evidence", "probability"]
-    rows = printed(rows, *columns).rename(columns={"zone": "region"})
+    columns = ["model", "setup", "served", "zone", "probability"]
+    rows = printed(rows, *PAIR, *columns).rename(columns={"zone": "region"})
     first, gpus = rows["newer"].iloc[0], _in_order(rows, "gpu")
     last = gpus[0] if len(gpus) == 1 else "the other"
     words = f"datum.value == 0 ? '{first}' : datum.value == 1 ? '{last}' : 'even'"
@@ -147,7 +147,7 @@ def setups(rows: pd.DataFrame) -> alt.FacetChart:
     x = alt.X("probability:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
     band = alt.Chart().transform_aggregate(rows="count()")  # one row a panel, so it is drawn once
     band = band.mark_rect(opacity=0.1).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
-    tips = theme.tips("model", "setup", "served", "region", "gpu", "evidence", probability=".0%")
+    tips = theme.tips("model", "setup", "served", "region", *PAIR, probability=".0%")
     y = alt.Y("setup:N", title=None, sort=_in_order(rows, "setup"))
     dots = alt.Chart().mark_point(size=55, filled=False, opacity=1)
     dots = dots.encode(x=x, y=y, tooltip=tips, **_by_region())

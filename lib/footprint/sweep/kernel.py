@@ -17,6 +17,7 @@ MARK = "\x1e"  # starts the last line: the outcome, as JSON
 START_S = 120.0  # for a kernel to answer
 LOST = re.compile("gpu ?is ?lost|off the bus|device-side error|launch failure", re.IGNORECASE)
 MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
+NOW = {"busy": False, "stop": False}  # a cell is under way; a stop was asked for between cells
 
 
 def execute(template: str, page: str, parameters: dict, root: str) -> dict:
@@ -33,10 +34,11 @@ def execute(template: str, page: str, parameters: dict, root: str) -> dict:
 
     options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": root}
     options |= {"start_timeout": START_S, "kernel_manager_class": Local}
+    options |= {"on_cell_execute": _begin, "on_cell_executed": _end}
     try:
         papermill.execute_notebook(template, page, parameters, **options)
     except BaseException as error:
-        return outcome(error)
+        return outcome(InterruptedError() if NOW["stop"] else error)
     return {"status": "ok", "reason": "", "again": False}
 
 
@@ -48,7 +50,7 @@ def outcome(error: BaseException) -> dict:
     again = True
     if name == "Refused":
         status, reason, again = "failed", text, False
-    elif name == "KeyboardInterrupt":
+    elif name in ("KeyboardInterrupt", "InterruptedError"):
         status, reason, again = "interrupted", "Stopped by the keyboard.", False
     elif name == "DeadKernelError" or "Kernel died" in text:
         status, reason = "dead_kernel", "The kernel died (killed, or out of memory)."
@@ -63,6 +65,21 @@ def outcome(error: BaseException) -> dict:
     return {"status": status, "reason": reason, "again": again}
 
 
+def stop(*_) -> None:
+    """Note a SIGINT that comes between cells: the kernel, which gets it too, hears it within."""
+    NOW["stop"] |= not NOW["busy"]
+
+
+def _begin(**_) -> None:
+    if NOW["stop"]:
+        raise InterruptedError("Stopped between cells.")
+    NOW["busy"] = True
+
+
+def _end(**_) -> None:
+    NOW["busy"] = False
+
+
 def _die_with_parent() -> None:
     """Wait until standard input closes (the parent died), then kill the kernel and this group."""
     sys.stdin.read()
@@ -74,6 +91,7 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     """Read what to execute from standard input, a line of JSON; write the outcome as last line."""
+    signal.signal(signal.SIGINT, stop)
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     ended = execute(**order)

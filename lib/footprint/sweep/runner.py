@@ -221,7 +221,7 @@ def stop(*_) -> None:
         family = _family(child)
         kernels = [process for process in family if _is_kernel(process)]
         if kernels and STOP["asked"] == 1:
-            _send(signal.SIGINT, kernels)
+            _send(signal.SIGINT, [*kernels, *family[:1]])  # a kernel that starts hears nothing
         else:
             _send(signal.SIGKILL, family)
 
