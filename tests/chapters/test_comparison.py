@@ -8,6 +8,7 @@ import pytest
 
 from footprint import spec
 from footprint.chapters import comparison
+from footprint.chapters.book import Book
 from footprint.trace import build_points
 
 MODELS, GPUS, BATCHES = ("llama-1b", "llama-7b"), ("t4", "rtx-6000-ada"), (1, 64)
@@ -105,7 +106,7 @@ def test_what_is_left_beside_the_weights_is_shared_by_tokens():
 
 
 def test_a_processor_that_beats_its_probe_is_explained():
-    assert "No measured run" in comparison._processors_said(pd.Series(dtype=float))
-    plain = comparison._processors_said(pd.Series([0.8, 0.9]))
+    assert "No measured run" in comparison._processors_said(Book(), pd.Series(dtype=float))
+    plain = comparison._processors_said(Book(), pd.Series([0.8, 0.9]))
     assert "80% to 90%" in plain and "no ceiling" not in plain
-    assert "(1 of 2)" in comparison._processors_said(pd.Series([0.8, 1.1]))
+    assert "(1 of 2)" in comparison._processors_said(Book(), pd.Series([0.8, 1.1]))

@@ -11,11 +11,12 @@ import pytest
 import made_runs
 from footprint import spec
 from footprint.chapters import PAGES
-from footprint.chapters.book import load
+from footprint.chapters.book import load, named, numbers
 
 ROOT = Path(__file__).parents[2]
 CELL = re.compile(r"```\{code-cell\} python\n(?:---\n.*?\n---\n|(?::[^\n]*\n)+)(.*?)```", re.DOTALL)
 FIGURES = ("performance", "energy", "operational", "together", "decide")
+ANY_GPU = ("validation", "explorer")  # pages that speak of all GPUs of a table
 MODELS, ADA = ("llama-1b", "llama-3b", "llama-7b"), "rtx-6000-ada"
 
 
@@ -88,3 +89,13 @@ def test_all_cells_run_and_a_measured_gpu_stands_in_the_figures(project, case):
         if page in FIGURES and not gpus <= measured(shown):
             missing[page] = gpus - measured(shown)
     assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", [("t4", "l4"), (ADA, "t4"), ("v100-16gb", "h100-80gb-pcie")])
+def test_any_two_gpus_are_compared_on_every_page(project, pair):
+    """Also a newer one that is slower, ones that the paper does not name, and one without a teardown."""
+    book = load(old=pair[0], new=pair[1])
+    for page in {page for pages in PAGES.values() for page in pages}:
+        said = str(named(book.names | numbers(page, book)))
+        assert page in ANY_GPU or "t4" in pair or spec.label("t4") not in said, page

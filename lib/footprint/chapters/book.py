@@ -190,7 +190,8 @@ def named(found: dict) -> dict:
         if isinstance(value, dict | pd.Series) and len(value) <= LABELLED:
             series = pd.Series(value)
             if series.dtype.kind in "if":
-                names |= {f"{key}.min": series.min().item(), f"{key}.max": series.max().item()}
+                least, most = series.agg(["min", "max"]).tolist()
+                names |= {f"{key}.min": least, f"{key}.max": most}
             for label, each in series.to_dict().items():
                 parts = label if isinstance(label, tuple) else [label]
                 names[".".join([key, *map(str, parts)])] = each

@@ -153,7 +153,7 @@ def performance(book: Book) -> dict:
         "engines": _by_engine(engines, engines["time_s"] * 1e3, "ms"),
         **_memory(book),
         "processors": processors,
-        "processors_said": _processors_said(processors["share"]),
+        "processors_said": _processors_said(book, processors["share"]),
         **_room(LARGE, book.old),
     }
 
@@ -235,7 +235,7 @@ def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
     return known.assign(bound_tokens_per_s=bound, share=known["tokens_per_s"] / bound)
 
 
-def _processors_said(share: pd.Series) -> str:
+def _processors_said(book: Book, share: pd.Series) -> str:
     if not len(share):
         return "No measured run of a processor is at hand."
     said = (
@@ -249,7 +249,8 @@ def _processors_said(share: pd.Series) -> str:
             "neighbours on a shared machine slowed the probe more than the run. "
         )
     return said + (
-        "They say nothing about a T4 or an RTX 6000 Ada; they show that where the weights do not fit a cache, "
+        f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show that where the "
+        "weights do not fit a cache, "
         "reading them takes most of a step."
     )
 

@@ -63,7 +63,7 @@ def decide(book: Book) -> dict:
     said = spec.frame("literature").set_index("id")["value"]
     return {
         "evidence": theme.kinds(book.at().sel(gpu=[book.old, book.new])["evidence"].values.ravel()),
-        **_hosts(pairs),
+        **_hosts(book, pairs),
         "host_W": choose.HOST_W,
         "host_kg": host_use().host_kg,
         "host_said_W": said["ecologits-host"] / 8,
@@ -100,14 +100,16 @@ def _odds(book: Book, gpu: str) -> pd.DataFrame:
     return pd.concat(found).assign(**_pair(book, gpu))
 
 
-def _hosts(pairs: dict) -> dict:
+def _hosts(book: Book, pairs: dict) -> dict:
     """Watts of a host at which both GPUs take the same energy for a token, and the older GPU's energy over the newer's."""
     rows, ratios, ties = [], {}, {}
     for at, both in pairs.items():
         old, new = (side[["token_J", "token_s"]].median("sample") for side in both)
         ties[at], ratios[at] = choose.host_tie(old, new), old["token_J"] / new["token_J"]
         watts = {
-            spec.label(model): "T4 has no lead" if np.isnan(tie) else f"{tie:,.0f} W"
+            spec.label(model): f"{spec.label(book.old)} has no lead"
+            if np.isnan(tie)
+            else f"{tie:,.0f} W"
             for model, tie in ties[at].to_series().items()
         }
         engine, way = at
@@ -148,7 +150,8 @@ def _paybacks(pairs: dict) -> dict:
     pace, curves, days = float(trend.min()), [], {}
     for engine in ENGINES:
         old, new = (side.sel(embodied_method=carbon.MAIN) for side in pairs[engine, OWN])
-        outruns = np.floor((old["token_s"] / new["token_s"]).median("sample"))
+        faster = (old["token_s"] / new["token_s"]).median("sample")
+        outruns = np.floor(faster).where(faster >= 1, faster)  # whole GPUs, or a part of one
         given = {"replaced": outruns, "age_years": 3.0}
         for counted, watts in ((ALONE, 0.0), (HOSTED, choose.HOST_W)):
             use = carbon.Use(utilisation=0.5, host_W=watts)
@@ -164,7 +167,7 @@ def _paybacks(pairs: dict) -> dict:
         curves.append(paid.assign(accounting=accounting))
     alone, host = days["serving", ALONE], days["serving", HOSTED]
     named = [
-        f"{number:.0f} for {spec.label(model)}" for model, number in outruns.to_series().items()
+        f"{number:.2g} for {spec.label(model)}" for model, number in outruns.to_series().items()
     ]
     return {
         "replaced": ", ".join(named),
@@ -266,10 +269,10 @@ def cells(book: Book) -> dict:
 def _all_cells(wins: xr.Dataset, odds: xr.DataArray) -> pd.DataFrame:
     """Every cell as a row: probabilities and embodied shares by lifetime."""
     shares = wins["embodied_share"].median("sample")
-    columns = {"t4_emits_less": odds}
+    columns = {"t4_emits_less": odds.reset_coords(drop=True)}
     for name, gpu in (("t4", wins.attrs["old"]), ("rtx", wins.attrs["new"])):
-        columns[f"{name}_embodied"] = shares.sel(gpu=gpu, drop=True)
-    whole = xr.Dataset(columns).reset_coords(drop=True).to_dataframe().reset_index()
+        columns[f"{name}_embodied"] = shares.sel(gpu=gpu).reset_coords(drop=True)
+    whole = xr.Dataset(columns).to_dataframe().reset_index()
     whole = whole.dropna(subset="t4_emits_less").rename(columns={"embodied_method": "approach"})
     index = ["model", "batch", "zone", "approach"]
     whole = whole.pivot(index=index, columns="lifetime_years", values=list(columns))
@@ -306,7 +309,7 @@ def _turns(book: Book, odds: xr.DataArray) -> pd.DataFrame:
 
 def _ties(book: Book) -> pd.DataFrame:
     """The intensity at which both GPUs emit the same, by way of serving and model."""
-    rows = []
+    rows, old, new = [], spec.label(book.old), spec.label(book.new)
     for way in (LONE, OWN):
         ties = choose.break_even(*sides(book, "eager", way)).sel(embodied_method=carbon.MAIN)
         for model in ties["model"].values:
@@ -317,8 +320,8 @@ def _ties(book: Book) -> pd.DataFrame:
             low, middle, high = bounds
             row = {"model": spec.label(model), "served": way, "a tie exists": f"{exists:.0%}"}
             row |= {"tie (g/kWh)": middle, "low": low, "high": high}
-            shares = {"T4 below": below & ~above, "T4 above": ~below & above}
-            shares |= {"T4 always": below & above, "Ada always": ~below & ~above}
+            shares = {f"{old} below": below & ~above, f"{old} above": ~below & above}
+            shares |= {f"{old} always": below & above, f"{new} always": ~below & ~above}
             row |= {name: f"{float(share.mean()):.0%}" for name, share in shares.items()}
             rows.append(row | {"status": "modelled"})
     return pd.DataFrame(rows)

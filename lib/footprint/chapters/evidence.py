@@ -73,6 +73,7 @@ def validation(book: Book) -> dict:
     known = cards[cards["quantity"].isin(left_out.QUANTITIES)]
     by_quantity = left_out.summary(known, "quantity").set_index("quantity")
     by_gpu = left_out.summary(known, "gpu").set_index("gpu")
+    both = by_gpu.reindex([book.old, book.new]).fillna({"rows": 0})  # NaN where nobody measured
     worst = by_gpu.sort_values("median error").iloc[-1]
     plain = cards.assign(plain=left_out.plain_roofline(cards)).dropna(subset=["plain"])
     named = known.assign(card=known["gpu"].map(spec.label))
@@ -85,10 +86,10 @@ def validation(book: Book) -> dict:
         "ttft_covered": by_quantity.loc["ttft_s", "coverage"],
         "away_covered": away["covered"].mean(),
         "watts_covered": away.loc[away["quantity"] == "power_W", "covered"].mean(),
-        "old_error": by_gpu.loc[book.old, "median error"],
-        "old_rows": int(by_gpu.loc[book.old, "rows"]),
-        "new_error": by_gpu.loc[book.new, "median error"],
-        "new_rows": int(by_gpu.loc[book.new, "rows"]),
+        "old_error": both.loc[book.old, "median error"],
+        "old_rows": int(both.loc[book.old, "rows"]),
+        "new_error": both.loc[book.new, "median error"],
+        "new_rows": int(both.loc[book.new, "rows"]),
         "cards": cards,
         "quantities": left_out.QUANTITIES,
         "plain_error": (plain["plain"] / plain["value"] - 1).abs().median(),

@@ -92,7 +92,9 @@ def _balance(book: Book) -> dict:
     columns |= {"kg": "kg", "equal": "equal at (g/kWh)", "status": "status"}
     ours = found["equal"].sel(embodied_method=list(carbon.SOURCED))
     said = published_kg([book.old, book.new]).query("set in ['scarif', 'boavizta']")
-    theirs = said["kg"] * said["gpu"].map({book.old: float(per_kg[0]), book.new: float(per_kg[1])})
+    theirs = said["kg"] * said["gpu"].map(
+        {book.old: float(per_kg[0]), book.new: float(per_kg[1])}
+    ).astype(float)
     quebec = {kind: spec.grid(CLEAN, 2023, kind).g_per_kwh for kind in ("lifecycle", "direct")}
     within = theirs.min() < quebec["lifecycle"] < theirs.max()
     return {
