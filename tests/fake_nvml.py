@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import importlib.util
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,15 +21,24 @@ ALWAYS, FOREVER = (0, 0.0, 10**9), 1e18
 Points = Sequence[tuple[float, float]]
 
 
+def compiler() -> list[str]:
+    """The C compiler of the system, else Zig's. Raises RuntimeError, in one sentence, where there is none."""
+    if system := next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None):
+        return [system]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise RuntimeError(
+        "no C compiler for the fake NVML: install gcc or clang, or pip install ziglang"
+    )
+
+
 def build(folder: Path) -> Path:
-    """The fake `libnvidia-ml.so.1` in `folder`. Raises RuntimeError, in one sentence, without gcc."""
-    if not shutil.which("gcc"):
-        raise RuntimeError(
-            "gcc is missing: the tests compile a fake NVML with it (Debian: apt-get install gcc)."
-        )
+    """The fake `libnvidia-ml.so.1` in `folder`; raises what `compiler` raises."""
     library = folder / "libnvidia-ml.so.1"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
-    subprocess.run(["gcc", *flags, "-o", str(library), str(SOURCE), "-lm"], check=True)
+    command = [*compiler(), *flags, "-o", str(library), str(SOURCE), "-lm"]
+    caches = {f"ZIG_{which}_CACHE_DIR": str(folder) for which in ("GLOBAL", "LOCAL")}
+    subprocess.run(command, check=True, env=os.environ | caches)
     return library
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from browser import LAUNCH, SIZES, pages, settle
+from browser import SIZES, launched, pages, settle
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     wanted = sys.argv[2:]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(**LAUNCH)
+        chromium = launched(playwright)
         for mode in ("light", "dark"):
             for name, size in SIZES.items():
                 context = chromium.new_context(viewport=size, color_scheme=mode)
