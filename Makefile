@@ -17,6 +17,11 @@ COMPILER := ziglang==0.17.1
 QUIET := mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 ASSETS := book/assets/vega/bundle.js
 
+# In the locale C, setuptools cannot write a path with letters beyond ASCII.
+ifneq ($(filter C POSIX,$(LC_ALL)),)
+  export LC_ALL := C.UTF-8
+endif
+
 # Kernels start by the dozen: let the first one keep the compiled library for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
