@@ -1,4 +1,4 @@
-"""An instrument without a driver: constant power, a counter that follows the clock. It stands for the next maker's library."""
+"""An instrument without a driver that stands for the next vendor's library."""
 
 import math
 import time
@@ -10,9 +10,9 @@ PLACE = "scripted_instrument:Scripted"
 
 
 class Scripted(Instrument):
-    """A GPU that draws 150 W for ever; its name is in no table."""
+    """A GPU that always draws 150 W; its name is in no table."""
 
-    present, power, source = True, "scripted_instant", "scripted_counter"
+    power, source = "scripted_instant", "scripted_counter"
 
     @property
     def calls(self) -> dict:

@@ -15,7 +15,7 @@ from footprint import Refused, spec
 # Who serves what is asked: `measure` opens these by name, each a module and the class in it.
 ENGINES = {"eager": "footprint.measure.eager:Eager"}
 INSTRUMENTS = {  # by a pattern of the names of devices
-    r"cpu": "footprint.measure.instrument:Instrument",
+    r"cpu": "footprint.measure.instrument:NoInstrument",
     r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",
 }
 MOST = 2**20

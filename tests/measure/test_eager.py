@@ -1,4 +1,4 @@
-"""The model under test: its shape, its tokens, and what it refuses; checked against transformers' own `generate`."""
+"""The eager engine: shape, tokens (those of transformers' own `generate`), and refusals."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The seam of the engines: one file and one line are enough for the next one, on a GPU that no table knows."""
+"""An engine is one file and one line in the registry, even on a GPU that no table knows."""
 
 import subprocess
 import sys

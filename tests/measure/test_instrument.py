@@ -1,4 +1,4 @@
-"""The seam of the instruments: one file and one line are enough for the next one, its sampler's process included."""
+"""An instrument is one file and one line in the registry, its sampler's process included."""
 
 import time
 

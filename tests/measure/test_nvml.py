@@ -1,4 +1,4 @@
-"""The NVML instrument against a scripted GPU: what it reads, falls back to, refuses, and survives."""
+"""The NVML instrument on a scripted GPU: readings, fallbacks, refusals and faults."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def always(call: str, code: int) -> tuple:
     return (call, code, *fake.ALWAYS)
 
 
-# -- which card -------------------------------------------------------------------------------------------------------
+# -- which card ------------------------------------------------------------------------------------
 
 
 def test_gpus_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
@@ -96,7 +96,7 @@ def test_only_a_fake_gpu_may_stand_in(gpu, monkeypatch):
         opened("cpu")
 
 
-# -- what it tells ----------------------------------------------------------------------------------------------------
+# -- what it tells ---------------------------------------------------------------------------------
 
 
 def test_state_and_counter(gpu):
@@ -168,7 +168,7 @@ def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
     )
 
 
-# -- the sampler ------------------------------------------------------------------------------------------------------
+# -- the sampler -----------------------------------------------------------------------------------
 
 
 def test_slow_calls_are_made_less_often(gpu, tmp_path):

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from footprint import Refused
+from footprint import Refused, workload
 from footprint.measure import probe
+from footprint.measure.eager import Eager
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def engine():
-    return probe.TorchEngine({"device": "cpu"})
+    return Eager(workload.request(device="cpu"))
 
 
 def test_a_cpu_is_found_and_a_missing_gpu_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""The protocol on a small random model: every window of every phase, its steps, and what happens when things go wrong."""
+"""A run of a small random model: its windows and steps, and what happens when things go wrong."""
 
 import os
 import signal
@@ -134,7 +134,7 @@ def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):
     assert tree["windows"].sizes["window"] == 2 + 3
 
 
-# -- Ctrl-C once between windows, twice at once ----------------------------------------------------------------------
+# -- Ctrl-C once between windows, twice at once ----------------------------------------------------
 
 
 def press():

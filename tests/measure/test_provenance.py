@@ -9,12 +9,12 @@ import pytest
 
 from footprint import spec, workload
 from footprint.measure import provenance
-from footprint.measure.instrument import Instrument
+from footprint.measure.instrument import NoInstrument
 from footprint.trace.schema import ATTRS
 
 
 def test_it_fills_its_attributes_and_names_nobody():
-    attrs = provenance.attributes(workload.request("profile", model="llama-24m"), Instrument())
+    attrs = provenance.attributes(workload.request("profile", model="llama-24m"), NoInstrument())
     assert set(attrs) < set(ATTRS)
     assert attrs["energy_source"] == "none" and attrs["device_hash"] == ""
     text = json.dumps(attrs)

@@ -1,4 +1,4 @@
-"""The host's counters: RAPL as sysfs shows it, wrap-around, permission and counters that never move told apart."""
+"""RAPL counters: wrap-around, missing permission, and counters that never move."""
 
 import math
 import os

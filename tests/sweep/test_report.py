@@ -126,7 +126,7 @@ def test_a_folder_is_checked_before_it_is_sent(folder, monkeypatch):
     assert report.check(folder / "nowhere") == ["There is no trace in it."]
 
 
-# -- Croissant: the format's own reader accepts the description and finds what the table holds ------
+# -- Croissant: the format's own reader accepts the description and finds what the table holds -----
 
 DATA = pd.DataFrame(
     {
@@ -184,7 +184,7 @@ def test_another_table_is_noticed(described):
         list(mlc.Dataset(jsonld=str(described)).records("windows"))
 
 
-# -- MLPerf: measured points only, unknown energies as null with a reason ---------------------------
+# -- MLPerf: measured points only, unknown energies as null with a reason --------------------------
 
 RUN = {name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")}
 RUN |= {"status": "ok", "model": "llama-24m", "device": "t4", "device_name": "Tesla T4"}

@@ -209,7 +209,7 @@ def test_a_common_name_is_no_secret(monkeypatch):
     assert "provenance.root()" in results.scrub(json.dumps(page), "predict", b"")
 
 
-# -- events ---------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_events_come_back_in_order_and_unknown_numbers_as_null(tmp_path):

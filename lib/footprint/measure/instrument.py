@@ -1,9 +1,10 @@
-"""The instrument of a GPU: what every make of it tells, the clocks of a measurement, and the registry that opens one."""
+"""The instrument that measures a GPU, how it is opened, and the clocks of a measurement."""
 
 import math
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -15,7 +16,7 @@ FATAL = ("gpu_lost", "driver_mismatch")  # statuses after which nothing can be r
 
 
 class Clock(NamedTuple):
-    """The clocks of a measurement: `now` of samples and windows, `sleep`, and `boot`, which counts suspension."""
+    """The clocks of a measurement; only `boot` goes on while the machine is suspended."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -28,7 +29,7 @@ REAL = Clock()
 
 
 class Identity(NamedTuple):
-    """Who a GPU is; empty texts for a device without an instrument. A trace stores the hash, never the UUID."""
+    """Which GPU it is, empty for a CPU; a trace stores the hash, never the UUID."""
 
     name: str = ""
     uuid: str = ""
@@ -36,15 +37,15 @@ class Identity(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """Twelve digits that stand for the UUID; empty without one."""
+        """Digest of the UUID; empty without one."""
         return digest(self.uuid) if self.uuid else ""
 
 
 class State(NamedTuple):
-    """State of a GPU at one moment: NaN, -1 and None where it does not tell.
+    """State of a GPU at one moment; NaN, -1 or None where the GPU does not report it.
 
-    throttle: reasons as the maker codes them; throttled: whether one of them is heat or a power brake; processes: ids of
-    those that compute on the GPU; status: `ok`, or the fault after which nothing more can be read.
+    throttle: reasons in the vendor's code; throttled: one of them is heat or a power brake;
+    processes: ids of those that compute on the GPU; status: `ok`, or a fault of `FATAL`.
     """
 
     temperature_C: float = math.nan
@@ -58,50 +59,73 @@ class State(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Power in W and counted energy in J, read together; NaN where absent. The status is one of the trace's windows."""
+    """Power and energy counter, read together; NaN where absent."""
 
     power_W: float = math.nan
     counter_J: float = math.nan
     status: str = "not_supported"
 
 
-class Instrument:
-    """What measures one GPU. This base knows nothing: it is the instrument of a device that has none, like `cpu`.
+class Instrument(ABC):
+    """What measures one GPU; a subclass wraps the library of a vendor.
 
-    A maker's library is a class that overrides what it can tell; made from the name of a device, it raises `Refused` where
-    it cannot measure that. present: whether there is something to read; power: how power is read; source: where the
-    energy of a run comes from, as its trace says it: `<maker>_counter`, else as `power`; calls: the calls that work here,
-    by the names of a sensor card (instant, average, counter, both).
+    present: whether there is a GPU to read; power: how its power is read; source: where the energy
+    of a run comes from (`<vendor>_counter`, else `power`); calls: functions that work on this GPU,
+    by the names of a sensor card. Its constructor raises `Refused` for a device it cannot measure.
     """
+
+    present: bool = True
+    power: str
+    source: str
+    calls: Mapping[str, Callable[[], object]]
+
+    def __init__(self, device: str):
+        self.device = device
+
+    @abstractmethod
+    def identity(self) -> Identity:
+        """Name, UUID and driver."""
+
+    @abstractmethod
+    def reader(self) -> Callable[[], Reading]:
+        """The cheapest function that reads power and counter, for the sampler."""
+
+    @abstractmethod
+    def counter(self) -> tuple[float, str]:
+        """The energy counter in J, and a status."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Temperature, clocks, power limit, throttling and processes."""
+
+
+class NoInstrument(Instrument):
+    """The instrument of a CPU: every reading is absent."""
 
     present = False
     power = source = "none"
-    calls: Mapping[str, Callable[[], object]] = MappingProxyType({})
+    calls = MappingProxyType({})
 
     def __init__(self, device: str = "cpu"):
-        self.device = device
+        super().__init__(device)
 
     def identity(self) -> Identity:
-        """Name, UUID and driver."""
         return Identity()
 
     def reader(self) -> Callable[[], Reading]:
-        """The cheapest function that reads power and counter; the sampler calls it many times a second."""
         return Reading
 
     def counter(self) -> tuple[float, str]:
-        """Joules that the energy counter shows, and a status."""
         return math.nan, "not_supported"
 
     def state(self) -> State:
-        """Temperature, clocks, limit, throttling and processes."""
         return State()
 
 
 def opened(device: str) -> Instrument:
-    """The instrument of a device (`cpu` has none), as `workload.INSTRUMENTS` registers it by the device's name.
+    """The instrument that `workload.INSTRUMENTS` registers for a device.
 
-    Tests run on a CPU beside a scripted GPU: FOOTPRINT_FAKE_GPU names it, and only a GPU whose name says FAKE passes.
+    For tests, FOOTPRINT_FAKE_GPU names a GPU that stands in for the CPU; its name must say FAKE.
     Raises `Refused` where the device is absent or cannot be measured.
     """
     stand_in = os.environ.get("FOOTPRINT_FAKE_GPU", "") if device == "cpu" else ""
@@ -112,7 +136,6 @@ def opened(device: str) -> Instrument:
         raise Refused(f"No instrument is registered for the device {device!r}.")
     instrument = resolve_name(places[0])(device)
     if stand_in and "FAKE" not in (name := instrument.identity().name):
-        raise Refused(
-            f"FOOTPRINT_FAKE_GPU names {name!r}; only a card whose own name says FAKE is allowed there."
-        )
+        allowed = "only a card whose own name says FAKE is allowed there"
+        raise Refused(f"FOOTPRINT_FAKE_GPU names {name!r}; {allowed}.")
     return instrument

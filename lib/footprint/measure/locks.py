@@ -1,7 +1,7 @@
-"""Which device a run is given, and nobody else on it: locks of the operating system, which end when a process does.
+"""Locks that give a run its device alone; the operating system ends them with their process.
 
-A run on a GPU holds that GPU alone and the host together with the runs on other GPUs; a run on the CPU holds the host
-alone, so that its load and its power domain are its own.
+A run on a GPU locks that GPU and shares the host with runs on other GPUs; a run on the CPU locks
+the whole host.
 """
 
 import fcntl
@@ -19,25 +19,25 @@ POLL_S = 0.2
 
 
 def boards(device: str) -> list[str]:
-    """UUIDs of the GPUs that `device` may mean: all that are visible for `cuda`, one for `cuda:N`, none for `cpu`."""
-    found = [instrument.opened(device).identity().uuid]  # raises where there is none
-    if not found[0]:
+    """UUIDs of the GPUs that a device may mean: all visible ones for `cuda`, none for `cpu`."""
+    uuids = [instrument.opened(device).identity().uuid]  # raises where there is none
+    if not uuids[0]:
         return []
     while device.isalpha() and device != "cpu":
         try:
-            found.append(instrument.opened(f"{device}:{len(found)}").identity().uuid)
+            uuids.append(instrument.opened(f"{device}:{len(uuids)}").identity().uuid)
         except Refused:
             break
-    return found
+    return uuids
 
 
 def identities(device: str) -> set[str]:
-    """What a trace of a run on this device, here and now, may call it: the hash of a UUID, or the processor's name."""
+    """What a trace may call this device: the hash of a GPU's UUID, or the name of the CPU."""
     return {digest(uuid) for uuid in boards(device)} or {provenance.processor()}
 
 
 def name(device: str) -> str:
-    """Id of the GPU (`t4`) or slug of the processor behind `device`."""
+    """Id of the GPU (`t4`), or a slug of the CPU's name."""
     if device == "cpu":
         return workload.slug(provenance.processor())
     return provenance.gpu_id(instrument.opened(device).identity().name)
@@ -47,9 +47,9 @@ def name(device: str) -> str:
 def alone(
     device: str, stopped: Callable[[], bool] = lambda: False, say: Callable = print
 ) -> Iterator[str]:
-    """Hold `device` for as long as the block runs; yields the UUID of the GPU, or an empty text for a CPU.
+    """Lock a device while the block runs; yields the UUID of the GPU, empty for a CPU.
 
-    Waits for runs of other processes to end, and says so once. Raises InterruptedError when `stopped()` turns true.
+    Waits while other processes hold it; raises InterruptedError once `stopped()` is true.
     """
     uuids, waited = boards(device), False
     with _opened("host") as host:
@@ -79,8 +79,8 @@ def _taken(handle: int, how: int) -> bool:
 @contextmanager
 def _opened(what: str) -> Iterator[int]:
     """The lock file of a device, for all users of this host."""
-    given = os.environ.get("FOOTPRINT_LOCKS")
-    folder = Path(given or Path(tempfile.gettempdir()) / "footprint-locks")
+    default = Path(tempfile.gettempdir()) / "footprint-locks"
+    folder = Path(os.environ.get("FOOTPRINT_LOCKS") or default)
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)

@@ -1,4 +1,4 @@
-"""The device under torch: find it, probe its rates, keep it busy, watch its memory."""
+"""The device that torch runs on: its memory, its rates, and a load for its sensor card."""
 
 import gc
 import math
@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchEngine(Engine):
-    """What engines share that run under torch in this process: the device and its memory."""
+    """What engines that run torch in this process share: the device and its memory."""
 
     library = "torch"
 
@@ -29,18 +29,13 @@ class TorchEngine(Engine):
         self.on_gpu = self.device.type == "cuda"
 
     def memory_GiB(self) -> float:
-        """Memory that the device has."""
+        """Memory of the device."""
         if self.on_gpu:
             return torch.cuda.get_device_properties(self.device).total_memory / 2**30
         return psutil.virtual_memory().total / 2**30
 
     def free_bytes(self) -> float:
-        """Memory that is free on the device now, after giving back what is cached."""
-        gc.collect()
-        if self.on_gpu:
-            torch.cuda.empty_cache()
-            return float(torch.cuda.mem_get_info(self.device)[0])
-        return float(psutil.virtual_memory().available)
+        return free_bytes(self.device)
 
     def reset_peak(self) -> None:
         resident = Path("/proc/self/clear_refs")
@@ -50,7 +45,7 @@ class TorchEngine(Engine):
             resident.write_text("5")  # Linux: resets the high-water mark of the resident memory
 
     def peak_bytes(self) -> float:
-        """Device memory at its peak, or resident memory; NaN where the system does not tell."""
+        """Peak of the reserved GPU memory, on a CPU of the resident memory (NaN but on Linux)."""
         if self.on_gpu:
             return float(torch.cuda.max_memory_reserved(self.device))
         status = Path("/proc/self/status")
@@ -64,14 +59,13 @@ class TorchEngine(Engine):
 
 
 def find(device: str) -> torch.device:
-    """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID. Raises `Refused` when this machine has none such."""
+    """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID; `Refused` where there is none."""
     if device == "cpu":
         return torch.device("cpu")
     instrument.opened(device)  # says in one sentence what is missing
     if not torch.cuda.is_available():
-        raise Refused(
-            f"torch {torch.__version__} sees no CUDA device; install the CUDA build, or use -p device cpu."
-        )
+        remedy = "install the CUDA build, or use -p device cpu"
+        raise Refused(f"torch {torch.__version__} sees no CUDA device; {remedy}.")
     if not device.startswith("GPU-"):
         return torch.device(device if ":" in device else "cuda:0")
     numbers = range(torch.cuda.device_count())
@@ -82,32 +76,40 @@ def find(device: str) -> torch.device:
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
-    """torch's name of a dtype. Raises `Refused` for one that this project cannot run."""
+    """The torch dtype of this name; `Refused` where it cannot be measured."""
     if dtype not in DTYPES:
-        raise Refused(
-            f"The dtype {dtype!r} cannot be measured yet; allowed are {', '.join(DTYPES)}."
-        )
+        allowed = ", ".join(DTYPES)
+        raise Refused(f"The dtype {dtype!r} cannot be measured yet; allowed are {allowed}.")
     return DTYPES[dtype]
 
 
 def sync(device: torch.device) -> None:
-    """Wait until the device has finished what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
+def free_bytes(device: torch.device) -> float:
+    """Memory that is free on the device after torch's cache was emptied."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)
+
+
 def rates(device: torch.device, dtype: str) -> dict[str, float]:
-    """Best rates of a few tries in this dtype: GB/s read by a matrix-vector product, GFLOP/s of a square product."""
+    """The best of a few tries: GB/s of a matrix-vector product, GFLOP/s of a square product."""
     options = {"dtype": torch_dtype(dtype), "device": device}
     side, width = PROBE_SIDE[device.type], options["dtype"].itemsize
     matrix = torch.ones(PROBE_BYTES[device.type] // (4096 * width), 4096, **options)
     vector, square = torch.ones(1, 4096, **options), torch.ones(side, side, **options)
     linear = torch.nn.functional.linear
-    reading = min(_timed(lambda: linear(vector, matrix), device) for _ in range(8))
-    multiplying = min(_timed(lambda: square @ square, device) for _ in range(5))
+    reading_s = min(_timed(lambda: linear(vector, matrix), device) for _ in range(8))
+    multiplying_s = min(_timed(lambda: square @ square, device) for _ in range(5))
     return {
-        "read_bandwidth_GBps": matrix.numel() * width / reading / 1e9,
-        "matmul_GFLOPs": 2 * side**3 / multiplying / 1e9,
+        "read_bandwidth_GBps": matrix.numel() * width / reading_s / 1e9,
+        "matmul_GFLOPs": 2 * side**3 / multiplying_s / 1e9,
     }
 
 
@@ -119,22 +121,22 @@ def _timed(call: Callable, device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
-def exercise(device: str) -> sensor.Load:
-    """What a sensor card is measured with: a context, half of the free memory filled, square products for seconds."""
-    engine, kept = TorchEngine({"device": device}), []
-    side = PROBE_SIDE[engine.device.type]
+def exercise(name: str) -> sensor.Load:
+    """The load of a sensor card: a context, half of the free memory filled, square products."""
+    device, kept = find(name), []
+    side, on_gpu = PROBE_SIDE[device.type], device.type == "cuda"
 
     def keep(*shape: int, dtype: torch.dtype = torch.float32) -> None:
-        kept.append(torch.ones(*shape, dtype=dtype, device=engine.device))
-        sync(engine.device)
+        kept.append(torch.ones(*shape, dtype=dtype, device=device))
+        sync(device)
 
     def busy(seconds: float) -> None:
         stop = time.monotonic() + seconds
         while time.monotonic() < stop:
-            _timed(lambda: kept[0] @ kept[0], engine.device)
+            _timed(lambda: kept[0] @ kept[0], device)
 
     return sensor.Load(
-        context=lambda: keep(side, side, dtype=DTYPES["fp16" if engine.on_gpu else "fp32"]),
-        weights=lambda: keep(int(engine.free_bytes() / 8) if engine.on_gpu else side),
+        context=lambda: keep(side, side, dtype=DTYPES["fp16" if on_gpu else "fp32"]),
+        weights=lambda: keep(int(free_bytes(device) / 8) if on_gpu else side),
         busy=busy,
     )

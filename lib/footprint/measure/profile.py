@@ -1,4 +1,4 @@
-"""A run: idle, then prefill, decode and generate in windows of their own, in seeded order -> a trace."""
+"""A run: windows at rest, then of prefill, decode and generate in seeded order, as a trace."""
 
 import gc
 import signal
@@ -22,10 +22,10 @@ LENGTHS = ("batch", "prompt_tokens", "output_tokens")
 
 
 def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.DataTree]:
-    """Measure what `workload.request` describes; returns the engine with its model, and the checked trace.
+    """Measure a request of `workload.request`; returns the engine and the checked trace.
 
-    A window that runs out of memory, a GPU that is lost, an error of the engine and Ctrl-C are statuses in the trace:
-    what was measured until then is kept. `say` gets one line of progress with the time left before each point.
+    Out of memory, a lost GPU, an error of the engine and Ctrl-C are statuses in the trace, which
+    keeps what was measured until then. say: gets a line of progress before each point.
     """
     engine = engines.opened(request)
     instrument = instruments.opened(request["device"])
@@ -37,14 +37,13 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     with sampler.sampling(instrument) as recording:
         windows.append(idle("idle_bare", request["window_s"], setup))
         say(f"loading {request['model']} on {attrs['device_name']}")
-        strangers = instrument.state().processes or frozenset()
+        others = instrument.state().processes or frozenset()
         attrs |= engine.load() | engine.probe()
-        own = (instrument.state().processes or frozenset()) - strangers
-        setup = setup._replace(own=own)
+        setup = setup._replace(own=(instrument.state().processes or frozenset()) - others)
         windows.append(idle("idle_loaded", request["window_s"], setup))
         setup = setup._replace(rest_C=windows[-1]["temperature_C"])
         gc.collect()
-        gc.freeze()  # looking through all that is loaded before each window would take longer than some windows
+        gc.freeze()  # a collection of all that is loaded would take longer than some windows
         try:
             with patient() as between:
                 for row, times in measured(engine, request, setup, say):
@@ -64,7 +63,7 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
             reason = f"{engine.library} gave up ({words}); the windows until then are kept."
         finally:
             gc.unfreeze()
-    if not instrument.present:  # the number of threads makes another device of a processor
+    if not instrument.present:  # a CPU with another number of threads is another device
         attrs["device"] += f"-{attrs['threads']}t"
     attrs |= {"notebook": "profile", "status": status, "reason": reason}
     steps = {"window": step_windows, "step_s": step_s}
@@ -73,19 +72,21 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
 
 @contextmanager
 def patient() -> Iterator[Callable[[], None]]:
-    """Within the block the first SIGINT is only noted; yields a function that raises it, to be called between windows.
+    """Hold the first SIGINT back until the yielded function is called, between windows.
 
-    The second SIGINT raises KeyboardInterrupt at once. In a thread, where no signal arrives, nothing changes.
+    The second one raises KeyboardInterrupt at once. In a thread, which gets no signals, nothing
+    changes.
     """
-    pressed = []
+    interrupts = 0
 
     def note(*_) -> None:
-        pressed.append(True)
-        if len(pressed) > 1:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
             raise KeyboardInterrupt
 
     def between() -> None:
-        if pressed:
+        if interrupts:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
@@ -100,61 +101,59 @@ def patient() -> Iterator[Callable[[], None]]:
 
 def idle(phase: str, seconds: float, setup: Setup) -> dict:
     """A window in which nothing runs."""
-    nothing = window.idle(window.length(seconds, setup), setup)
-    return {"phase": phase, "lengths": "idle"} | nothing
+    return {"phase": phase, "lengths": "idle", **window.idle(window.length(seconds, setup), setup)}
 
 
 def measured(
     engine: Engine, request: dict, setup: Setup, say: Callable[[str], None]
 ) -> Iterator[tuple[dict, list[float]]]:
-    """Yield (window, step times) for the three phases of every point of the workload, in its seeded order.
+    """Yield window and step times of the three phases of every point, in seeded order.
 
-    The whole goes before its parts and after them in turns, so that a drift of the machine falls on both alike; decode goes
-    on from the cache that prefill left.
+    `generate` comes after its parts and before them in turns, so that drift affects both alike.
     """
     points = workload.windows(request)
     work = [_work(point) for point in points]
-    began, warm, full = time.monotonic(), set(), []
+    began, warm, too_large = time.monotonic(), set(), []
     for index, point in enumerate(points):
         lengths = tuple(point[name] for name in LENGTHS)
         what = "batch {}, prompt {}, output {}".format(*lengths) + f", repeat {point['repeat'] + 1}"
         if index:
-            left = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
-            what += f"; about {left:.0f} s left"
+            left_s = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
+            what += f"; about {left_s:.0f} s left"
         say(f"{index + 1}/{len(points)}: {what}")
         engine.release()
         for phase in ORDERS[point["repeat"] % len(ORDERS)]:
-            smaller = next((one for one in full if np.less_equal(one, lengths).all()), None)
+            smaller = [other for other in too_large if np.less_equal(other, lengths).all()]
             if smaller:
-                reason = f"Not tried: the smaller point {smaller} ran out of memory."
+                reason = f"Not tried: the smaller point {smaller[0]} ran out of memory."
                 yield _row(point, phase, status="oom", reason=reason), []
                 continue
             row, times = attempt(engine, request, setup, point, phase, warm)
             if row["status"] == "oom":
-                full.append(lengths)
+                too_large.append(lengths)
             yield row, times
 
 
 def _work(point: dict) -> float:
-    """Rough relative time of a point, for the time left: passes over the weights, twice at its first, warm-up visit."""
+    """Rough relative time of a point: passes over the weights, twice for the warm-up."""
     passes = point["output_tokens"] + point["batch"] * point["prompt_tokens"] / 64
     return passes * (1 if point["repeat"] else 2)
 
 
-def _row(point: dict, phase: str, **known) -> dict:
-    """A window of a point, of which so much is known."""
-    unseen = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
-    asked = {name: point[name] for name in (*LENGTHS, "repeat")}
-    return {"phase": phase, "lengths": point["source"], **unseen, **asked, **known}
+def _row(point: dict, phase: str, **values) -> dict:
+    """A window of a point as a row of the trace."""
+    unknown = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
+    lengths = {name: point[name] for name in (*LENGTHS, "repeat")}
+    return {"phase": phase, "lengths": point["source"], **unknown, **lengths, **values}
 
 
 def attempt(
     engine: Engine, request: dict, setup: Setup, point: dict, phase: str, warm: set
 ) -> tuple[dict, list[float]]:
-    """One window of `phase` at a point: warmed up at its own shape the first time, out of memory caught and freed.
+    """One window of a phase at a point, after a warm-up if it is the first, and its step times.
 
-    warm: shapes that were warmed up; the point is added. An error of the engine that comes with a lost GPU is that GPU's
-    status; any other is raised.
+    warm: shapes that were warmed up; this one is added. Out of memory and a lost GPU are statuses
+    of the window; other errors are raised.
     """
     batch, prompt, output = (point[name] for name in LENGTHS)
     need, free = engine.needed_bytes(batch, prompt + output), engine.free_bytes()
@@ -186,7 +185,7 @@ def attempt(
 
 
 def answers(engine: Engine, request: dict, tokens: int = 48) -> list[dict]:
-    """What a trained model says to the first `answers` prompts: task, prompt, answer. Random weights say nothing."""
+    """Task, prompt and answer for the first `answers` prompts; empty for random weights."""
     if engine.weights == "random":
         return []
     return [

@@ -1,4 +1,4 @@
-"""Where a run comes from: hardware, software, code and time, without names of people or machines."""
+"""Where a run comes from: hardware, software, code and time, without personal or host names."""
 
 import importlib.metadata
 import json
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "numpy", "nvidia-ml-py", "xarray", "papermi
 
 
 def attributes(request: dict, instrument: Instrument) -> dict:
-    """Root attributes that are known before the model is loaded. No host name, no user name, no path, no raw UUID."""
+    """Root attributes of a trace that are known before the model is loaded."""
     gpu, question = instrument.identity(), asked(request)
     name = gpu.name or processor()
     start = datetime.now(UTC).isoformat(timespec="seconds")
@@ -41,41 +41,44 @@ def attributes(request: dict, instrument: Instrument) -> dict:
 
 
 def asked(request: dict) -> str:
-    """What was asked, as JSON with sorted keys, without the place of the result."""
+    """The request as JSON with sorted keys, without the path of the result."""
     kept = {key: value for key, value in request.items() if key != "out"}
     if Path(kept["model"]).exists():
-        path = Path(kept["model"]).resolve()  # where a local folder lies is nobody's business
+        path = Path(kept["model"]).resolve()  # the place of a local folder is private
         kept["model"] = path.parent.name if path.name == "config.json" else path.name
     return json.dumps(kept, sort_keys=True)
 
 
 def gpu_id(name: str) -> str:
-    """Id of the GPU in the table that calls itself by this name, else a slug of the name.
+    """Id of the GPU whose `nvml_name` in gpus.csv is this name, else a slug of the name.
 
-    Names count as a whole, so a relative with other limits (an A10G, an A100-PCIE-40GB) is never taken for a known GPU.
+    Only whole names count: an A10G is not taken for an A10.
     """
-    known = {
-        _bare(one): row["id"] for row in spec.table("gpus") for one in row["nvml_name"].split("|")
+    ids = {
+        _bare(known): row["id"]
+        for row in spec.table("gpus")
+        for known in row["nvml_name"].split("|")
     }
-    return known.get(_bare(name), _bare(name))
+    return ids.get(_bare(name), _bare(name))
 
 
 def _bare(name: str) -> str:
-    """A slug of a GPU's name without the words that come and go with the version of the driver."""
+    """A slug of a GPU's name without the words that only some drivers report."""
     return workload.slug(re.sub(r"\b(NVIDIA|Tesla|Quadro|GeForce|Generation)\b", "", name).strip())
 
 
 def processor() -> str:
-    """Name of the CPU as Linux gives it, else the architecture."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    if not names:
+    """Name of the CPU by Linux, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    name = re.search(r"^model name.*?:(.*)$", text, re.MULTILINE)
+    if not name:
         return platform.machine()
-    return re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", names[0].strip()).strip()
+    return re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", name[1].strip()).strip()
 
 
 def commit() -> str:
-    """Commit of the code, with `+` when the checkout holds changes; empty outside a checkout."""
+    """Commit of the code, with `+` where the checkout has changes; empty outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""

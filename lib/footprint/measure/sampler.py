@@ -1,4 +1,4 @@
-"""The sampler: a process of its own that reads power and counter of one GPU, so that the measured process does not."""
+"""The sampler: a process of its own that reads power and energy counter of one GPU."""
 
 import gc
 import os
@@ -21,7 +21,7 @@ from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, Reading
 from footprint.trace.schema import WINDOW_STATUS
 
 RATE_HZ = 20.0
-BUSIEST = 0.02  # largest share of one core for the calls; slower calls are made less often
+BUSIEST = 0.02  # largest share of a core that the calls may take
 START_S = 10.0  # a sampler has this long for its first sample
 LAST_S = 0.3  # it goes on this long after the block: the last window has samples on both sides
 REVIVALS = 2
@@ -32,7 +32,7 @@ ROW = struct.Struct(f"{len(COLUMNS)}d")
 
 
 class Recording:
-    """What a sampler writes: `columns` after the block (one array a column), `alive` and `revive` inside it."""
+    """A running sampler; after the block, `columns` holds an array for each of `COLUMNS`."""
 
     def __init__(self, out: BinaryIO, instrument: Instrument, rate_hz: float, busiest: float):
         kind, limits = type(instrument), (str(rate_hz), str(busiest))
@@ -55,14 +55,14 @@ class Recording:
         return self._child.poll() is None
 
     def revive(self) -> None:
-        """Start it again where it died, at most twice."""
+        """Start it again if it died, at most twice."""
         if not self.alive() and self._left:
             self._left -= 1
             self._child.stdin.close()
             self._start()
 
     def close(self) -> None:
-        """End the sampler and read what it wrote. Its standard input closes, as it does if this process is killed."""
+        """End the sampler, by closing its standard input, and read what it wrote."""
         self._child.stdin.close()
         self._child.wait(timeout=10)
         self._out.seek(0)
@@ -76,7 +76,7 @@ class Recording:
 def sampling(
     instrument: Instrument, rate_hz: float = RATE_HZ, busiest: float = BUSIEST
 ) -> Iterator[Recording | SimpleNamespace]:
-    """Sample power and counter for as long as the block runs; yields a `Recording` (without an instrument: an empty one)."""
+    """Sample power and counter while the block runs; yields a `Recording`, empty for a CPU."""
     if not instrument.present:
         yield SimpleNamespace(columns=NOTHING, revive=lambda: None)
         return
@@ -99,11 +99,10 @@ def sample(
     clock: Clock = REAL,
     cpu: Callable = time.process_time,
 ) -> str:
-    """Emit time, watts, joules, status code and CPU seconds until `stopped(pause)`, which also waits; the last status.
+    """Emit a row of `COLUMNS` per sample until `stopped(pause)`, which also waits; last status.
 
-    A reading is placed in the middle of its call. Pauses vary by a quarter, so that samples keep step with no sensor. The
-    rate falls where calls are slow, so that they take at most the share `busiest` of a core. After a fatal status there
-    is nothing more to read.
+    The time is the middle of the call. Pauses vary by a quarter, so that no sensor keeps step, and
+    grow with slow calls, which take at most the share `busiest` of a core.
     """
     now, random_share, cost = clock.now, random.Random(0).random, 1.0
     due = now()
@@ -121,9 +120,9 @@ def sample(
 
 
 def main(place: str, device: str, rate_hz: str, busiest: str) -> None:
-    """Write samples to standard output until standard input closes; exit code 1 when the GPU is lost.
+    """Write samples to standard output until standard input closes; exit code 1 for a lost GPU.
 
-    place: the instrument's `module:class`, which need not be registered in this process.
+    place: `module:class` of the instrument.
     """
     read, ended = resolve_name(place)(device).reader(), select.poll()
     ended.register(0)

@@ -1,8 +1,9 @@
-"""The sensor card: what one board's power and energy readings are worth, found out in a minute and kept as a dataset."""
+"""The sensor card: how one GPU's power sensor and energy counter behave, measured in a minute."""
 
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -25,50 +26,48 @@ STAGES, CALL_NAMES = ("bare", "context", "weights"), ("instant", "average", "cou
 ATTRS = ("schema_version", "device", "device_name", "device_hash", "driver", "start_utc")
 ATTRS += ("power_source", "has_counter")
 TABLE = """
-name            | dim    | units | long_name | meaning
-counter_tick_s  |        | s | counter tick | period in which the energy counter moves
-power_update_s  |        | s | power update period | median time between changes of the reading, under a varying load
-power_average_s |        | s | averaging window | length that a power reading averages, by its step response
-power_duty      |        | 1 | duty cycle | averaging window over update period, at most 1: share of the time seen
-gain            |        | 1 | gain | reading over truth by an external meter; 1 when never calibrated
-gain_bound      |        | 1 | bound of the gain | largest relative error that the gain may have left
-residual        |        | 1 | residual | energy by the counter over energy by the integral, less one, over the square wave
-residual_idle   |        | 1 | residual at idle | the same while nothing ran
-idle_W          | stage  | W | idle power | median power at rest: bare, with a context, with weights in memory
-call_s          | call   | s | cost of a call | median duration of the call; NaN where it is not supported
-call_most_s     | call   | s | dearest call | longest duration of the call
-switch_on_s     | pulse  | s | load on | when a pulse of the square wave began
-switch_off_s    | pulse  | s | load off | when it ended
-time_s          | sample | s | time | monotonic clock of the sample, from the first on
-power_W         | sample | W | power | as sampled, square wave and rest
-counter_J       | sample | J | energy counter | read together with the power
+name | dim | units | long_name | meaning
+counter_tick_s | | s | counter tick | period in which the energy counter moves
+power_update_s | | s | power update period | median time between changes under a varying load
+power_average_s | | s | averaging window | length that a reading averages, by its step response
+power_duty | | 1 | duty cycle | share of the time seen: averaging window over update period
+gain | | 1 | gain | reading over truth by an external meter; 1 when never calibrated
+gain_bound | | 1 | bound of the gain | largest relative error that the gain may have left
+residual | | 1 | residual | energy by the counter over the integral, less one, in the square wave
+residual_idle | | 1 | residual at idle | the same while nothing ran
+idle_W | stage | W | idle power | median power at rest: bare, with a context, with weights in memory
+call_s | call | s | cost of a call | median duration of the call; NaN where it is not supported
+call_most_s | call | s | dearest call | longest duration of the call
+switch_on_s | pulse | s | load on | when a pulse of the square wave began
+switch_off_s | pulse | s | load off | when it ended
+time_s | sample | s | time | monotonic clock of the sample, from the first on
+power_W | sample | W | power | as sampled, square wave and rest
+counter_J | sample | J | energy counter | read together with the power
 """
-
-
 SCHEMA = pd.read_csv(StringIO(TABLE), sep=r"\s*\|\s*", engine="python", keep_default_na=False)
 SCHEMA = SCHEMA.set_index("name")  # variables of a sensor card; dim: empty for a single value
 
 
 class Load(NamedTuple):
-    """What a GPU is measured with: make a context, put weights in memory, keep it busy for some seconds."""
+    """The load of a sensor card: make a context, fill the memory, keep the GPU busy for some s."""
 
     context: Callable[[], object]
     weights: Callable[[], object]
     busy: Callable[[float], object]
 
 
-# -- measuring --------------------------------------------------------------------------------------------------------
+# -- measuring -------------------------------------------------------------------------------------
 
 
 def cost(instrument: Instrument, clock: Clock = REAL) -> dict[str, np.ndarray]:
-    """Median and longest duration in s of each call (dims: `CALL_NAMES`); NaN where the GPU does not support it."""
-    spent = np.full((len(CALL_NAMES), CALLS), math.nan)
-    for row, name in zip(spent, CALL_NAMES, strict=True):
+    """Median and longest duration in s of each of `CALL_NAMES`; NaN where it is not supported."""
+    durations_s = np.full((len(CALL_NAMES), CALLS), math.nan)
+    for row, name in zip(durations_s, CALL_NAMES, strict=True):
         for index in range(CALLS if name in instrument.calls else 0):
             before = clock.now()
             instrument.calls[name]()
             row[index] = clock.now() - before
-    return {"call_s": np.median(spent, axis=1), "call_most_s": spent.max(axis=1)}
+    return {"call_s": np.median(durations_s, axis=1), "call_most_s": durations_s.max(axis=1)}
 
 
 def measure(
@@ -79,27 +78,26 @@ def measure(
     pulse_s: float = 1.5,
     rest_s: float = 5.0,
 ) -> xr.Dataset:
-    """The sensor card of one GPU: about a minute of rest, square wave and arithmetic. Raises `Refused` without a GPU."""
+    """The sensor card of one GPU, from a minute of rest and square wave; `Refused` on a CPU."""
     if not instrument.present:
-        raise Refused(
-            "A CPU has no power sensor that this card could describe; name a GPU, like cuda:0."
-        )
+        allowed = "name a GPU, like cuda:0"
+        raise Refused(f"A CPU has no power sensor that this card could describe; {allowed}.")
     if instrument.power == "none":
         raise Refused("This GPU tells no power at all; there is no sensor to describe.")
-    clock, rests, switches = REAL, [], []
+    rests, pulse_ends = [], []
     with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
         for prepare in (lambda: None, load.context, load.weights):
             prepare()
-            clock.sleep(rest_s / 5)
-            start = clock.now()
-            clock.sleep(rest_s)
-            rests.append((start, clock.now()))
+            REAL.sleep(rest_s / 5)
+            start = REAL.now()
+            REAL.sleep(rest_s)
+            rests.append((start, REAL.now()))
         for _ in range(pulses):
-            start = clock.now()
+            start = REAL.now()
             load.busy(pulse_s)
-            switches.append((start, clock.now()))
-            clock.sleep(pulse_s)
-    samples, (on_s, off_s) = recording.columns, np.array(switches).T
+            pulse_ends.append((start, REAL.now()))
+            REAL.sleep(pulse_s)
+    samples, (on_s, off_s) = recording.columns, np.array(pulse_ends).T
     values = {
         **squarewave.characteristics(samples, on_s, off_s),
         **cost(instrument),
@@ -114,7 +112,7 @@ def measure(
 
 
 def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
-    """Idle power of each stage, and the residual of counter and integral at rest and over the square wave."""
+    """Idle power of each stage, and the residual between counter and integral."""
     time_s, power_W, counter_J = samples["time_s"], samples["power_W"], samples["counter_J"]
     idle = [np.median(power_W[(time_s >= start) & (time_s <= stop)]) for start, stop in rests]
     starts, stops = np.array([rests[0, 0], on_s[0]]), np.array([rests[0, 1], off_s[-1]])
@@ -125,10 +123,10 @@ def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
 
 def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
     gpu = instrument.identity()
-    variables = {}
-    for name, (dim, units, long_name, _) in zip(SCHEMA.index, SCHEMA.values, strict=True):
-        attrs = {"units": units, "long_name": long_name}
-        variables[name] = (dim or (), values[name], attrs)
+    variables = {
+        name: (dim or (), values[name], {"units": units, "long_name": long_name})
+        for name, dim, units, long_name, _ in SCHEMA.itertuples()
+    }
     card = xr.Dataset(variables, coords={"stage": list(STAGES), "call": list(CALL_NAMES)})
     return card.assign_attrs(
         schema_version=VERSION,
@@ -142,70 +140,51 @@ def _labelled(values: Mapping, instrument: Instrument) -> xr.Dataset:
     )
 
 
-# -- keeping and using it -----------------------------------------------------------------------------------------------
-
-
-def calibrated(card: xr.Dataset, reading_J: float, truth_J: float, bound: float) -> xr.Dataset:
-    """The card with the gain that an external meter found: `reading_J` of the board where the meter said `truth_J`.
-
-    bound: largest relative error that the external comparison leaves. Raises `Refused` for a gain beyond a factor of 2.
-    """
-    gain = reading_J / truth_J if truth_J > 0 else math.nan
-    if not (0.5 < gain < 2 and 0 < bound < 0.5):
-        raise Refused(
-            f"A gain of {gain:.3g} known to {bound:.3g} is refused; 0.5 to 2, known to less than 0.5, are allowed."
-        )
-    return card.assign(
-        gain=card["gain"].copy(data=gain), gain_bound=card["gain_bound"].copy(data=bound)
-    )
+# -- keeping and using it --------------------------------------------------------------------------
 
 
 def save(card: xr.Dataset, folder: str | Path) -> Path:
     """Write the card whole to `<folder>/<device>/sensor-<hash>.nc4` (not `.nc`: it is no trace)."""
     path = Path(folder) / card.attrs["device"] / f"sensor-{card.attrs['device_hash']}.nc4"
     zipped = {name: {"zlib": True} for name in card.data_vars if card[name].ndim}
-    return trace.whole(
-        path, lambda temporary: card.to_netcdf(temporary, engine="h5netcdf", encoding=zipped)
-    )
+    return trace.whole(path, partial(card.to_netcdf, engine="h5netcdf", encoding=zipped))
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """The card in this file. Raises `Refused` when it is none, or of a newer version."""
+    """The card in this file; `Refused` where there is none, or one of a newer version."""
     path = Path(path)
     try:
         with xr.open_dataset(path, engine="h5netcdf") as card:
             card = card.load()
     except (OSError, ValueError) as error:
         raise Refused(f"{path.name} is not a sensor card ({str(error).splitlines()[0]}).") from None
-    missing = [
-        name for name in (*SCHEMA.index, *ATTRS) if name not in card and name not in card.attrs
-    ]
+    present = {*card.variables, *card.attrs}
+    missing = [name for name in (*SCHEMA.index, *ATTRS) if name not in present]
     if missing or card.attrs["schema_version"] > VERSION:
-        raise Refused(
-            f"{path.name} is not a sensor card of version {VERSION}: {', '.join(missing) or 'it is newer'}."
-        )
+        reason = ", ".join(missing) or "it is newer"
+        raise Refused(f"{path.name} is not a sensor card of version {VERSION}: {reason}.")
     return card
 
 
 def saved(device_hash: str = "*") -> list[Path]:
-    """Files of the sensor cards of this board (by default of all boards) beside the runs; those made here come first."""
-    places = [root() / "notebooks" / name for name in ("local", "runs")]
-    return [path for place in places for path in sorted(place.rglob(f"sensor-{device_hash}.nc4"))]
+    """Files of the sensor cards of this board (default: of all boards), local ones first."""
+    folders = [root() / "notebooks" / name for name in ("local", "runs")]
+    pattern = f"sensor-{device_hash}.nc4"
+    return [path for folder in folders for path in sorted(folder.rglob(pattern))]
 
 
 def values(instrument: Instrument, say: Callable[[str], None] = print) -> dict[str, float]:
-    """What is known of the sensor, for the windows of a run: from the board's card, else by two seconds of reading.
+    """Characteristics of the sensor: from the board's card, else from two seconds of readings.
 
-    Without a card averaging window and duty cycle stay NaN; the error budget then assumes the worst that is known.
+    Without a card averaging window and duty cycle are NaN; the error budget assumes the worst.
     """
     if not instrument.present:
         return dict(window.UNKNOWN)
-    if found := saved(instrument.identity().hash):
-        card = load(found[0])
+    if cards := saved(instrument.identity().hash):
+        card = load(cards[0])
         return {name: float(card[name]) for name in window.UNKNOWN}
-    say(
-        "no sensor card of this board is here; looking at its sensor for two seconds (footprint sensor makes a card)"
-    )
+    what = "looking at its sensor for two seconds (footprint sensor makes a card)"
+    say(f"no sensor card of this board is here; {what}")
     with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
         REAL.sleep(QUICK_S)
     tick_s = squarewave.period(recording.columns["time_s"], recording.columns["counter_J"])
@@ -213,9 +192,9 @@ def values(instrument: Instrument, say: Callable[[str], None] = print) -> dict[s
 
 
 def table(card: xr.Dataset) -> pd.DataFrame:
-    """For the page: every single value of the card; columns what, value, unit, meaning."""
+    """Every single value of the card, as columns what, value, unit and meaning."""
     rows = []
-    for name, (dim, units, long_name, meaning) in zip(SCHEMA.index, SCHEMA.values, strict=True):
+    for name, dim, units, long_name, meaning in SCHEMA.itertuples():
         if dim in ("", "stage", "call"):
             keys = card[dim].values if dim else [""]
             for key, value in zip(keys, np.atleast_1d(card[name].values), strict=True):

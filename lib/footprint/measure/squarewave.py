@@ -1,4 +1,4 @@
-"""What samples of a switched load tell about a sensor: how often it changes, how long it averages, how much it sees."""
+"""What samples of a square-wave load tell about a sensor: update period, averaging, duty cycle."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ import numpy as np
 
 
 def period(time_s, values) -> float:
-    """Period in s in which `values` (sampled at `time_s`) change: the median, then the mean of what is near it.
+    """Period in s in which `values`, sampled at `time_s`, change: the mean of gaps near the median.
 
-    NaN for fewer than three changes. Changes closer than two samples cannot be told apart from the sampling.
+    NaN for fewer than three changes; a period shorter than two samples is not seen.
     """
     time_s, values = np.asarray(time_s, float), np.asarray(values, float)
     changed = np.flatnonzero(np.diff(values) != 0)
@@ -21,34 +21,35 @@ def period(time_s, values) -> float:
 
 
 def delay(time_s, power_W, on_s, off_s) -> float:
-    """Mean delay in s of the power reading behind a load that was switched on at `on_s` and off at `off_s`.
+    """Mean delay in s of the power reading behind a load that is on from `on_s` to `off_s`.
 
-    The area between the step of the load and the reading, over the height of the step, averaged over all edges. It is
-    half the averaging window plus half the update period. NaN where on and off cannot be told apart.
+    The area between the step of the load and the reading, over the height of the step: half the
+    averaging window plus half the update period. NaN where on and off look alike.
     """
     time_s, power_W = np.asarray(time_s, float), np.asarray(power_W, float)
-    edges = np.concatenate([on_s, off_s[:-1]])
-    half = np.min(np.concatenate([np.subtract(off_s, on_s), np.subtract(on_s[1:], off_s[:-1])]))
-    level = [
-        [np.mean(power_W[(time_s > stop - half / 4) & (time_s < stop)]) for stop in ends]
-        for ends in (off_s[:-1], on_s[1:])
-    ]
-    high, low = np.mean(level[0]), np.mean(level[1])
+    half_s = np.min(np.concatenate([np.subtract(off_s, on_s), np.subtract(on_s[1:], off_s[:-1])]))
+
+    def level(ends) -> float:
+        """Mean power just before these times."""
+        near = [(time_s > end - half_s / 4) & (time_s < end) for end in ends]
+        return np.mean([np.mean(power_W[mask]) for mask in near])
+
+    high, low = level(off_s[:-1]), level(on_s[1:])
     if not high - low > 0.1 * high:
         return math.nan
     areas = []
-    for edge, rising in zip(edges, [True] * len(on_s) + [False] * (len(off_s) - 1), strict=True):
-        grid = np.linspace(edge, edge + half, 400)
-        rest = (np.interp(grid, time_s, power_W) - low) / (high - low)
-        areas.append(np.trapezoid(1 - rest if rising else rest, grid))
+    for edges, rising in ((on_s, True), (off_s[:-1], False)):
+        for edge in edges:
+            grid = np.linspace(edge, edge + half_s, 400)
+            step = (np.interp(grid, time_s, power_W) - low) / (high - low)
+            areas.append(np.trapezoid(1 - step if rising else step, grid))
     return float(np.mean(areas))
 
 
 def characteristics(samples: Mapping, on_s, off_s) -> dict[str, float]:
-    """Counter tick, power update period, averaging window and duty cycle, from samples of a square wave.
+    """Counter tick, update period, averaging window and duty cycle, from samples of a square wave.
 
-    An update period that comes out near the length of a pulse is that of the load: the readings did not vary in between,
-    and nothing is known.
+    An update period near the length of a pulse is that of the load, so it is NaN.
     """
     time_s, power_W = np.asarray(samples["time_s"]), np.asarray(samples["power_W"])
     wave = (time_s >= on_s[0]) & (time_s <= off_s[-1])

@@ -1,4 +1,4 @@
-"""The protocol of one window: warm up until it settles, fill it with whole iterations, read everything at both ends."""
+"""The protocol of one window: warm up, fill it with whole iterations, read all at both ends."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,15 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from footprint.measure import rapl
-from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, State
+from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, NoInstrument, State
 
 SHORTEST_S, TICKS = 5.0, 50  # a full window lasts this long and this many ticks of the counter
-LEAD_S = (
-    1.0  # run before a window opens, at the same shape: power may be averaged over the last second
-)
-SETTLED = 0.05  # largest coefficient of variation of the last iterations that counts as settled
-LAST = 5  # iterations that are looked at for that
-PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its asked length
+LEAD_S = 1.0  # load before a window opens: power may be averaged over the last second
+SETTLED, LAST = 0.05, 5  # largest coefficient of variation of this many steady iterations
+PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its length
 COOL_S, WARMER_C = 5.0, 10.0  # wait this long for a GPU this much above its idle temperature
 PART_TIME = 0.9  # a sensor that sees less of the time than this gets random pauses
 DISTURBED = 0.10  # share of all cores that others may use before a window is flagged
@@ -24,7 +21,7 @@ UNKNOWN = dict.fromkeys(
     ("counter_tick_s", "power_update_s", "power_average_s", "power_duty", "gain", "gain_bound"),
     math.nan,
 )
-AT_START = {  # readings that a window keeps of both ends: name at its end -> name at its start
+AT_START = {  # readings at both ends of a window: name at its end -> name at its start
     "temperature_C": "temperature_start_C",
     "sm_clock_MHz": "sm_clock_start_MHz",
     "memory_clock_MHz": "memory_clock_start_MHz",
@@ -37,11 +34,12 @@ Iteration = Callable[[], list[float]]  # runs once and gives the seconds of its 
 class Setup(NamedTuple):
     """What windows are measured with.
 
-    sensor: what is known of the instrument's readings (`UNKNOWN` names it); own: ids of our processes on the GPU; rest_C:
-    its idle temperature; quick: shorten everything; powercap: folder of the host's counters; rng: of random pauses.
+    sensor: characteristics of the sensor (names as in `UNKNOWN`); quick: shorten everything; own:
+    ids of our processes on the GPU; rest_C: idle temperature; powercap: folder of the counters of
+    the host; rng: source of random pauses.
     """
 
-    instrument: Instrument = Instrument()
+    instrument: Instrument = NoInstrument()
     sensor: Mapping = UNKNOWN
     quick: bool = False
     own: frozenset = frozenset()
@@ -52,17 +50,17 @@ class Setup(NamedTuple):
 
 
 def length(asked_s: float, setup: Setup) -> float:
-    """Length of a window in s: as asked, and on a GPU at least 5 s and 50 counter ticks, unless quick."""
+    """Length of a window in s: as asked; on a GPU, unless quick, at least 5 s and 50 ticks."""
     if setup.quick or not setup.instrument.present:
         return asked_s
     return float(np.nanmax([asked_s, SHORTEST_S, TICKS * setup.sensor["counter_tick_s"]]))
 
 
-# -- before a window --------------------------------------------------------------------------------------------------
+# -- before a window -------------------------------------------------------------------------------
 
 
 def cool(setup: Setup) -> float:
-    """Wait until the GPU is near its idle temperature, at most 5 s (not at all without a GPU, or when quick); seconds."""
+    """Wait at most 5 s until the GPU is near its idle temperature; returns the seconds."""
     began = setup.clock.now()
     if setup.quick or not setup.instrument.present:
         return 0.0
@@ -74,10 +72,10 @@ def cool(setup: Setup) -> float:
 
 
 def warm_up(once: Iteration, seconds: float, setup: Setup) -> float:
-    """Run at the same shape for `seconds`, then on until step times and clock have settled; returns the seconds spent.
+    """Run for `seconds`, then until step times and SM clock are steady; returns the seconds.
 
-    Settled: the last five iterations vary by less than 5 % and the SM clock by less than that too. At least one
-    iteration runs; an unsettled machine is given four times the seconds.
+    Steady: the last five vary by less than 5 %. It takes at most four times `seconds`, but at least
+    one iteration.
     """
     began, times, clocks = setup.clock.now(), [], []
     while True:
@@ -96,7 +94,7 @@ def _settled(values: list[float]) -> bool:
 
 
 def lead_in(once: Iteration, seconds: float, setup: Setup) -> None:
-    """Bring the GPU to the load of the window before it opens, starting at a random moment of a part-time sensor."""
+    """Bring the GPU to the load of the window, from a random moment of a part-time sensor on."""
     if not setup.instrument.present:
         return
     setup.clock.sleep(_pause(setup))
@@ -107,13 +105,13 @@ def lead_in(once: Iteration, seconds: float, setup: Setup) -> None:
 
 
 def _pause(setup: Setup) -> float:
-    """A random part of the update period of a part-time sensor, so that no load keeps step with it; else 0."""
+    """A random part of the update period of a part-time sensor, else 0: no load keeps step."""
     if not setup.sensor["power_duty"] < PART_TIME:
         return 0.0
     return float(setup.rng.uniform(0, setup.sensor["power_update_s"]))
 
 
-# -- the window -------------------------------------------------------------------------------------------------------
+# -- the window ------------------------------------------------------------------------------------
 
 
 def idle(seconds: float, setup: Setup) -> dict:
@@ -122,7 +120,7 @@ def idle(seconds: float, setup: Setup) -> dict:
 
 
 def fill(once: Iteration, seconds: float, setup: Setup) -> tuple[dict, list[float]]:
-    """Repeat `once` until the window is at least `seconds` long; returns the window and all step times."""
+    """Repeat `once` for at least `seconds`; returns the window and all step times."""
     lead_in(once, seconds, setup)
     now, times, count, paused = setup.clock.now, [], 0, 0.0
 
@@ -142,7 +140,7 @@ def fill(once: Iteration, seconds: float, setup: Setup) -> tuple[dict, list[floa
 
 
 def record(work: Callable[[], None], setup: Setup) -> dict:
-    """The window of `work`: every instrument is read before and after it, the energy counter last and first."""
+    """The window of `work`: all is read before and after it, the energy counter closest to it."""
     instrument, clock = setup.instrument, setup.clock
     before, cores, (zones, readable) = instrument.state(), rapl.cores(), rapl.zones(setup.powercap)
     first_J, opened = instrument.counter()
@@ -180,7 +178,7 @@ def _others(before: State, after: State, own: frozenset) -> int:
 
 
 def _status(before: State, after: State, window: dict) -> tuple[str, str]:
-    """Status of a window and its reason, by what was read at its ends."""
+    """Status of a window and its reason, from the readings at its ends."""
     lost = next((state.status for state in (after, before) if state.status in FATAL), None)
     if lost:
         return lost, f"The driver reported {lost} at an end of the window."
