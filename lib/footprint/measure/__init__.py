@@ -1,4 +1,4 @@
-"""Running a model under instruments: what is read, what is run, and in which order."""
+"""A model that runs under an instrument: engines, instruments, windows and provenance."""
 
 import lazy_loader
 

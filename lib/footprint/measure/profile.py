@@ -71,11 +71,24 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
 
 
 @contextmanager
+def signals(handler: Callable | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
+    """Handle these signals so within the block; nothing changes in a thread, which gets none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
 def patient() -> Iterator[Callable[[], None]]:
     """Hold the first SIGINT back until the yielded function is called, between windows.
 
-    The second one raises KeyboardInterrupt at once. In a thread, which gets no signals, nothing
-    changes.
+    The second one raises KeyboardInterrupt at once.
     """
     interrupts = 0
 
@@ -89,14 +102,8 @@ def patient() -> Iterator[Callable[[], None]]:
         if interrupts:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals(note, signal.SIGINT):
         yield between
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield between
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def idle(phase: str, seconds: float, setup: Setup) -> dict:

@@ -1,4 +1,4 @@
-"""Many runs: planned, priced, executed, kept and reported."""
+"""Many runs: their matrix, cost, execution, results and report."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Runs on many machines or several GPUs of one: Dask spreads them, one folder collects results.
+"""Runs on several GPUs or machines: Dask spreads them, one folder collects their results.
 
-The resource `GPU` of a worker says how many runs it takes at a time. It works in a checkout of the
-project: `dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1`.
+A worker runs in a checkout of the project and takes as many runs at a time as its resource `GPU`
+says: `dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1`.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from footprint import Refused
+from footprint.measure import profile
 from footprint.sweep import runner
 from footprint.sweep.runner import STOP, Run, disk_error, outcome
 
@@ -35,7 +36,7 @@ def available(tell: Callable[..., None]) -> bool:
 
 
 def remote(run: Run) -> tuple[dict, dict[str, bytes]]:
-    """Do one run on the worker that calls this; its outcome, and page and trace as bytes."""
+    """Do a run on this worker; returns its outcome, and its files as bytes by name."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -49,7 +50,7 @@ def remote(run: Run) -> tuple[dict, dict[str, bytes]]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a worker without what Dask adds: one thread alone would slow a CPU run."""
+    """The environment without Dask's additions, which limit a CPU run to one thread."""
     import dask
 
     added = dask.config.get("distributed.nanny.pre-spawn-environ", {}) | {"PYTHONHASHSEED": "6640"}
@@ -73,7 +74,7 @@ def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
         else:
             workers = sum(gpus.values()) + 1  # one for runs on the CPU and for models
             options = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
-            with runner.signals(signal.SIG_IGN, signal.SIGINT):  # only the parent handles Ctrl-C
+            with profile.signals(signal.SIG_IGN, signal.SIGINT):  # only the parent handles Ctrl-C
                 cluster = LocalCluster(n_workers=workers, resources={"GPU": 1}, **options)
                 client = Client(stack.enter_context(cluster))
         yield stack.enter_context(client)
@@ -84,8 +85,8 @@ def spread(
 ) -> Iterator[tuple[NamedTuple, dict]]:
     """Yield each turn of the queue with its outcome; the queue may grow meanwhile.
 
-    Each device here has as many runs under way as GPUs, a scheduler as many as it takes. The run of
-    a lost worker goes to another one.
+    A device of this machine has as many runs in flight as GPUs, a scheduler up to `MOST`. Dask
+    gives the run of a lost worker to another one.
     """
     with connected(scheduler, gpus) as client, contextlib.ExitStack() as claims:
         client.run(_forget_stop)
@@ -128,7 +129,7 @@ def _forget_stop() -> None:
 
 
 def _line(message: object, runs: dict[str, Run], sweep) -> None:
-    """Tell a line that a worker has sent."""
+    """Pass on a line of output that a worker has sent."""
     if isinstance(message, dict) and message.get("key") in runs:
         sweep.tell("line", runs[message["key"]], line=message["line"])
 
@@ -139,7 +140,7 @@ def _submit(client, turn: NamedTuple, name: str):
 
 
 def _result(future, scratch: Path) -> dict:
-    """The outcome of a run that a worker has done, its files in the scratch folder."""
+    """The outcome of a run on a worker; its files are written to the scratch folder."""
     if future.status == "cancelled":
         return outcome("interrupted", "Stopped before it began.")
     error = future.exception()

@@ -1,5 +1,6 @@
 """What a sweep will cost before it runs: modelled time, memory, energy and grams."""
 
+import functools
 import timeit
 from math import nan
 from typing import NamedTuple
@@ -13,18 +14,18 @@ from footprint.measure import engine, locks, window
 from footprint.predict import model as predict
 from footprint.sweep.runner import Run
 
-START_S = 8.0  # start of papermill, kernel and torch, as seen on two cores; weights come on top
-LOAD_BPS = 1e9  # bytes of weights that are filled or read in a second
-MODELLED_S = 4.0  # a run that only computes the model
-WARM = 3  # iterations of a warm-up, at least
+START_S = 8.0  # start of papermill, kernel and torch on two cores
+LOAD_BPS = 1e9  # bytes of weights that are loaded in a second
+MODELLED_S = 4.0  # a modelled run
+WARM = 3  # least number of iterations of a warm-up
 
 
 class Cost(NamedTuple):
-    """Of one run; NaN is unknown. Grams are of electricity and of the GPU's embodied carbon."""
+    """Modelled cost of one run, with the energy and carbon of the GPU alone; NaN is unknown."""
 
     seconds: float = nan
-    memory_GiB: float = nan  # the largest
-    energy_J: float = nan  # of the GPU
+    memory_GiB: float = nan  # of the largest point that fits
+    energy_J: float = nan
     operational_g: float = nan
     embodied_g: float = nan
     points: int = 0
@@ -35,22 +36,21 @@ class Cost(NamedTuple):
 def costs(runs: list[Run], grid: spec.Grid, card: str = "") -> list[Cost]:
     """The cost of each run; NaN and a note where the GPU or the model is unknown.
 
-    card: id of the GPU to assume in place of the one that a run's device is.
+    card: id of the GPU to assume in place of the run's own device.
     """
-    gpus, found = {}, []
+    gpu_of = functools.cache(functools.partial(_gpu, card=card))
+    costs = []
     for run in runs:
         try:
-            if run.device and run.device not in gpus:
-                gpus[run.device] = _gpu(run.device, card)
-            gpu = gpus[run.device] if run.device else spec.gpu(run.request["gpu"])
-            found.append(_cost(run, gpu, grid))
+            gpu = gpu_of(run.device) if run.device else spec.gpu(run.request["gpu"])
+            costs.append(_cost(run, gpu, grid))
         except (Refused, KeyError) as unknown:
-            found.append(Cost(note=str(unknown.args[0])))
-    return found
+            costs.append(Cost(note=str(unknown.args[0])))
+    return costs
 
 
 def _gpu(device: str, card: str) -> spec.GPU:
-    """The GPU of this id, else the one behind a device, or the processor as if it were a GPU."""
+    """The CPU as a GPU for `cpu`, else the GPU of this id or of this device."""
     if device == "cpu":
         return probe()
     try:
@@ -63,15 +63,13 @@ def _gpu(device: str, card: str) -> spec.GPU:
 
 
 def probe() -> spec.GPU:
-    """The processor here as a GPU: what it reads and multiplies in fp32, tried in half a second."""
+    """The CPU as a GPU, with its memory bandwidth and fp32 rate measured in half a second."""
     matrix, vector = np.ones((2**14, 2**12), np.float32), np.ones(2**12, np.float32)
     square = np.ones((1024, 1024), np.float32)
     reading_s = min(timeit.repeat(lambda: matrix @ vector, number=1))
     multiplying_s = min(timeit.repeat(lambda: square @ square, number=1))
-    bandwidth_GBps, matmul_GFLOPs = (
-        matrix.nbytes / reading_s / 1e9,
-        2 * 1024**3 / multiplying_s / 1e9,
-    )
+    bandwidth_GBps = matrix.nbytes / reading_s / 1e9
+    matmul_GFLOPs = 2 * 1024**3 / multiplying_s / 1e9
     memory_GiB = psutil.virtual_memory().total / 2**30
     return predict.gpu_from_probe("cpu", bandwidth_GBps, matmul_GFLOPs, memory_GiB)
 
@@ -97,12 +95,12 @@ def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
     quiet_s = START_S + model.weight_bytes(dtype) / LOAD_BPS + 2 * length_s
     measured_s, energy_J = _measured(request, points, length_s, min(window.LEAD_S, length_s) * full)
     seconds = measured_s + quiet_s
-    known = Cost(seconds, memory_GiB, points=len(shapes), misfits=misfits)
+    cost = Cost(seconds, memory_GiB, points=len(shapes), misfits=misfits)
     if on_cpu:
-        return known._replace(note="energy unknown: no instrument on a CPU")
+        return cost._replace(note="energy unknown: no instrument on a CPU")
     energy_J += quiet_s * gpu.idle_W
     embodied_kg = float(carbon.embodied(gpu)["embodied_kg"].sum())
-    return known._replace(
+    return cost._replace(
         energy_J=energy_J,
         operational_g=carbon.operational(energy_J, grid.g_per_kwh),
         embodied_g=carbon.amortised(embodied_kg, seconds),
@@ -110,7 +108,7 @@ def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
 
 
 def _shapes(run: Run) -> pd.MultiIndex:
-    """The points of a run, each once: batch, prompt, output."""
+    """The points of a run without repeats, as batch, prompt and output."""
     names = ("batch", "prompt_tokens", "output_tokens")
     if run.device:
         points = {tuple(point[name] for name in names) for point in workload.windows(run.request)}
@@ -122,7 +120,7 @@ def _shapes(run: Run) -> pd.MultiIndex:
 def _measured(
     request: dict, points: pd.DataFrame, length_s: float, lead_s: float
 ) -> tuple[float, float]:
-    """Seconds and joules of all windows of some points, with warm-ups, leads and preparations."""
+    """Seconds and joules of all windows at these points, with warm-ups, leads and prefills."""
     decode_s = points["tpot_s"] * (points.index.get_level_values("output") - 1)
     prefill_s = points["ttft_s"]
     prefill_W, decode_W = points["prefill_power_W"], points["decode_power_W"]

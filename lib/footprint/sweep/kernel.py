@@ -1,6 +1,6 @@
-"""The inner process of a run: it executes a notebook, says how that ended, dies with its parent.
+"""The inner process of a run: it executes a notebook, reports how that ended, dies with its parent.
 
-It is a process of its own, so that a dead kernel takes nothing along, and imports little.
+A process of its own survives a dead kernel; it imports little to start fast.
 """
 
 import json
@@ -13,20 +13,20 @@ import threading
 
 import psutil
 
-MARK = "\x1e"  # starts the last line: the outcome, as JSON
-START_S = 120.0  # for a kernel to answer
+MARK = "\x1e"  # starts the last line, which is the outcome as JSON
+START_S = 120.0  # time limit for a kernel to answer
 LOST = re.compile("gpu ?is ?lost|off the bus|device-side error|launch failure", re.IGNORECASE)
 MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
 NOW = {"busy": False, "stop": False}  # a cell is under way; a stop was asked for between cells
 
 
 def execute(template: str, page: str, parameters: dict, root: str) -> dict:
-    """Execute `template` into `page`; its outcome: status, reason, and whether to try `again`."""
+    """Execute `template` into `page`; returns status, reason and whether to try `again`."""
     import papermill
     from jupyter_client.manager import AsyncKernelManager
 
     class Local(AsyncKernelManager):
-        """A kernel behind sockets in a folder of the run: parallel starts share no ports."""
+        """A kernel with sockets in a folder of the run, so that parallel starts share no ports."""
 
         def __init__(self, *arguments, **settings):
             sockets = os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel")
@@ -43,7 +43,7 @@ def execute(template: str, page: str, parameters: dict, root: str) -> dict:
 
 
 def outcome(error: BaseException) -> dict:
-    """The outcome of a run that ended with this exception of papermill, in the schema's words."""
+    """The outcome of a run that ended with this exception of papermill."""
     name = getattr(error, "ename", type(error).__name__)
     text = str(getattr(error, "evalue", error)).strip()
     first = text.splitlines()[0].rstrip(".") if text else "no reason was given"
@@ -66,7 +66,7 @@ def outcome(error: BaseException) -> dict:
 
 
 def stop(*_) -> None:
-    """Note a SIGINT that comes between cells: the kernel, which gets it too, hears it within."""
+    """Note a SIGINT between cells; within a cell, the kernel handles it."""
     NOW["stop"] |= not NOW["busy"]
 
 
@@ -81,7 +81,7 @@ def _end(**_) -> None:
 
 
 def _die_with_parent() -> None:
-    """Wait until standard input closes (the parent died), then kill the kernel and this group."""
+    """Kill the kernel and this process group once standard input closes: the parent died."""
     sys.stdin.read()
     shutil.rmtree(os.environ.get("JUPYTER_RUNTIME_DIR", ""), ignore_errors=True)
     for child in psutil.Process().children(recursive=True):
@@ -90,13 +90,11 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Read what to execute from standard input, a line of JSON; write the outcome as last line."""
+    """Read a line of JSON, arguments of `execute`; write the outcome as the last line."""
     signal.signal(signal.SIGINT, stop)
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    ended = execute(**order)
-    sys.stdout.write(f"\n{MARK}{json.dumps(ended)}\n")
-    sys.stdout.flush()
+    print(f"\n{MARK}{json.dumps(execute(**order))}", flush=True)
     os._exit(0)  # an ordinary exit would wait for the thread that watches the parent
 
 

@@ -1,4 +1,4 @@
-"""The matrix: blocks of a TOML file multiplied into runs, some left out, some changed."""
+"""The matrix of a sweep: blocks of a TOML file multiplied into runs."""
 
 import itertools
 import tomllib
@@ -7,16 +7,15 @@ from pathlib import Path
 from footprint import Refused, workload
 from footprint.sweep.runner import LIMIT_S, Run
 
-OWN = {"notebook", "each", "exclude", "override", "limit_s"}  # keys of a block but parameters
+OWN = {"notebook", "each", "exclude", "override", "limit_s"}  # keys that are no parameters
 
 
 def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
-    """The runs of one matrix of a TOML file, in its order; `changes` are parameters for all.
+    """The runs of one matrix of a TOML file, in its order; `changes` apply to all.
 
-    A block names its `notebook` and its parameters. Lists under `each` multiply; `exclude` lists
-    combinations to leave out, `override` changes of those that match its `when`; `limit_s` ends a
-    run that takes longer. Raises `Refused` for a missing file, an unknown matrix, notebook or
-    parameter, a rule that matches nothing, and two equal runs.
+    A block has a `notebook` and parameters. Lists under `each` multiply, `exclude` lists what to
+    leave out, `override` changes what matches its `when`, `limit_s` ends a longer run. Raises
+    `Refused` for a missing file, unknown names, a rule without a match, and two equal runs.
     """
     try:
         matrices = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -27,15 +26,15 @@ def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
     if not _is_list(matrices.get(name), dict):
         names = ", ".join(key for key, value in matrices.items() if isinstance(value, list))
         raise Refused(f"There is no matrix {name!r} in {path}; there are {names or 'none'}.")
-    found = [run for block in matrices[name] for run in _multiply(block, name, changes)]
-    if not found:
+    runs = [run for block in matrices[name] for run in _multiply(block, name, changes)]
+    if not runs:
         raise Refused(f"The matrix {name!r} of {path} holds no run.")
     seen = set()
-    for run in found:
+    for run in runs:
         if (run.key, run.device) in seen:
             raise Refused(f"The matrix {name!r} holds the same run twice: {run.label}.")
         seen.add((run.key, run.device))
-    return found
+    return runs
 
 
 def _is_list(values: object, of: type) -> bool:
@@ -51,13 +50,11 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
         raise Refused(f"The notebook of matrix {name!r} is {notebook!r}; allowed is {allowed}.")
     lists = list(each.values()) if isinstance(each, dict) else [each]
     if not _is_list(lists, list) or not all(lists):
-        raise Refused(
-            f"`each` of matrix {name!r} is {each!r:.80}; lists of values by parameter are allowed."
-        )
+        allowed = "lists of values by parameter are allowed"
+        raise Refused(f"`each` of matrix {name!r} is {each!r:.80}; {allowed}.")
     if not isinstance(limit_s, int | float) or isinstance(limit_s, bool) or not limit_s > 0:
-        raise Refused(
-            f"limit_s of matrix {name!r} is {limit_s!r}; a number of seconds above 0 is allowed."
-        )
+        allowed = "a number of seconds above 0 is allowed"
+        raise Refused(f"limit_s of matrix {name!r} is {limit_s!r}; {allowed}.")
     fixed = {key: value for key, value in block.items() if key not in OWN}
     requests = [
         workload.request(notebook, **(fixed | dict(zip(each, values, strict=True))))
@@ -69,9 +66,8 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
     for rule in _tables(block, "override", name):
         when, new = rule.get("when"), {key: rule[key] for key in rule if key != "when"}
         if not isinstance(when, dict):
-            raise Refused(
-                f"An override of matrix {name!r} has no `when`; a table of parameters is allowed."
-            )
+            allowed = "a table of parameters is allowed"
+            raise Refused(f"An override of matrix {name!r} has no `when`; {allowed}.")
         hits = _matching(notebook, when, requests, name)
         requests = [
             workload.request(notebook, **(one | new)) if hit else one
@@ -91,7 +87,7 @@ def _tables(block: dict, key: str, name: str) -> list[dict]:
 
 
 def _matching(notebook: str, when: dict, requests: list[dict], name: str) -> list[bool]:
-    """Which requests have all values of a rule; of several for one parameter, any."""
+    """Which requests match a rule; a list of values matches any of them."""
     hits, defaults = [True] * len(requests), workload.request(notebook)
     for key, value in when.items():
         several = isinstance(value, list) and not isinstance(defaults.get(key), list)

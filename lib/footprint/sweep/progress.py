@@ -1,4 +1,4 @@
-"""What a person sees while runs go on: a live table in a terminal, plain lines anywhere else."""
+"""What a person sees of a sweep: a live table in a terminal, plain lines anywhere else."""
 
 import math
 import os
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import nan
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -17,15 +18,16 @@ from rich.text import Text
 
 from footprint import carbon, spec
 from footprint.measure.preflight import columns
+from footprint.sweep.cost import Cost
 from footprint.sweep.runner import Run
 
 STYLE = {"ok": "green", "running": "bold", "waiting": "dim", "skipped": "dim", "oom": "yellow"}
 TO_DO = ("waiting", "running")
-ROWS = 12  # of the live table; the runs that go on and the last that ended come first
+ROWS = 12  # of the live table
 
 
 def length(seconds: float) -> str:
-    """A time for people: 42 s, 7 min, 3.2 h."""
+    """A duration as text: 42 s, 7 min, 3.2 h."""
     if math.isnan(seconds):
         return "?"
     if seconds < 100:
@@ -34,13 +36,13 @@ def length(seconds: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A number with a unit, three digits; a question mark when it is unknown."""
+    """A value with three digits and its unit; `?` for NaN."""
     return "?" if math.isnan(value) else f"{value:.3g} {unit}"
 
 
 @dataclass
 class State:
-    """How far a run is."""
+    """State of one run."""
 
     label: str
     expected_s: float = nan
@@ -48,10 +50,10 @@ class State:
     began: float = 0.0
     seconds: float = nan
     joules: float = nan
-    line: str = ""  # the last that it said, or the reason of its end
+    line: str = ""  # its last line of output, or the reason of its end
 
-    def spent_s(self) -> float:
-        """Seconds since it began while it runs, else those that it took."""
+    def elapsed_s(self) -> float:
+        """Seconds since the run began, or of the whole run once it ended."""
         return time.monotonic() - self.began if self.status == "running" else self.seconds
 
     def update(self, event: str, facts: dict) -> None:
@@ -69,27 +71,27 @@ class State:
 
 @contextmanager
 def showing(runs: list[Run], seconds: list[float], grid: spec.Grid, out=None) -> Iterator[Callable]:
-    """Show the state of `runs` while the block runs; yields what `sweep.run` tells its events to.
+    """Show the state of runs while the block runs; yields the function for events of `sweep.run`.
 
-    seconds: how long each should take (NaN: as long as the others); grid: whose grams are counted.
+    seconds: how long each run should take (NaN: as long as the others).
     """
     console = Console(file=out or sys.stdout)
-    places = {(run.key, run.device): index for index, run in enumerate(runs)}
-    states = [State(run.label, hope) for run, hope in zip(runs, seconds, strict=True)]
+    numbers = {(run.key, run.device): number for number, run in enumerate(runs, 1)}
+    states = [State(run.label, expected) for run, expected in zip(runs, seconds, strict=True)]
 
     def tell(event: str, run: Run | None = None, **facts) -> None:
-        index = places[run.key, run.device] if run else None
+        label, number = (run.label, numbers[run.key, run.device]) if run else ("", 0)
         if run:
-            states[index].update(event, facts)
+            states[number - 1].update(event, facts)
         if not console.is_terminal:
-            said = _line(event, states, index, facts)
+            text = _line(event, label, number, states, facts)
         elif event == "end" and facts["status"] not in ("ok", "oom"):
-            said = f"{run.label}: {facts['status']}. {facts['reason']}"
+            text = f"{label}: {facts['status']}. {facts['reason']}"
         elif run:
             return  # the table shows it
         else:
-            said = facts["line"]
-        console.print(said, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+            text = facts["line"]
+        console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
     if not console.is_terminal:
         yield tell
@@ -98,48 +100,47 @@ def showing(runs: list[Run], seconds: list[float], grid: spec.Grid, out=None) ->
         yield tell
 
 
-def _line(event: str, states: list[State], index: int | None, facts: dict) -> str:
-    """An event as a line: what begins, what it says, how it ended."""
+def _line(event: str, label: str, number: int, states: list[State], facts: dict) -> str:
+    """An event as a line of text; label and number (from 1) are those of its run."""
     if event == "start":
         left_s = left(states)
         more = f" (about {length(left_s)} left)" if left_s > 0 else ""
-        return f"[{index + 1}/{len(states)}] {states[index].label}{more}"
+        return f"[{number}/{len(states)}] {label}{more}"
     if event == "end":
-        name = os.path.relpath(facts["file"]) if facts.get("file") else states[index].label
+        name = os.path.relpath(facts["file"]) if facts.get("file") else label
         more = f" ({facts['reason']})" if facts["reason"] else ""
         return f"  {facts['status']}: {name}{more}"
     if event == "retry":
-        return f"  to be tried again: {states[index].label} ({facts['reason']})"
+        return f"  to be tried again: {label} ({facts['reason']})"
     return f"  {facts['line']}"
 
 
 def left(states: list[State]) -> float:
-    """Seconds until all is done: as expected, scaled by how that held; else the mean so far."""
+    """Seconds until all runs end: their expected times, corrected by the runs that ended."""
     ended = [state for state in states if state.seconds > 0]
     taken_s = sum(state.seconds for state in ended)
-    hoped_s = sum(state.expected_s for state in ended)
+    expected_s = sum(state.expected_s for state in ended)
     mean_s = taken_s / len(ended) if ended else nan
-    scale = taken_s / hoped_s if hoped_s > 0 else 1.0
+    scale = taken_s / expected_s if expected_s > 0 else 1.0
     total_s = 0.0
     for state in states:
         if state.status in TO_DO:
-            whole_s = state.expected_s * scale if state.expected_s > 0 else mean_s
-            total_s += max(0.0, whole_s - (state.spent_s() if state.status == "running" else 0.0))
+            run_s = state.expected_s * scale if state.expected_s > 0 else mean_s
+            total_s += max(0.0, run_s - (state.elapsed_s() if state.status == "running" else 0.0))
     return total_s
 
 
 def summary(states: list[State], grid: spec.Grid) -> str:
-    """One line on the whole: how many are done, what is left, power, energy and grams so far."""
+    """One line on all runs: how many ended, the time left, and power, energy and grams so far."""
     count = Counter(state.status for state in states if state.status not in TO_DO)
-    said = [f"{count.total()} of {len(states)} done"]
-    said += [f"{number} {status}" for status, number in count.items() if status != "ok"]
-    text = ", ".join(said)
+    others = [f", {number} {status}" for status, number in count.items() if status != "ok"]
+    text = f"{count.total()} of {len(states)} done{''.join(others)}"
     if count.total() < len(states):
         text += f"; about {length(left(states))} left"
-    known = [state for state in states if not math.isnan(state.joules)]
-    if known:
-        joules = sum(state.joules for state in known)
-        watts = joules / sum(state.seconds for state in known)
+    metered = [state for state in states if not math.isnan(state.joules)]
+    if metered:
+        joules = sum(state.joules for state in metered)
+        watts = joules / sum(state.seconds for state in metered)
         grams = carbon.operational(joules, grid.g_per_kwh)
         text += f"; {amount(watts, 'W')}, {amount(joules / 3600, 'Wh')}"
         text += f", {amount(grams, 'g')} CO2e so far ({_zone(grid)})"
@@ -159,7 +160,7 @@ def _table(states: list[State], grid: spec.Grid) -> Group:
     ended = [state for state in states if state.status not in TO_DO][-ROWS // 2 :]
     waiting = [state for state in states if state.status == "waiting"]
     for state in [*running, *ended, *waiting][:ROWS]:
-        seconds = state.spent_s()
+        seconds = state.elapsed_s()
         grams = carbon.operational(state.joules, grid.g_per_kwh)
         cells = (length(seconds), amount(state.joules / seconds, "W"), amount(grams, "g"))
         table.add_row(
@@ -171,8 +172,8 @@ def _table(states: list[State], grid: spec.Grid) -> Group:
     return Group(table, Text(summary(states, grid)))
 
 
-def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
-    """What would run, as modelled: cost of each run and of all, and the points that cannot fit."""
+def plan(runs: list[Run], costs: list[Cost], grid: spec.Grid) -> str:
+    """The modelled cost of each run and of all runs, and the points that cannot fit."""
     head = ["run", "time", "memory", "energy", "electricity", "embodied", "points that fit"]
     rows, notes = [], []
     for run, cost in zip(runs, costs, strict=True):
@@ -185,24 +186,24 @@ def plan(runs: list[Run], costs: list, grid: spec.Grid) -> str:
     return "\n".join([columns(head, rows), *notes, f"All is modelled. {_total(costs, grid)}."])
 
 
-def _total(costs: list, grid: spec.Grid) -> str:
-    """The whole plan in one sentence; what is unknown is counted, not taken as nothing."""
-    timed = [cost for cost in costs if not math.isnan(cost.seconds)]
-    metered = [cost for cost in costs if not math.isnan(cost.energy_J)]
-    text = f"{len(costs)} runs, about {length(sum(cost.seconds for cost in timed))}"
-    if len(timed) < len(costs):
-        text += f" and {len(costs) - len(timed)} of unknown time"
-    if metered:
-        text += f"; {sum(cost.energy_J for cost in metered) / 3600:.3g} Wh and "
-        text += f"{sum(cost.operational_g for cost in metered):.3g} g CO2e of electricity"
-        text += f" ({_zone(grid)}), {sum(cost.embodied_g for cost in metered):.3g} g"
+def _total(costs: list[Cost], grid: spec.Grid) -> str:
+    """All runs in one sentence; unknown times and energies are counted apart."""
+    table = pd.DataFrame(costs, columns=Cost._fields)
+    total, unknown = table.sum(numeric_only=True), table.isna().sum()
+    text = f"{len(costs)} runs, about {length(total['seconds'])}"
+    if unknown["seconds"]:
+        text += f" and {unknown['seconds']} of unknown time"
+    if unknown["energy_J"] < len(costs):
+        text += f"; {total['energy_J'] / 3600:.3g} Wh and {total['operational_g']:.3g} g CO2e"
+        text += f" of electricity ({_zone(grid)}), {total['embodied_g']:.3g} g"
         text += " of the GPUs' embodied carbon (5 years, always busy)"
-    unknown = len(costs) - len(metered)
-    return text + (f"; the energy of {unknown} runs is unknown" if unknown else "")
+    if unknown["energy_J"]:
+        text += f"; the energy of {unknown['energy_J']} runs is unknown"
+    return text
 
 
 def verdict(outcomes: list[dict]) -> str:
-    """The end of a sweep in words: how many ended how, and a line for each run that is not ok."""
+    """How many runs ended how, and a line for each run that is not ok."""
     count = Counter(outcome["status"] for outcome in outcomes)
     ended = ", ".join(f"{number} {status}" for status, number in count.items())
     lines = [f"{ended} of {len(outcomes)} runs"]

@@ -1,7 +1,7 @@
-"""A finished sweep for others: an RO-Crate around its files, and its windows as flat tables.
+"""A finished sweep for others: its windows as flat tables, and an RO-Crate around all its files.
 
-Croissant 1.0 (https://docs.mlcommons.org/croissant) describes the table. On request, the measured
-points are written too, in the field names that MLPerf inference issue 2558 proposes.
+Croissant 1.0 (https://docs.mlcommons.org/croissant) describes the table; MLPerf inference issue
+2558 proposes the field names of `mlperf.json`.
 """
 
 import hashlib
@@ -40,10 +40,10 @@ POINT = ["batch", "prompt_tokens", "output_tokens"]
 def write(
     folder: str | Path, say: Callable[[str], None] = print, mlperf: bool = False
 ) -> list[Path]:
-    """Write the tables, their description and an RO-Crate into a folder of runs; returns the files.
+    """Write tables, their description and an RO-Crate into a folder of runs; returns the files.
 
-    mlperf: write `mlperf.json` too. Raises `Refused` when there is no trace, or rocrate or
-    mlcroissant is not installed; without pyarrow the Parquet file is left out.
+    mlperf: write `mlperf.json` too. Raises `Refused` without a trace, rocrate or mlcroissant;
+    without pyarrow the Parquet file is left out.
     """
     folder = Path(folder)
     if not all(importlib.util.find_spec(name) for name in ("rocrate", "mlcroissant")):
@@ -59,8 +59,8 @@ def write(
         files.append(trace.whole(table, partial(data.to_parquet, index=False)))
     else:
         say("no Parquet: pip install 'footprint[sweep]'")
-    known = {str(name): values.attrs for name, values in gathered.variables.items()}
-    described = croissant(files[0], data, known, *_about(data))
+    attrs = {str(name): values.attrs for name, values in gathered.variables.items()}
+    described = croissant(files[0], data, attrs, *_about(data))
     files.append(_json(folder / "croissant.json", described))
     if mlperf:
         files.append(_json(folder / "mlperf.json", records(data)))
@@ -74,7 +74,7 @@ def _json(place: Path, content: dict | list) -> Path:
 
 
 def _about(data: pd.DataFrame) -> tuple[str, str]:
-    """What the runs are of in one line, and the last day on which one of them began."""
+    """The runs in one line, and the last day on which one of them began."""
     runs = data.drop_duplicates("file")
     models, places = ", ".join(sorted(set(runs["model"]))), ", ".join(sorted(set(runs["device"])))
     date = max((text[:10] for text in runs["start_utc"] if text), default="2026-01-01")
@@ -85,14 +85,15 @@ def _about(data: pd.DataFrame) -> tuple[str, str]:
 
 
 def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
-    """The crate: each run an action with its notebook as instrument, trace and page as results."""
+    """The crate: each run is an action of its notebook, with trace and page as results."""
+    from rocrate.model import ContextEntity
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate()
     crate.name, crate.license = "Runs of The Footprint of a Token", LICENCE
     crate.description, crate.datePublished = _about(data)
     facts = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
-    crate.root_dataset["conformsTo"] = _entity(crate, PROFILE, facts)
+    crate.root_dataset["conformsTo"] = crate.add(ContextEntity(crate, PROFILE, facts))
     for file, run in data.drop_duplicates("file").set_index("file").iterrows():
         _action(crate, folder, file, run)
     for table in tables:
@@ -103,12 +104,14 @@ def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
 
 
 def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
-    """The run whose trace is `file`, with the notebook that made it."""
+    """Add the run whose trace is `file`, with the notebook that it executed."""
+    from rocrate.model import ContextEntity
+
     page, record = (folder / file).with_suffix(".ipynb"), {}
-    made = [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
+    outputs = [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
     if page.exists():
         record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
-        made.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
+        outputs.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
     name, digest = trace.notebook(run), record.get("notebook_sha256", "unknown")
     facts = {
         "@type": "SoftwareApplication",
@@ -118,7 +121,7 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
         "softwareRequirements": record.get("environment", []),
     }
     label = f"#{name}-{digest[:12]}"
-    instrument = crate.dereference(label) or _entity(crate, label, facts)
+    instrument = crate.dereference(label) or crate.add(ContextEntity(crate, label, facts))
     ending = "Completed" if run["run_status"] in results.FINAL else "Failed"
     what = f"{run['model']} on {run['device']}, {run['engine']} {run['dtype']}, {run['kind']}"
     facts = {
@@ -127,13 +130,7 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
         "actionStatus": f"http://schema.org/{ending}ActionStatus",
     }
     facts |= {"startTime": run["start_utc"]} if run["start_utc"] else {}
-    crate.add_action(instrument, f"#{file}", result=made, properties=facts)
-
-
-def _entity(crate, name: str, facts: dict):
-    from rocrate.model import ContextEntity
-
-    return crate.add(ContextEntity(crate, name, facts))
+    crate.add_action(instrument, f"#{file}", result=outputs, properties=facts)
 
 
 def _file(crate, folder: Path, path: Path, kind: str, about: str):
@@ -151,11 +148,11 @@ def _file(crate, folder: Path, path: Path, kind: str, about: str):
 
 
 def croissant(
-    table: Path, data: pd.DataFrame, known: Mapping[str, Mapping[str, str]], about: str, date: str
+    table: Path, data: pd.DataFrame, attrs: Mapping[str, Mapping[str, str]], about: str, date: str
 ) -> dict:
-    """JSON-LD of one CSV file: its checksum, and each column with its type, meaning and units.
+    """Croissant JSON-LD of a CSV file: its checksum, and type, meaning and units of each column.
 
-    known: `units` and `long_name` by column; other columns are described by the trace's schema.
+    attrs: `units` and `long_name` by column; the trace's schema describes other columns.
     """
     import mlcroissant as mlc
 
@@ -164,21 +161,21 @@ def croissant(
         mlc.Field(
             id=f"windows/{name}",
             name=name,
-            description=_meaning(name, known.get(name, {})),
+            description=_meaning(name, attrs.get(name, {})),
             data_types=[getattr(mlc.DataType, types.get(data[name].dtype.kind, "TEXT"))],
             source=mlc.Source(file_object=table.name, extract=mlc.Extract(column=name)),
         )
         for name in data
     ]
-    content = table.read_bytes()
+    kind, description = FILES[table.name]
     file = mlc.FileObject(
         id=table.name,
         name=table.name,
         content_url=table.name,
-        content_size=f"{len(content)} B",
-        encoding_formats=["text/csv"],
-        sha256=hashlib.sha256(content).hexdigest(),
-        description="all windows with derived energies, a row each",
+        content_size=f"{table.stat().st_size} B",
+        encoding_formats=[kind],
+        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        description=description,
     )
     return mlc.Metadata(
         name="footprint-of-a-token-windows",
@@ -193,18 +190,17 @@ def croissant(
     ).to_json()
 
 
-def _meaning(name: str, known: Mapping[str, str]) -> str:
-    """One line: what the column is and in which units."""
-    text = known.get("long_name") or ATTRS.get(name, ("", name.replace("_", " ")))[1]
-    return f"{text} [{known['units']}]" if known.get("units") else text
+def _meaning(name: str, attrs: Mapping[str, str]) -> str:
+    """Meaning and units of a column."""
+    text = attrs.get("long_name") or ATTRS.get(name, ("", name.replace("_", " ")))[1]
+    return f"{text} [{attrs['units']}]" if attrs.get("units") else text
 
 
 def records(data: pd.DataFrame) -> list[dict]:
-    """MLPerf's proposed record of each point of each measured run; unmeasured energy is None.
+    """MLPerf's proposed record of each point of each measured run.
 
-    Joules of prefill, of generation (the decode phase) and in total (`generate`) are medians over
-    repeats of one iteration of the whole batch, each phase measured in windows of its own; `reason`
-    says why one is missing. Raises `Refused` where every run is modelled.
+    Joules are medians over repeats of one iteration of the batch, None where not measured; `reason`
+    says why. Generation is the decode phase. Raises `Refused` where all runs are modelled.
     """
     data = data[data["kind"] == "measured"]
     if data.empty:
@@ -245,7 +241,7 @@ def _record(rows: pd.DataFrame) -> dict:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON knows it: NaN is None."""
+    """A value as JSON has it: NaN is None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and isnan(value) else value
 
@@ -254,9 +250,10 @@ def _plain(value: object) -> object:
 
 
 def check(folder: str | Path) -> list[str]:
-    """What keeps a folder of runs from being sent, a sentence each; none if it is fit."""
+    """The faults that keep a folder of runs from being sent, a sentence each."""
     folder, faults, size = Path(folder), [], 0
-    for name in trace.names(folder):
+    names = trace.names(folder)
+    for name in names:
         path, page = folder / name, (folder / name).with_suffix(".ipynb")
         try:
             run = trace.load(path).attrs
@@ -270,11 +267,11 @@ def check(folder: str | Path) -> list[str]:
             continue
         size += path.stat().st_size + page.stat().st_size
         text = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
-        found = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
-        if found:
-            what = f"a place or a serial number of this machine: {found[0]}"
+        secret = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
+        if secret:
+            what = f"a place or a serial number of this machine: {secret[0]}"
             faults.append(f"{name} or its page names {what}.")
     if size > MOST_MB * 2**20:
         limit = f"{MOST_MB:.0f} are allowed for all runs together"
         faults.append(f"The folder holds {size / 2**20:.0f} MiB; {limit}.")
-    return faults if trace.names(folder) else ["There is no trace in it."]
+    return faults if names else ["There is no trace in it."]

@@ -1,7 +1,7 @@
 """Results of runs: each claimed by one process, page and trace placed together or not at all.
 
-A run works in the scratch folder `.run-<name>`. Its files are moved to their place once `commit` is
-written there, so that whoever finds the folder after a crash can finish the move or sweep it away.
+A run works in the scratch folder `.run-<name>`. Its files move to their place once the file
+`commit` is written there; after a crash the next process completes the move or deletes the folder.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
@@ -30,13 +30,13 @@ from footprint.measure import provenance
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
 LOG = Path(".sweep") / "events.jsonl"
 VARIABLE = "FOOTPRINT_RUN"  # environment variable of all processes of a run: its scratch folder
-STEM = "THIS-RUN"  # stands in a page for the name that the page will get
+STEM = "THIS-RUN"  # placeholder in a page for its final name
 UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
 NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
 
 
 class Finished(NamedTuple):
-    """A finished run: device as `device_of` says, status, and trace (None: it did not load)."""
+    """A finished run; its file is None where the model did not fit."""
 
     device: str
     status: str
@@ -44,39 +44,35 @@ class Finished(NamedTuple):
 
 
 def key(notebook: str, asked: str) -> str:
-    """Hash of the notebook and of what was asked, except on which of several equal devices."""
+    """Hash of the notebook and the request, without its device."""
     request = {name: value for name, value in json.loads(asked).items() if name != "device"}
     return digest(json.dumps([notebook, request], sort_keys=True))
 
 
-def device_of(attrs: dict) -> str:
-    """What identifies the device of a trace: the hash of its UUID, else its name."""
-    name = attrs["device_name"] if attrs["kind"] == "measured" else attrs["device"]
-    return attrs["device_hash"] or name
-
-
 def _identity(attrs: dict) -> tuple[str, str]:
-    """Runs with equal identities are the same work."""
-    return key(trace.notebook(attrs), attrs["request"]), device_of(attrs)
+    """Key of a run, and the hash of its GPU, else the name of its device."""
+    name = attrs["device_name"] if attrs["kind"] == "measured" else attrs["device"]
+    return key(trace.notebook(attrs), attrs["request"]), attrs["device_hash"] or name
 
 
-def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Finished]]:
-    """Finished runs below `folder` by their keys.
+def finished(folder: str | Path, heads: dict | None = None) -> dict[str, list[Finished]]:
+    """Finished runs below a folder, by key.
 
-    seen: heads of traces that an earlier call read; unchanged files are not read again.
+    heads: attributes of traces that an earlier call read; unchanged files are not read again.
     """
-    done, seen = {}, {} if seen is None else seen
+    done, heads = {}, {} if heads is None else heads
     for path in trace.files(folder):
         try:
             now = path.stat()
             version = (path, now.st_ino, now.st_size, now.st_ctime_ns)
-            if version not in seen:
-                seen[version] = trace.head(path)
-            if seen[version]["status"] in FINAL:
-                name, device = _identity(seen[version])
-                done.setdefault(name, []).append(Finished(device, seen[version]["status"], path))
+            if version not in heads:
+                heads[version] = trace.head(path)
+            status = heads[version]["status"]
+            if status in FINAL:
+                name, device = _identity(heads[version])
+                done.setdefault(name, []).append(Finished(device, status, path))
         except UNREADABLE:
-            continue  # `footprint gather` names such files; here they only do not count as done
+            continue  # `footprint gather` reports such files
     for name, event in last_ends(folder).items():
         if event["status"] == "oom" and name not in done and event.get("device"):
             done[name] = [Finished(event["device"], "oom", None)]
@@ -88,9 +84,9 @@ def finished(folder: str | Path, seen: dict | None = None) -> dict[str, list[Fin
 
 @contextmanager
 def claim(folder: Path, name: str) -> Iterator[Path | None]:
-    """The scratch folder of a run, for this process alone; None while another process has it.
+    """The scratch folder of a run, locked by this process; None while another one holds it.
 
-    Processes that a killed owner left are ended first, and what it had finished is placed.
+    What a killed owner left is cleared first: its processes end, its finished files are placed.
     """
     scratch = Path(folder) / f".run-{name}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -114,18 +110,16 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
 
 
 def kill(scratch: Path) -> None:
-    """Kill every process of the run in this scratch folder, in whichever group it is."""
+    """Kill every process of the run in this scratch folder."""
     wanted = str(Path(scratch).resolve())
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):  # it is gone, or another user's
             if process.pid != os.getpid() and process.environ().get(VARIABLE) == wanted:
                 process.kill()
-        except (psutil.Error, OSError):
-            continue  # gone, or somebody else's
 
 
 def recover(folder: Path) -> None:
-    """End what killed sweeps left in `folder`: place what had finished, remove the rest."""
+    """Place what killed sweeps had finished in a folder, and remove the rest of their files."""
     for scratch in sorted(Path(folder).glob(".run-*")):
         with claim(folder, scratch.name.removeprefix(".run-")):
             pass
@@ -136,7 +130,7 @@ def recover(folder: Path) -> None:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Names are chosen and taken by one process at a time."""
+    """Only one process at a time chooses and takes a name in a folder."""
     (Path(folder) / ".sweep").mkdir(parents=True, exist_ok=True)
     with open(Path(folder) / ".sweep" / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -144,10 +138,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
-    """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and its path.
-
-    Once `commit` exists the run counts: after a crash, `claim` completes the two renames.
-    """
+    """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and its path."""
     tree = trace.load(scratch / "run.nc")
     text = (scratch / "run.ipynb").read_text(encoding="utf-8")
     with _one_at_a_time(folder):
@@ -159,11 +150,12 @@ def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
 
 
 def write(place: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
     return trace.whole(place, lambda path: Path(path).write_text(text, encoding="utf-8"))
 
 
 def _move(scratch: Path, target: Path) -> None:
-    """First the page, then the trace, which makes both count."""
+    """Move the page, then the trace: a run counts once its trace is there."""
     for ending in (".ipynb", ".nc"):
         if (scratch / f"run{ending}").exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +163,7 @@ def _move(scratch: Path, target: Path) -> None:
 
 
 def _land(scratch: Path, target: Path) -> None:
-    """Move the files, and let the disk keep it."""
+    """Move page and trace, and synchronise the folder on the disk."""
     _move(scratch, target)
     handle = os.open(target.parent, os.O_RDONLY)
     try:
@@ -181,7 +173,7 @@ def _land(scratch: Path, target: Path) -> None:
 
 
 def _complete(scratch: Path, folder: Path) -> None:
-    """Finish the move of a dead process that wrote `commit`, unless the place was taken since."""
+    """Complete the move of a dead process that wrote `commit`, unless its place is taken."""
     if not (scratch / "commit").exists() or not (scratch / "run.nc").exists():
         return
     if (scratch / "run.ipynb").exists():
@@ -194,15 +186,12 @@ def _complete(scratch: Path, folder: Path) -> None:
 
 
 def _free(path: Path, attrs: dict) -> Path:
-    """The path itself, or one beside it where a finished run of another request or device lies."""
-    try:
+    """The path, or one beside it where a finished run of another request or device lies."""
+    with suppress(*UNREADABLE):
         other = trace.head(path)
-        taken = other["status"] in FINAL and _identity(other) != _identity(attrs)
-    except UNREADABLE:
-        taken = False
-    return (
-        path.with_stem(f"{path.stem}-{digest(' '.join(_identity(attrs)))[:8]}") if taken else path
-    )
+        if other["status"] in FINAL and _identity(other) != _identity(attrs):
+            return path.with_stem(f"{path.stem}-{digest(' '.join(_identity(attrs)))[:8]}")
+    return path
 
 
 def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
@@ -213,7 +202,7 @@ def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
 
 
 def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
-    """An executed notebook with its provenance, without names, serial numbers or absolute paths."""
+    """An executed notebook with its provenance, without names, UUIDs or absolute paths."""
     text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
     text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
     paths = {str(root()): ".", sys.prefix: "venv", str(Path.home()): "~"}
@@ -242,10 +231,10 @@ def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
 
 
 def note(folder: str | Path, event: str, **facts: object) -> bool:
-    """Append an event to the log, a line of JSON; NaN becomes null. False when the disk fails."""
+    """Append an event to the log as a line of JSON, NaN as null; False when the disk fails."""
     unknown = [name for name, value in facts.items() if isinstance(value, float) and isnan(value)]
-    known = {"utc": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
-    line = json.dumps(known | dict.fromkeys(unknown), default=str) + "\n"
+    record = {"utc": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+    line = json.dumps(record | dict.fromkeys(unknown), default=str) + "\n"
     path = Path(folder) / LOG
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,18 +248,16 @@ def note(folder: str | Path, event: str, **facts: object) -> bool:
 
 
 def events(folder: str | Path) -> list[dict]:
-    """All logged events in order, except lines that were cut off (the machine lost its power)."""
-    path, found = Path(folder) / LOG, []
+    """All logged events in order, except lines that were cut off."""
+    path, records = Path(folder) / LOG, []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return [event for event in found if isinstance(event, dict)]
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]
 
 
 def last_ends(folder: str | Path) -> dict[str, dict]:
     """The last `end` event of each run, by the run's key."""
-    found = [event for event in events(folder) if event.get("event") == "end" and "key" in event]
-    return {event["key"]: event for event in found}
+    ends = [event for event in events(folder) if event.get("event") == "end" and "key" in event]
+    return {event["key"]: event for event in ends}

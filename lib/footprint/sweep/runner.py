@@ -1,4 +1,4 @@
-"""One run: papermill in a process group of its own, with a time limit, on a device of its own."""
+"""One run: papermill in a process group of its own, with a time limit and a locked device."""
 
 import contextlib
 import json
@@ -10,9 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ STOP = {"asked": 0}  # how often this process was asked to stop
 
 
 class Run(NamedTuple):
-    """What to run: a notebook, its checked parameters, and the seconds after which it is ended."""
+    """A notebook to run, its checked parameters, and its time limit."""
 
     notebook: str
     request: dict
@@ -36,17 +35,17 @@ class Run(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash of the notebook and its parameters, except which of several equal devices to use."""
+        """Hash of the notebook and its parameters, without the device."""
         return results.key(self.notebook, provenance.asked(self.request))
 
     @property
     def device(self) -> str:
-        """Where it measures; empty for a modelled run."""
+        """The device that is measured; empty for a modelled run."""
         return self.request.get("device", "")
 
     @property
     def label(self) -> str:
-        """A name for people."""
+        """A readable name."""
         place = self.request.get("gpu") or self.device
         model, engine, dtype = (self.request[name] for name in ("model", "engine", "dtype"))
         return f"{self.notebook} {model} on {place}, {engine} {dtype}"
@@ -55,12 +54,12 @@ class Run(NamedTuple):
 def outcome(
     status: str, reason: str, again: bool = False, seconds: float = 0.0, **facts: object
 ) -> dict:
-    """How a run ended: status and reason in the schema's words, and whether to try `again`."""
+    """How a run ended: status and reason as in a trace, and whether to try `again`."""
     return {"status": status, "reason": reason, "again": again, "seconds": seconds, **facts}
 
 
 def disk_error(error: OSError, folder: Path) -> dict:
-    """The outcome of a run whose files the disk did not take."""
+    """The outcome of a run whose files could not be written."""
     name = os.path.basename(str(error.filename or folder))
     return outcome("failed", f"{error.strerror or error}: {name}.")
 
@@ -68,16 +67,15 @@ def disk_error(error: OSError, folder: Path) -> dict:
 def attempt(
     run: Run, scratch: Path, say: Callable[[str], None], environ: Mapping[str, str] = os.environ
 ) -> dict:
-    """Execute a run into `scratch` (`run.ipynb`, scrubbed, and `run.nc`); returns its outcome.
+    """Execute a run into `scratch` as `run.ipynb`, scrubbed, and `run.nc`; returns its outcome.
 
-    Beside status and reason it has the seconds and, of a measured run, the joules of the GPU (NaN
-    without a counter) and the hash of the device. Never raises for what goes wrong within the run;
-    raises `Refused` where there is no such notebook.
+    A measured run adds joules of the GPU (NaN without a counter) and the hash of the device.
+    Failures of the run are outcomes; only a missing notebook raises `Refused`.
     """
     template = root() / "notebooks" / f"{run.notebook}.ipynb"
     if not template.exists():
-        where = "run this from a checkout of the project"
-        raise Refused(f"There is no notebook {template.name} here; {where}.")
+        remedy = "run this from a checkout of the project"
+        raise Refused(f"There is no notebook {template.name} here; {remedy}.")
     if STOP["asked"]:
         return outcome("interrupted", "Not started: the sweep was stopped.")
     try:
@@ -97,7 +95,7 @@ def attempt(
 
 
 def _joules(uuid: str) -> float:
-    """Reading of a GPU's energy counter; NaN where there is none."""
+    """The energy counter of a GPU in J; NaN without one."""
     try:
         return instrument.opened(uuid).counter()[0] if uuid else math.nan
     except Refused:
@@ -107,7 +105,7 @@ def _joules(uuid: str) -> float:
 def _execute(
     run: Run, template: Path, scratch: Path, say: Callable, environ: Mapping, uuid: str = ""
 ) -> dict:
-    """Run the inner process on the GPU `uuid` (none: without a GPU) and scrub its page."""
+    """Run the inner process, on the GPU `uuid` if there is one, and scrub its page."""
     page, request = scratch / "run.ipynb", dict(run.request)
     request["out"] = str((scratch / "run.nc").resolve())
     environ = {**environ, results.VARIABLE: str(scratch.resolve())}
@@ -130,7 +128,7 @@ def _execute(
 
 
 def _watch(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_s: float) -> dict:
-    """The outcome that the inner process tells, or what became of it: too late, stopped or dead."""
+    """Run the inner process; returns the outcome that it reports, or how it was ended or died."""
     sockets = tempfile.mkdtemp(prefix="fp-")  # of the kernel; the path of a socket must be short
     child = subprocess.Popen(
         [sys.executable, "-m", kernel.__name__],
@@ -165,11 +163,11 @@ def _died(last: str) -> dict:
 
 
 def _listen(child: subprocess.Popen, say: Callable, limit_s: float) -> dict:
-    """Pass the lines of the inner process on until it tells its outcome, dies or is out of time."""
+    """Pass on the lines of the inner process until it reports its outcome, dies or times out."""
     deadline, last = time.monotonic() + limit_s, "no reason was given"
-    rest = {child.stdout: b"", child.stderr: b""}
+    unfinished = {child.stdout: b"", child.stderr: b""}  # the line that is being read
     with selectors.DefaultSelector() as selector:
-        for pipe in rest:
+        for pipe in unfinished:
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map() and STOP["asked"] < 2:
             if time.monotonic() > deadline:
@@ -181,7 +179,7 @@ def _listen(child: subprocess.Popen, say: Callable, limit_s: float) -> dict:
                 data = os.read(pipe.fileno(), 65536)
                 if not data:
                     selector.unregister(pipe)
-                *lines, rest[pipe] = (rest[pipe] + data).split(b"\n")
+                *lines, unfinished[pipe] = (unfinished[pipe] + data).split(b"\n")
                 for line in (line.decode(errors="replace").rstrip() for line in lines):
                     if line.startswith(kernel.MARK):
                         return json.loads(line.removeprefix(kernel.MARK))
@@ -193,7 +191,7 @@ def _listen(child: subprocess.Popen, say: Callable, limit_s: float) -> dict:
 
 
 def _family(child: subprocess.Popen) -> list[psutil.Process]:
-    """The process and all that it started."""
+    """The process and its descendants."""
     try:
         process = psutil.Process(child.pid)
         return [process, *process.children(recursive=True)]
@@ -215,7 +213,7 @@ def _is_kernel(process: psutil.Process) -> bool:
 
 
 def stop(*_) -> None:
-    """Ask the runs of this process to stop: once, after their current window; twice, at once."""
+    """Stop the runs of this process: once, after their current windows; twice, at once."""
     STOP["asked"] += 1
     for child in list(RUNNING):
         family = _family(child)
@@ -224,17 +222,3 @@ def stop(*_) -> None:
             _send(signal.SIGINT, [*kernels, *family[:1]])  # a kernel that starts hears nothing
         else:
             _send(signal.SIGKILL, family)
-
-
-@contextlib.contextmanager
-def signals(handler: Callable | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
-    """Handle these signals so within the block; a thread, which cannot, changes nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -1,4 +1,4 @@
-"""Many runs: each a process of its own, each result whole or absent, none done twice, none lost."""
+"""Many runs: each in a process of its own, each result whole or absent, none done twice."""
 
 import contextlib
 import signal
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from footprint import Refused, digest, spec, workload
-from footprint.measure import locks
+from footprint.measure import locks, profile
 from footprint.sweep import cluster, results, runner
 from footprint.sweep.runner import STOP, Run, disk_error, outcome
 
 TRIES = 2  # attempts at a run whose failure may be transient
-FINE = ("ok", "oom", "skipped")  # statuses of a run that need nobody's attention
+FINE = ("ok", "oom", "skipped")  # statuses that are no failure
 LOGGED = ("status", "reason", "seconds", "joules", "device")  # of an outcome, in the event log
-WEIGHTS = ("device", "dtype", "engine")  # what decides, with the model, whether its weights fit
+WEIGHTS = ("device", "dtype", "engine")  # parameters that decide whether a model's weights fit
 
 
 class Try(NamedTuple):
-    """A run that waits for its turn: its place among the runs, and which attempt this is."""
+    """A run in the queue: its place among all runs, and which attempt this is."""
 
     index: int
     run: Run
@@ -30,14 +30,14 @@ class Try(NamedTuple):
 
 @dataclass
 class Sweep:
-    """The folder of a sweep, whom it tells its events, and what its runs have in common."""
+    """The folder of a sweep, the function that gets its events, and its state."""
 
     folder: Path
     tell: Callable[..., None]
-    devices: dict[str, set[str]]  # what traces may call each device; empty with a Dask scheduler
+    devices: dict[str, set[str]]  # names of each device in traces; empty with a Dask scheduler
     full: list[Run] = field(default_factory=list)  # out of memory before their first point
-    seen: dict = field(default_factory=dict)  # heads of traces that were read
-    logged: bool = True  # whether the event log took every line
+    heads: dict = field(default_factory=dict)  # attributes of traces that were read
+    logged: bool = True  # whether all events were written to the log
 
     def note(self, event: str, run: Run | None = None, **facts: object) -> None:
         """Log an event."""
@@ -45,17 +45,17 @@ class Sweep:
         self.logged &= results.note(self.folder, event, **who, **facts)
 
     def find(self, run: Run, done: dict | None = None) -> dict | None:
-        """The outcome of this run where it was finished before, on a device that it may mean."""
-        done = results.finished(self.folder, self.seen) if done is None else done
-        for there in done.get(run.key, []):
-            if run.device not in self.devices or there.device in self.devices[run.device]:
-                return outcome(there.status, "Already there.", file=there.file)
+        """The outcome of this run if it was finished before, on this device."""
+        done = results.finished(self.folder, self.heads) if done is None else done
+        for earlier in done.get(run.key, []):
+            if run.device not in self.devices or earlier.device in self.devices[run.device]:
+                return outcome(earlier.status, "Already there.", file=earlier.file)
         return None
 
     def take(self, run: Run, claims: contextlib.ExitStack) -> Path | dict | None:
-        """The scratch folder of a run, held until `claims` close; None while another has it.
+        """The scratch folder of a run, claimed until `claims` close, or an outcome without a run.
 
-        The outcome instead, where nothing is left to do.
+        None while another process holds the claim.
         """
         smaller = self._too_large(run)
         if smaller:
@@ -64,25 +64,25 @@ class Sweep:
         device = digest("+".join(sorted(self.devices.get(run.device, ()))))
         try:
             scratch = claims.enter_context(results.claim(self.folder, f"{run.key}-{device[:6]}"))
-            there = self.find(run) if scratch else None
+            ended = self.find(run) if scratch else None
         except OSError as error:
-            there, scratch = disk_error(error, self.folder), None
-        if there or not scratch:
+            ended, scratch = disk_error(error, self.folder), None
+        if ended or not scratch:
             claims.close()
-            return there
+            return ended
         self.tell("start", run)
         self.note("start", run)
         return scratch
 
     def place(self, run: Run, ended: dict, scratch: Path) -> dict:
-        """The outcome after the run's files were moved to their place, or apart when it failed."""
+        """Move the files of a run to their place, those of a failed one apart; its outcome."""
         failed = {"status": "failed", "again": True}
         try:
             if ended["status"] == "ok" and (scratch / "run.nc").exists():
                 tree, file = results.settle(scratch, self.folder)
-                told = {name: tree.attrs[name] for name in ("status", "reason")}
-                again = told["status"] in ("gpu_lost", "failed")
-                return ended | told | {"file": file, "again": again}
+                status = tree.attrs["status"]
+                facts = {"status": status, "reason": tree.attrs["reason"], "file": file}
+                return ended | facts | {"again": status in ("gpu_lost", "failed")}
             if ended["status"] == "ok":
                 ended = ended | failed | {"reason": "The notebook ended without a trace."}
             name = f"{workload.slug(run.request['model'])}-{run.key}"
@@ -93,14 +93,14 @@ class Sweep:
             return disk_error(error, self.folder)
 
     def end(self, run: Run, ended: dict) -> dict:
-        """Tell how a run ended."""
+        """Report the end of a run; returns its outcome with the run."""
         if ended["status"] == "oom" and not ended.get("file"):
             self.full.append(run)
         self.tell("end", run, **ended)
         return {"run": run, **ended}
 
     def _too_large(self, run: Run) -> str:
-        """The model, no larger than this run's, that ran out of memory there; empty if none did."""
+        """A model, no larger than this run's, that ran out of memory; empty if none did."""
         for other in self.full:
             same = all(run.request.get(name) == other.request.get(name) for name in WEIGHTS)
             if same and run.device and _parameters(run) >= _parameters(other) > 0:
@@ -122,22 +122,22 @@ def run(
     tries: int = TRIES,
     scheduler: str = "",
 ) -> list[dict]:
-    """Execute the runs that `folder` does not hold yet; returns each outcome: run, status, ...
+    """Execute the runs that `folder` does not hold yet; returns the outcome of each run.
 
     tell: called with an event (`start`, `line`, `retry`, `end`), the run and facts. scheduler:
-    address of a Dask scheduler; without one, several GPUs of this machine share the runs, and all
-    others follow one another. Raises `Refused` when the device of a run does not exist.
+    address of a Dask scheduler; without one, only several GPUs of this machine run in parallel.
+    Raises `Refused` when the device of a run does not exist.
     """
     devices = set() if scheduler else {one.device for one in runs} - {""}
     sweep = Sweep(Path(folder), tell, {name: locks.identities(name) for name in devices})
     with contextlib.suppress(OSError):
         results.recover(sweep.folder)
     sweep.note("sweep", runs=len(runs), scheduler=bool(scheduler))
-    outcomes, queue, done = {}, deque(), results.finished(folder, sweep.seen)
+    outcomes, queue, done = {}, deque(), results.finished(folder, sweep.heads)
     for index, one in enumerate(runs):
-        there = sweep.find(one, done)
-        if there:
-            outcomes[index] = sweep.end(one, there)
+        earlier = sweep.find(one, done)
+        if earlier:
+            outcomes[index] = sweep.end(one, earlier)
         else:
             queue.append(Try(index, one))
     with _stoppable(tell):
@@ -153,8 +153,8 @@ def run(
             sweep.note("end", turn.run, file=place, **facts)
     for index, one in enumerate(runs):
         if index not in outcomes:
-            never = outcome("interrupted", "Not started: the sweep was stopped.")
-            outcomes[index] = sweep.end(one, never)
+            stopped = outcome("interrupted", "Not started: the sweep was stopped.")
+            outcomes[index] = sweep.end(one, stopped)
     if not sweep.logged:
         tell("line", line="the event log could not be written")
     return [outcomes[index] for index in range(len(runs))]
@@ -162,7 +162,7 @@ def run(
 
 def _engine(queue: deque[Try], sweep: Sweep, scheduler: str) -> Iterator[tuple[Try, dict]]:
     """Yield each turn of the queue with its outcome; the queue may grow meanwhile."""
-    gpus = {device: len(found) for device, found in sweep.devices.items() if device != "cpu"}
+    gpus = {device: len(names) for device, names in sweep.devices.items() if device != "cpu"}
     if scheduler or (sum(gpus.values()) > 1 and cluster.available(sweep.tell)):
         yield from cluster.spread(queue, sweep, scheduler, gpus)
     while queue and not STOP["asked"]:
@@ -171,7 +171,7 @@ def _engine(queue: deque[Try], sweep: Sweep, scheduler: str) -> Iterator[tuple[T
 
 
 def _here(run: Run, sweep: Sweep) -> dict:
-    """Do one run here, once no other process does it."""
+    """Do a run in this process, after any other process that has claimed it."""
     waiting = False
     while not STOP["asked"]:
         with contextlib.ExitStack() as claims:
@@ -190,7 +190,7 @@ def _here(run: Run, sweep: Sweep) -> dict:
 
 @contextlib.contextmanager
 def _stoppable(tell: Callable[..., None]) -> Iterator[None]:
-    """SIGINT and SIGTERM once: finish the current windows and stop; twice: stop now."""
+    """Stop after the current windows at the first SIGINT or SIGTERM, at once at the second."""
 
     def handler(number: int, frame: object) -> None:
         first = "stopping after the current window; once more stops now"
@@ -198,5 +198,5 @@ def _stoppable(tell: Callable[..., None]) -> Iterator[None]:
         runner.stop()
 
     STOP["asked"] = 0
-    with runner.signals(handler, signal.SIGINT, signal.SIGTERM):
+    with profile.signals(handler, signal.SIGINT, signal.SIGTERM):
         yield
