@@ -1,4 +1,4 @@
-"""What every room may import: where the book lies, and short stand-ins for what nobody needs to see."""
+"""What every room may import: the folder of the book, and digests."""
 
 from footprint import digest, root
 

@@ -1,8 +1,8 @@
 """The Footprint of a Token: measure, model and explain what serving a large language model costs.
 
-Read the module names aloud and you have the method: `spec` says what there is, `workload` what is asked, `meter` what
-is read, `profile` runs it, `trace` keeps it, `energy` and `carbon` derive from it, `predict` models what nobody here owns,
-`decide` and `charts` say what it means, `sweep` does it many times.
+`spec` holds models, GPUs and grids, `workload` the parameters of a run. `measure` runs it, `trace`
+stores it, `energy` and `carbon` derive from it, `predict` models GPUs that nobody here owns.
+`decide`, `charts` and `chapters` explain the numbers, `sweep` does many runs.
 """
 
 from hashlib import sha256
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 class Refused(ValueError):
-    """Bad input, said in one sentence: what was wrong and what is allowed."""
+    """Bad input; one sentence says what was wrong and what is allowed."""
 
     def _render_traceback_(self) -> list[str]:
         """Let a notebook show the sentence alone (an IPython protocol)."""
@@ -20,15 +20,14 @@ class Refused(ValueError):
 
 
 def root() -> Path:
-    """Folder of the book (it holds `_toc.yml`) at or above the working directory, else the working directory."""
+    """Folder of the book (with `_toc.yml`) at or above the working directory, else the latter."""
     here = Path.cwd()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()), here
-    )
+    books = [folder for folder in (here, *here.parents) if (folder / "_toc.yml").exists()]
+    return books[0] if books else here
 
 
 def digest(text: str) -> str:
-    """Twelve hexadecimal digits that stand for a text nobody needs to see."""
+    """Twelve hexadecimal digits of the hash of a text."""
     return sha256(text.encode()).hexdigest()[:12]
 
 

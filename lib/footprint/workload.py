@@ -1,4 +1,4 @@
-"""What is asked: the parameters of a run, the points it visits, its prompts and its lengths; all of it seeded."""
+"""The parameters of a run, the points it measures, its prompts and lengths; all seeded."""
 
 import itertools
 import json
@@ -12,9 +12,9 @@ import numpy as np
 
 from footprint import Refused, spec
 
-# Who serves what is asked: `measure` opens these by name, each a module and the class in it.
+# Registries of `measure`: module and class by name.
 ENGINES = {"eager": "footprint.measure.eager:Eager"}
-INSTRUMENTS = {  # by a pattern of the names of devices
+INSTRUMENTS = {  # the name is a pattern of devices
     r"cpu": "footprint.measure.instrument:NoInstrument",
     r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",
 }
@@ -26,7 +26,7 @@ TWO_OUTPUTS = "prefill makes the first output token and decode the others, so "
 
 
 def _number(parse: Callable, least: float, most: float, what: str) -> Callable:
-    """A reader of numbers between two bounds, also as text, never a bool; NaN and infinity lie between none."""
+    """A reader of numbers between two bounds, also as text; bools, NaN and infinity are refused."""
 
     def read(value):
         try:
@@ -50,7 +50,7 @@ def _whole(least: int, most: int = MOST, reason: str = "") -> Callable:
 
 
 def _list(read_one: Callable) -> Callable:
-    """A reader of lists: a sequence, one bare value, or their text (papermill hands over '[1, 2]' as text)."""
+    """A reader of lists: a sequence, a single value, or their text, as papermill passes it."""
 
     def read(value) -> list:
         if isinstance(value, str):
@@ -60,20 +60,20 @@ def _list(read_one: Callable) -> Callable:
             except (ValueError, RecursionError):
                 raise ValueError("a list like [1, 2] is allowed") from None
         many = isinstance(value, Iterable) and not isinstance(value, dict)
-        found = dict.fromkeys(read_one(item) for item in (value if many else [value]))
-        if not found:
+        unique = dict.fromkeys(read_one(item) for item in (value if many else [value]))
+        if not unique:
             raise ValueError("a list of at least one value is allowed")
-        return list(found)
+        return list(unique)
 
     return read
 
 
 def _one_of(patterns: Iterable[str], allowed: str = "") -> Callable:
-    """A reader of one word out of a few, or of one that a pattern describes."""
+    """A reader of a text that matches one of these patterns."""
 
     def read(value) -> str:
-        known = patterns if isinstance(value, str) else ()
-        if not any(re.fullmatch(pattern, value, re.ASCII) for pattern in known):
+        text = value if isinstance(value, str) else ""
+        if not any(re.fullmatch(pattern, text, re.ASCII) for pattern in patterns):
             raise ValueError(allowed or f"allowed is {' or '.join(patterns)}")
         return value
 
@@ -81,7 +81,7 @@ def _one_of(patterns: Iterable[str], allowed: str = "") -> Callable:
 
 
 def _model(or_hub: str) -> Callable:
-    """A reader of model names: an id of the table, the path of a config.json, and, where wanted, an org/name."""
+    """A reader of models: an id of the table, a path of a config.json, perhaps a hub name."""
 
     def read(value) -> str:
         name = str(value)
@@ -140,7 +140,7 @@ PARAMETERS = {
 
 
 def _accept(name: str, value, read: Callable):
-    """The value as its reader understands it, or one sentence on what is allowed."""
+    """The value as its reader returns it; `Refused` says what is allowed."""
     try:
         return read(value)
     except Refused:
@@ -152,10 +152,10 @@ def _accept(name: str, value, read: Callable):
 
 
 def request(kind: str = "profile", /, **parameters) -> dict:
-    """The parameters of a run of this kind (`profile` or `predict`), typed and complete; without any, the defaults.
+    """The parameters of a run of this kind (`profile` or `predict`), typed, with defaults.
 
-    Raises `Refused` for an unknown name or a malformed value. Values may be text, as a shell or papermill
-    hands them over: '8', '[1, 2]', and 8 for [8].
+    Values may be text, as a shell or papermill passes them: '8', '[1, 2]', and 8 for [8]. Raises
+    `Refused` for an unknown name or a malformed value.
     """
     known = PARAMETERS[kind]
     for name in parameters:
@@ -168,32 +168,29 @@ def request(kind: str = "profile", /, **parameters) -> dict:
 
 
 def given(namespace: dict, kind: str = "profile") -> dict:
-    """The request that a notebook's `globals()` hold, so that an unknown papermill parameter is refused by its name.
+    """The request in a notebook's `globals()`; an unknown papermill parameter is refused.
 
-    Of the names that are no parameter only plain values (text, numbers, lists, ...) count: what a notebook imports and
-    builds does not, nor what IPython keeps there, nor the result of an earlier call when the cell is run again.
+    Ignored are values that no parameter has (modules, functions, arrays), the names of IPython, and
+    the request of an earlier call.
     """
-    known, found = PARAMETERS[kind], {}
+    known, parameters = PARAMETERS[kind], {}
     for name, value in namespace.items():
         earlier = isinstance(value, dict) and value.keys() == known.keys()
         plain = value is None or isinstance(value, str | int | float | list | tuple | set | dict)
         own = earlier or name.startswith("_") or name in ("In", "Out")
         if name in known or (plain and not own):
-            found[name] = value
-    return request(kind, **found)
+            parameters[name] = value
+    return request(kind, **parameters)
 
 
 def windows(request: dict) -> list[dict]:
-    """The points a run measures, in order: batch, prompt_tokens, output_tokens, source (grid or azure) and repeat.
+    """The points of a run in order: batch, prompt_tokens, output_tokens, source and repeat.
 
-    Each repeat visits all points in an order of its own, so that drift of the machine spreads over the points.
+    source: grid or azure. Each repeat has its own order, so that drift spreads over the points.
     """
     axes = [request[name] for name in ("batches", "prompt_tokens", "output_tokens")]
-    drawn = lengths(request["azure"], request["seed"], max_tokens=request["max_tokens"])
-    points = [
-        *itertools.product(*axes, ["grid"]),
-        *((1, *pair, "azure") for pair in drawn.tolist()),
-    ]
+    pairs = lengths(request["azure"], request["seed"], request["max_tokens"]).tolist()
+    points = [*itertools.product(*axes, ["grid"]), *((1, *pair, "azure") for pair in pairs)]
     names = ("batch", "prompt_tokens", "output_tokens", "source")
     shuffle = np.random.default_rng(request["seed"]).permutation
     orders = [shuffle(len(points)) for _ in range(request["repeats"])]
@@ -204,39 +201,25 @@ def windows(request: dict) -> list[dict]:
     ]
 
 
-def token_ids(vocab: int, batch: int, length: int, seed: int = 0) -> np.ndarray:
-    """Random token ids, int64 of shape (batch, length), for models whose weights are random."""
-    sizes = {"vocab": vocab, "batch": batch, "length": length}
-    vocab, *shape = [_accept(name, value, _whole(1)) for name, value in sizes.items()]
-    return np.random.default_rng(seed).integers(vocab, size=shape, dtype=np.int64)
-
-
-def prompts(n: int | None = None, task: str | None = None) -> list[dict]:
-    """The first `n` rows of `data/prompts.csv` (of one task, where it is named); the first eight are of eight tasks."""
+def prompts(n: int | None = None) -> list[dict]:
+    """The first `n` rows of `data/prompts.csv`, else all; the first eight are of eight tasks."""
     rows = [dict(row) for row in spec.rows("prompts")]
-    if task is not None:
-        _accept("task", task, _one_of(dict.fromkeys(row["task"] for row in rows)))
-        rows = [row for row in rows if row["task"] == task]
     return rows if n is None else rows[: _accept("n", n, _whole(0, len(rows)))]
 
 
-def lengths(
-    n: int, seed: int = 0, service: str | None = None, max_tokens: int | None = None
-) -> np.ndarray:
-    """Lengths of `n` requests, (n, 2) of prompt and output tokens, drawn with replacement from the Azure sample.
+def lengths(n: int, seed: int = 0, max_tokens: int = MOST) -> np.ndarray:
+    """Prompt and output tokens (n, 2) of requests, drawn with replacement from the Azure sample.
 
-    service: `conv` (chat) or `code`; None draws from both alike (the sample holds as many rows of each).
-    max_tokens: longer prompts and longer outputs are cut to it (None: as they are).
+    max_tokens: longer prompts and longer outputs are cut to it.
     """
-    n, rows = _accept("n", n, _whole(0)), spec.rows("azure_lengths")
-    most = MOST if max_tokens is None else _accept("max_tokens", max_tokens, _whole(2))
-    if service is not None:
-        _accept("service", service, _one_of(dict.fromkeys(row["service"] for row in rows)))
-        rows = [row for row in rows if row["service"] == service]
-    pairs = np.array([[row["prompt_tokens"], row["output_tokens"]] for row in rows])
-    return np.clip(pairs[np.random.default_rng(seed).integers(len(pairs), size=n)], [1, 2], most)
+    n = _accept("n", n, _whole(0))
+    max_tokens = _accept("max_tokens", max_tokens, _whole(2))
+    names = ("prompt_tokens", "output_tokens")
+    pairs = np.array([[row[name] for name in names] for row in spec.rows("azure_lengths")])
+    samples = np.random.default_rng(seed).integers(len(pairs), size=n)
+    return np.clip(pairs[samples], [1, 2], max_tokens)
 
 
 def slug(text: str) -> str:
-    """A piece of a file name: lower case, only a-z, 0-9, dot and hyphen, at most 80 characters, never empty."""
+    """The text as a safe piece of a file name: a-z, 0-9, dot and hyphen, 1 to 80 characters."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:80].rstrip("-.") or "unnamed"

@@ -56,8 +56,8 @@ def test_random_weights_repeat_with_their_seed(net):
     assert not torch.equal(net.lm_head.weight, other.lm_head.weight)
 
 
-def test_prefill_and_decode_give_exactly_the_tokens_of_generate(net):
-    ids = torch.as_tensor(workload.token_ids(32000, 3, 17, seed=5))
+def test_prefill_and_decode_give_exactly_the_tokens_of_generate(engine, net):
+    ids = engine.prompt_ids(3, 17, seed=5)
     ours, times = eager.generate(net, ids, 12)
     theirs = net.generate(
         ids, do_sample=False, max_new_tokens=12, min_new_tokens=12, pad_token_id=0
@@ -67,7 +67,7 @@ def test_prefill_and_decode_give_exactly_the_tokens_of_generate(net):
 
 
 def test_decode_repeats_from_the_same_prepared_cache(engine, net):
-    ids = torch.as_tensor(workload.token_ids(32000, 2, 9, seed=5))
+    ids = engine.prompt_ids(2, 9, seed=5)
     cache, token, _ = eager.prefill(net, ids)
     first, _ = eager.decode(net, cache, token, 6)
     cache.crop(-6)

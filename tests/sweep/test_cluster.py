@@ -1,4 +1,4 @@
-"""Dask: real scheduler and workers in processes of their own, a worker that dies, and what is said without Dask."""
+"""Dask: a real scheduler and workers, a worker that dies, and a machine without Dask."""
 
 import contextlib
 import itertools
@@ -105,7 +105,7 @@ def runs(place, each: str, device: str = "cuda"):
 
 
 def spans(folder):
-    """Of each card, when its runs were at work: (start, end) by the hash of the card, from the pages."""
+    """Start and end of the runs on each GPU, by the hash of the GPU, from the pages."""
     found = {}
     for name in trace.names(folder):
         page = json.loads((folder / name).with_suffix(".ipynb").read_text())["metadata"][

@@ -42,14 +42,10 @@ def test_lines_where_the_output_is_no_terminal():
     lines = out.getvalue().splitlines()
     assert lines[0] == "  ok: x.nc (Already there.)" and lines[1].endswith("(about 30 s left)")
     assert lines[2] == "  1/2: batch 1" and "tried again" in lines[3] and lines[4] == "  ok: y.nc"
-    assert lines[5].startswith("[3/3]") and lines[5].endswith(
-        "(about 40 s left)"
-    )  # twice as slow as was expected
-    assert (
-        lines[6] == "  stopping"
-        and lines[7].startswith("  failed: profile")
-        and lines[7].endswith("(No.)")
-    )
+    assert lines[5].startswith("[3/3]")
+    assert lines[5].endswith("(about 40 s left)"), "twice as slow as expected"
+    assert lines[6] == "  stopping"
+    assert lines[7].startswith("  failed: profile") and lines[7].endswith("(No.)")
 
 
 def test_a_table_where_it_is_one():
@@ -66,10 +62,8 @@ def test_a_table_where_it_is_one():
             tell("line", line="stopping")
     text = out.getvalue()
     assert "running" in text or "waiting" in text
-    assert (
-        "2 of 3 done, 1 timeout; about 7 s left; 3.6e+05 W, 1e+03 Wh, 31 g CO2e so far (CA-QC 2023: 31 g/kWh)"
-        in text
-    )
+    assert "2 of 3 done, 1 timeout; about 7 s left; 3.6e+05 W, 1e+03 Wh, 31 g CO2e so far" in text
+    assert "so far (CA-QC 2023: 31 g/kWh)" in text
     assert "timeout. Too long." in text and "stopping" in text
 
 
@@ -84,19 +78,15 @@ def test_a_plan_in_words():
     text = progress.plan(asked, cost.costs(asked, GRID, "t4"), GRID)
     lines = text.splitlines()
     assert lines[0].split()[:4] == ["run", "time", "memory", "energy"] and "T4" not in lines[1]
-    assert (
-        "All is modelled. 2 runs, about" in lines[-1]
-        and "the energy of 1 runs is unknown" in lines[-1]
-    )
+    assert "All is modelled. 2 runs, about" in lines[-1]
+    assert "the energy of 1 runs is unknown" in lines[-1]
     assert "g CO2e of electricity (CA-QC 2023: 31 g/kWh)" in lines[-1] and "cannot fit" in lines[-2]
 
 
 def test_a_plan_without_any_energy_says_so():
     text = progress.plan(runs(2), [cost.Cost(note="No card.")] * 2, GRID)
-    assert (
-        text.endswith("2 runs, about 0 s and 2 of unknown time; the energy of 2 runs is unknown.")
-        and "No card." in text
-    )
+    unknown = "about 0 s and 2 of unknown time; the energy of 2 runs is unknown."
+    assert text.endswith(f"2 runs, {unknown}") and "No card." in text
 
 
 def test_the_verdict_names_what_failed(tmp_path):
@@ -107,6 +97,5 @@ def test_the_verdict_names_what_failed(tmp_path):
     ]
     first, second = progress.verdict(outcomes).splitlines()
     assert first == "1 ok, 1 failed of 2 runs"
-    assert second.startswith(f"failed       {bad.label}: No. See ") and second.endswith(
-        "page.ipynb."
-    )
+    assert second.startswith(f"failed       {bad.label}: No. See ")
+    assert second.endswith("page.ipynb.")

@@ -1,4 +1,4 @@
-"""A folder for others: a crate that a reader of crates accepts, flat tables, and nothing that names this machine."""
+"""A folder for others: an RO-Crate, flat tables, and nothing that names this machine."""
 
 import hashlib
 import importlib.util
@@ -52,21 +52,18 @@ def test_the_crate_says_what_made_what(folder):
     ]
     crate = ROCrate(str(folder))
     actions = crate.get_by_type("CreateAction")
-    assert len(actions) == 2 and all(
-        action["actionStatus"].endswith("CompletedActionStatus") for action in actions
-    )
+    assert len(actions) == 2
+    assert all(action["actionStatus"].endswith("CompletedActionStatus") for action in actions)
     (measured,) = [action for action in actions if "llama-24m" in action["name"]]
     assert {item.id for item in measured["result"]} == {
         "box/llama-24m-eager-fp32.nc",
         "box/llama-24m-eager-fp32.ipynb",
     }
     assert measured["instrument"]["sha256"] == hashlib.sha256(b"notebook").hexdigest()
-    assert any(
-        item.startswith("numpy==") for item in measured["instrument"]["softwareRequirements"]
-    )
-    assert crate.dereference(".sweep/events.jsonl") and crate.root_dataset[
-        "datePublished"
-    ].startswith("2026-11-22")
+    packages = measured["instrument"]["softwareRequirements"]
+    assert any(package.startswith("numpy==") for package in packages)
+    assert crate.dereference(".sweep/events.jsonl")
+    assert crate.root_dataset["datePublished"].startswith("2026-11-22")
     for entity in crate.get_by_type("File"):
         assert entity["sha256"] == hashlib.sha256((folder / entity.id).read_bytes()).hexdigest()
 
@@ -75,12 +72,8 @@ def test_the_tables_hold_every_window_with_its_energy(folder):
     report.write(folder)
     expected = energy.gather(folder)
     for table in (pd.read_csv(folder / "windows.csv"), pd.read_parquet(folder / "windows.parquet")):
-        assert len(table) == expected.sizes["window"] and {
-            "energy_J",
-            "energy_status",
-            "model",
-            "phase",
-        } <= set(table)
+        assert len(table) == expected.sizes["window"]
+        assert {"energy_J", "energy_status", "model", "phase"} <= set(table)
         assert set(table["file"]) == {"box/llama-24m-eager-fp32.nc", "t4/m-modelled.nc"}
         assert table["energy_J"].sum() == pytest.approx(float(expected["energy_J"].sum()))
 
@@ -202,7 +195,7 @@ FIELDS = {
 
 
 def run(source: str):
-    """Five seconds each of prefill (100 W), decode (200 W) and generate (160 W), batch 4, twice; 20 Hz."""
+    """Five seconds of each phase (100, 200 and 160 W), batch 4, twice, sampled at 20 Hz."""
     watts = {"prefill": 100.0, "decode": 200.0, "generate": 160.0}
     time_s = np.arange(0, 70, 0.05)
     rows, power = [], np.full(len(time_s), 50.0)
@@ -243,31 +236,21 @@ def test_a_measured_point_is_one_record(tmp_path):
     assert tmp_path / "mlperf.json" in report.write(tmp_path, mlperf=True)
     (record,) = json.loads((tmp_path / "mlperf.json").read_text())
     assert set(record) > FIELDS
-    assert (record["prefill_energy_joules"], record["generation_energy_joules"]) == (
-        pytest.approx(50),
-        pytest.approx(100),
-    )
-    assert record["total_energy_joules"] == pytest.approx(80) and record["gpu_power_draw_watts"][
-        "mean"
-    ] == pytest.approx(160)
+    assert record["prefill_energy_joules"] == pytest.approx(50)
+    assert record["generation_energy_joules"] == pytest.approx(100)
+    assert record["total_energy_joules"] == pytest.approx(80)
+    assert record["gpu_power_draw_watts"]["mean"] == pytest.approx(160)
     assert record["energy_per_token_joules"]["mean"] == pytest.approx(800 / 360)
-    assert record["measurement_method"] == "nvml" and record["sampling_rate_hz"] == pytest.approx(
-        20, rel=0.02
-    )
-    assert (
-        record["thermal_stabilization_seconds"] == 3
-        and record["scenario"] == "offline"
-        and record["reason"] == ""
-    )
+    assert record["sampling_rate_hz"] == pytest.approx(20, rel=0.02)
+    assert record["measurement_method"] == "nvml" and record["scenario"] == "offline"
+    assert record["thermal_stabilization_seconds"] == 3 and record["reason"] == ""
     assert record["output_token_count"] == 36 and record["file"] == "t4/a.nc"
 
 
 def test_what_nobody_measured_is_null_with_a_reason():
     (record,) = report.records(windows(run("none")))
-    assert record["prefill_energy_joules"] is None and record["energy_per_token_joules"] == {
-        "mean": None,
-        "std": None,
-    }
+    assert record["prefill_energy_joules"] is None
+    assert record["energy_per_token_joules"] == {"mean": None, "std": None}
     assert record["measurement_method"] is None and record["reason"] == "not_supported"
 
 

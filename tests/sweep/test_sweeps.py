@@ -1,4 +1,4 @@
-"""Sweeps of light notebooks: what ends how, what is done again, and that nothing is lost or doubled."""
+"""Sweeps of light notebooks: outcomes, retries, and that no run is lost or doubled."""
 
 import math
 import os
@@ -161,7 +161,7 @@ def started(place, *more, **environ):
 
 
 def killed(place, kills: int, runs: int, longest: float) -> None:
-    """Kill a sweep `kills` times at random moments, resume until all is done, and look at all that is visible."""
+    """Kill a sweep `kills` times at random moments, resume it to its end, and check its files."""
     chance, kept = random.Random(0), {}
     for _ in range(kills):
         child = started(place)
@@ -229,7 +229,8 @@ def test_ctrl_c_keeps_the_windows_of_the_real_notebook(place):
     from pathlib import Path
 
     shutil.copy(Path(__file__).parents[2] / "notebooks" / "profile.ipynb", place / "notebooks")
-    small = "window_s = 1.0\nwarmup_s = 0\nbatches = [1]\nprompt_tokens = [8]\noutput_tokens = [4]\nrepeats = 50"
+    small = "window_s = 1.0\nwarmup_s = 0\nbatches = [1]\nprompt_tokens = [8]\n"
+    small += "output_tokens = [4]\nrepeats = 50"
     matrix(place, 'model = ["llama-24m"]', small)
     child = started(place)
     while "4/50" not in (line := child.stdout.readline()):

@@ -112,7 +112,8 @@ class Eager(probe.TorchEngine):
     def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
         """Token ids (batch, length): prompts joined and cut; random ids for random weights."""
         if self.tokenizer is None:
-            ids = workload.token_ids(self.shape.vocab, batch, length, seed)
+            random = np.random.default_rng(seed)
+            ids = random.integers(self.shape.vocab, size=(batch, length), dtype=np.int64)
         else:
             texts = [row["text"] for row in workload.prompts()]
             order = np.random.default_rng(seed).permutation(len(texts))
