@@ -8,7 +8,7 @@ import pytest
 import fake_nvml as fake
 import scripted_gpu
 from footprint import Refused, __main__
-from footprint.measure import instrument, sampler, sensor, squarewave, window
+from footprint.measure import instrument, sampler, sensor, window
 from scripted_instrument import Scripted
 
 PULSES, PULSE_S = 12, 1.5
@@ -45,7 +45,7 @@ def test_a_square_wave_tells_update_averaging_and_tick(gpu, tmp_path, update, av
         gpu, tmp_path, update=update, span=average, tick=tick, noise=0.5, latency=1e-4
     )
     on = np.arange(1, PULSES) * (2 * PULSE_S + 0.0137)
-    found = squarewave.characteristics(samples, on, on + PULSE_S + 0.00685)
+    found = sensor.characteristics(samples, on, on + PULSE_S + 0.00685)
     assert found["power_update_s"] == pytest.approx(update, rel=0.05)
     assert found["counter_tick_s"] == pytest.approx(tick, rel=0.02)
     assert found["power_average_s"] == pytest.approx(average, abs=0.25 * update)
@@ -55,7 +55,7 @@ def test_a_square_wave_tells_update_averaging_and_tick(gpu, tmp_path, update, av
 def test_readings_that_hold_still_tell_no_update_period(gpu, tmp_path):
     samples = square_wave(gpu, tmp_path, off_beat=0.0)
     on = np.arange(1, PULSES) * 2 * PULSE_S
-    found = squarewave.characteristics(samples, on, on + PULSE_S)
+    found = sensor.characteristics(samples, on, on + PULSE_S)
     assert all(
         np.isnan(found[name]) for name in ("power_update_s", "power_average_s", "power_duty")
     )
@@ -64,18 +64,18 @@ def test_readings_that_hold_still_tell_no_update_period(gpu, tmp_path):
 
 def test_a_period_is_that_of_the_changes():
     time_s = np.arange(0, 10, 0.01)
-    assert squarewave.period(time_s, np.floor(time_s / 0.25)) == pytest.approx(0.25, rel=0.02)
+    assert sensor.period(time_s, np.floor(time_s / 0.25)) == pytest.approx(0.25, rel=0.02)
     lost = np.delete(np.arange(1000), slice(300, 330))  # a gap is no period
-    assert squarewave.period(time_s[lost], np.floor(time_s[lost] / 0.25)) == pytest.approx(
+    assert sensor.period(time_s[lost], np.floor(time_s[lost] / 0.25)) == pytest.approx(
         0.25, rel=0.02
     )
-    assert np.isnan(squarewave.period(time_s, np.zeros(1000)))
+    assert np.isnan(sensor.period(time_s, np.zeros(1000)))
 
 
 def test_a_load_that_does_nothing_tells_no_delay():
     time_s = np.arange(0, 10, 0.01)
     assert np.isnan(
-        squarewave.delay(time_s, np.full(1000, 80.0), np.array([1.0, 3, 5]), np.array([2.0, 4, 6]))
+        sensor.delay(time_s, np.full(1000, 80.0), np.array([1.0, 3, 5]), np.array([2.0, 4, 6]))
     )
 
 
