@@ -1,4 +1,4 @@
-"""From windows to points: the budget becomes an interval, kinds of runs never mix, and processors are left out."""
+"""From windows to points: budgets become intervals, kinds of runs never mix, GPUs alone count."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def row(phase="decode", batch=1, repeat=0, **given) -> dict:
 
 
 def measured(rows: list[dict], watts=200.0, sensor=loads.SENSOR, steps=(), **attrs) -> xr.DataTree:
-    """A measured trace: its windows lie one after the other, 5 s long where nothing else is said, at constant power.
+    """A measured trace at constant power: windows in a row, of 5 s unless told.
 
     steps: step times of the first window.
     """
@@ -73,7 +73,7 @@ def gathered(tmp_path):
 
 
 def one(points: xr.Dataset, **at) -> dict:
-    """Name -> value of the decode point at batch 1, of the first model, GPU and engine unless told."""
+    """Values of the decode point at batch 1; the first model, GPU and engine unless told."""
     chosen = points.sel({"batch": 1, "phase": "decode"} | at)
     chosen = chosen.isel({dim: 0 for dim in chosen.sizes})
     return {name: chosen[name].item() for name in chosen.variables}

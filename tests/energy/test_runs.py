@@ -1,4 +1,4 @@
-"""The runs at hand: their places, their list, the closure of their phases, and those of processors."""
+"""The runs at hand: places, list, closure of the phases, and runs of processors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The interval holds the truth: the published table meets its promises, and is what this code computes."""
+"""Intervals hold the truth: the published table is what this code computes."""
 
 import numpy as np
 import pytest

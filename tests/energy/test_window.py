@@ -1,4 +1,4 @@
-"""Joules and their budget: closed forms, an exact reference for the integral, and every fault through the C library."""
+"""Joules and their budget: closed forms, an exact integral, every fault through the C library."""
 
 import h5py
 import numpy as np
@@ -49,7 +49,7 @@ def steady(watts=200.0, until=40.0, step=0.05) -> dict:
     }
 
 
-# -- the integral -----------------------------------------------------------------------------------------------------
+# -- the integral
 
 
 @given(
@@ -82,7 +82,7 @@ def test_unknown_power_is_nan_and_stays_in_its_window():
     assert np.isnan(readings.integral([], [], [0.0], [1.0])[0])
 
 
-# -- the counter ------------------------------------------------------------------------------------------------------
+# -- the counter
 
 
 def test_the_slope_between_ticks_finds_a_constant_power():
@@ -137,7 +137,7 @@ def test_a_counter_that_disagrees_is_flagged_and_not_replaced():
     assert data["residual"].item() == pytest.approx(200 / 170 - 1, rel=0.1)
 
 
-# -- the budget -------------------------------------------------------------------------------------------------------
+# -- the budget
 
 
 def test_an_unaligned_counter_hides_a_tick_at_each_end():
@@ -158,7 +158,7 @@ def test_an_unaligned_counter_hides_a_tick_at_each_end():
 
 @pytest.mark.parametrize(("spacing", "every"), [(0.05, 1), (0.2, 2), (0.5, 5)])
 def test_what_a_part_time_sensor_misses_is_what_random_windows_miss(spacing, every):
-    """Independent powers each 100 ms slot of which a quarter is seen: the error of the counter has the stated spread.
+    """With a quarter of each 100 ms slot seen, the counter errs by the stated spread.
 
     So it has where the counter is read at every other update only, or more seldom.
     """
@@ -252,7 +252,7 @@ def test_an_unknown_sensor_is_taken_to_be_a_poor_one():
     )
 
 
-# -- why there is none ------------------------------------------------------------------------------------------------
+# -- why there is none
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_fault_is_a_status_and_nan_in_its_windows_and_the_rest_is_kept(gpu, tm
     assert (data["duration_s"] >= 5).all(), "time is kept in any case"
 
 
-# -- comparisons and kinds --------------------------------------------------------------------------------------------
+# -- comparisons and kinds
 
 
 def test_modelled_windows_carry_their_own_energies():

@@ -1,4 +1,4 @@
-"""The trace: what is saved comes back, what breaks the schema is named, what is half-written is never seen."""
+"""The trace: what is saved comes back, faults are named, files are whole or absent."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Many traces at once: the fast reading gives what the careful one gives, and nothing is hidden or counted twice."""
+"""Many traces: fast and careful reading agree; nothing is hidden or counted twice."""
 
 import shutil
 from pathlib import Path

@@ -76,25 +76,20 @@ def status(w: Mapping, s: Mapping, source: str, integrated_J, rest_s, tick_s) ->
     w, s: columns of windows, and of samples in the order in which they were taken. rest_s: seconds
     from the counter's last tick to the end of the window.
     """
-    start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
-    counted = np.full(len(start), source.endswith("_counter"))
+    counted = source.endswith("_counter")
     stuck = counted & ~(rest_s <= np.maximum(STUCK_S, STUCK_TICKS * tick_s))
-    broken = _broken(s, start, stop)
+    broken = _broken(s, w["start_s"], w["stop_s"])
     reasons = (
         (~np.isin(w["status"], USABLE), w["status"]),
-        (np.full(len(start), source == "none"), "not_supported"),
-        (~(length >= SHORTEST_S), "window_too_short"),
+        (source == "none", "not_supported"),
+        (~(w["stop_s"] - w["start_s"] >= SHORTEST_S), "window_too_short"),
         (_jumped(w, s), "clock_jump"),
         (broken != "", broken),
         (np.isnan(integrated_J), "sampler_died"),
         (counted & _backwards(w, s), "counter_backwards"),
         (stuck, "counter_stuck"),
     )
-    return np.select(
-        [when for when, _ in reasons],
-        [np.broadcast_to(why, start.shape) for _, why in reasons],
-        w["status"],
-    )
+    return np.select([when for when, _ in reasons], [why for _, why in reasons], w["status"])
 
 
 def _jumped(w: Mapping, s: Mapping) -> np.ndarray:

@@ -26,6 +26,7 @@ PREFERRED = {  # what a (model, gpu, engine) shows when several were run: the fi
     "place": ("this machine", "committed"),
 }
 COLUMNS = variables("windows", "measured") | variables("windows", "modelled") | ATTRS | DERIVED
+UNCERTAINTIES = ["u_quantisation", "u_sampling", "u_gain"]
 LEAST_SPREAD = 1e-3  # two clocks may differ by this share, so no repeat is known better
 ASSUMED_SPREAD = 0.05  # of a run that repeats nothing, not even a step
 
@@ -85,8 +86,7 @@ def from_processor(rows: pd.DataFrame) -> pd.Series:
 
 def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
     """The windows of GPUs under their names in memory, measured and modelled columns alike."""
-    rows = frame(data)
-    rows = rows.reindex(columns=[*COLUMNS, "energy_status", "place"])
+    rows = frame(data).reindex(columns=[*COLUMNS, "energy_status", "place"])
     rows = rows[~from_processor(rows)].rename(columns=NAMES)
     measured = rows["evidence"] == "measured"
     return rows.assign(
@@ -95,10 +95,7 @@ def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
         status=rows["energy_status"].where(measured, rows["status"]),
         time_s=rows["time_per_iteration_s"],
         energy_J=rows["energy_J"] / rows["iterations"].where(measured, 1),
-        **{
-            name: rows[name] / rows["energy_J"]
-            for name in ("u_quantisation", "u_sampling", "u_gain")
-        },
+        **rows[UNCERTAINTIES].div(rows["energy_J"], axis=0),
     )
 
 
@@ -122,32 +119,28 @@ def _idle_power(rows: pd.DataFrame) -> pd.Series:
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a measured point: medians over repeats and their deviations."""
     groups = rows.groupby(list(DIMS), sort=False)
-    share = groups[["u_quantisation", "u_sampling", "u_gain"]].max()
+    share = groups[UNCERTAINTIES].max()
     time_sd = _repeat_sd(rows, "time_s", groups["step_spread"].median())
     own = _repeat_sd(rows, "energy_J", time_sd) ** 2 + share["u_sampling"] ** 2
     own += share["u_quantisation"] ** 2 / groups["energy_J"].count()
     energy_sd = np.sqrt(own + share["u_gain"] ** 2)
-    return (
-        groups[list(BOUNDED)]
-        .median()
-        .assign(
-            time_s_low_sd=time_sd,
-            time_s_high_sd=time_sd,
-            energy_J_low_sd=energy_sd,
-            energy_J_high_sd=energy_sd,
-            gain_sd=share["u_gain"],
-            evidence="measured",
-            status=groups["status"].agg(_worst),
-        )
+    medians = groups[list(BOUNDED)].median()
+    return medians.assign(
+        time_s_low_sd=time_sd,
+        time_s_high_sd=time_sd,
+        energy_J_low_sd=energy_sd,
+        energy_J_high_sd=energy_sd,
+        gain_sd=share["u_gain"],
+        evidence="measured",
+        status=groups["status"].agg(_worst),
     )
 
 
 def _repeat_sd(rows: pd.DataFrame, name: str, instead: pd.Series) -> pd.Series:
     """Relative standard deviation of each point by its repeats, with Student's 95 % interval.
 
-    A single repeat has the spread that the other points of the run have between theirs, pooled; in
-    a run without any, `instead` (of a time: the spread of its steps; of an energy: that of its
-    time).
+    A single repeat has the pooled spread of the run's other points; in a run without any,
+    `instead` (the spread of the steps for a time, that of the time for an energy).
     """
     groups = rows.groupby(list(DIMS), sort=False)[name]
     count, freedom = groups.count(), groups.count() - 1
@@ -157,8 +150,8 @@ def _repeat_sd(rows: pd.DataFrame, name: str, instead: pd.Series) -> pd.Series:
     squares = (freedom * spread**2).groupby(level=run).transform("sum")
     freedom = freedom.clip(lower=0).groupby(level=run).transform("sum")
     pooled = np.sqrt(squares / freedom) * _student(freedom)
-    found = own.fillna(pooled).fillna(instead).fillna(ASSUMED_SPREAD)
-    return found.clip(lower=LEAST_SPREAD).where(count > 0)
+    deviation = own.fillna(pooled).fillna(instead).fillna(ASSUMED_SPREAD)
+    return deviation.clip(lower=LEAST_SPREAD).where(count > 0)
 
 
 def _student(freedom: pd.Series) -> pd.Series:

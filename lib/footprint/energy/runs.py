@@ -13,6 +13,7 @@ from footprint.trace import frame
 FOLDERS = {"runs": "committed", "local": "this machine"}  # below notebooks/ -> place
 RUN = ["file", "place", "kind", "device_name", "model", "engine", "dtype", "weights"]
 RUN += ["run_status", "energy_source", "start_utc"]
+LENGTHS = ["prompt_tokens", "output_tokens"]
 PROBED = {"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"}
 
 
@@ -30,33 +31,18 @@ def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
 
 def list_runs(data: xr.Dataset) -> pd.DataFrame:
     """One row a run: its file, place, model, device, start, end and number of windows."""
-    table = (
-        frame(data)
-        .reindex(columns=RUN)
-        .groupby(RUN, sort=False)
-        .size()
-        .rename("windows")
-        .reset_index()
-    )
+    rows = frame(data).reindex(columns=RUN)
+    table = rows.groupby(RUN, sort=False).size().reset_index(name="windows")
     return table.rename(columns=lambda name: name.replace("_", " "))
 
 
 def closure(data: xr.Dataset) -> pd.DataFrame:
     """Time of prefill plus decode over that of generate, for each measured point and repeat.
 
-    A check of the protocol, never a correction. Disturbed windows are left out: other processes do
-    not disturb the three phases alike.
+    A check of the protocol, never a correction. Disturbed windows are left out: other processes
+    disturb the three phases unevenly.
     """
-    keys = [
-        "model",
-        "device",
-        "engine",
-        "place",
-        "batch",
-        "prompt_tokens",
-        "output_tokens",
-        "repeat",
-    ]
+    keys = ["model", "device", "engine", "place", "batch", *LENGTHS, "repeat"]
     rows = frame(data).reindex(columns=[*keys, "kind", "phase", "status", "time_per_iteration_s"])
     rows = rows[(rows["kind"] == "measured") & rows["status"].isin(["ok", "throttled"])]
     wide = rows.pivot_table(index=keys, columns="phase", values="time_per_iteration_s")
@@ -70,26 +56,25 @@ def processors(data: xr.Dataset) -> pd.DataFrame:
     time_s is the median over repeats of all decode steps; tokens_per_s its rate, with `least` and
     `most` over the repeats; bandwidth (GB/s) and matmul (GFLOP/s) are what the run probed.
     """
-    keys = [
-        "model",
-        "device",
-        "engine",
-        "dtype",
-        "weights",
-        "place",
-        "prompt_tokens",
-        "output_tokens",
+    keys = ["model", "device", "engine", "dtype", "weights", "place", *LENGTHS]
+    properties = ["parameters", "memory_GiB", *PROBED]
+    columns = [
+        *keys,
+        *properties,
+        "kind",
+        "phase",
+        "batch",
+        "lengths",
+        "device_hash",
+        "energy_source",
     ]
-    told = ["parameters", "memory_GiB", *PROBED]
-    columns = [*keys, *told, "kind", "phase", "batch", "lengths", "device_hash", "energy_source"]
     rows = frame(data).reindex(columns=[*columns, "time_per_iteration_s"])
     decode = (rows["phase"] == "decode") & (rows["batch"] == 1) & (rows["lengths"] == "grid")
     rows = rows[from_processor(rows) & decode & (rows["read_bandwidth_GBps"] > 0)]
     groups = rows.groupby(keys, sort=False)
     times = groups["time_per_iteration_s"].agg(["median", "min", "max"])
-    table = (
-        times.join(groups[told].median()).reset_index().sort_values("prompt_tokens", kind="stable")
-    )
+    table = times.join(groups[properties].median()).reset_index()
+    table = table.sort_values("prompt_tokens", kind="stable")
     table = table.groupby(["model", "device", "dtype", "place"]).head(1)
     steps = table["output_tokens"] - 1
     table = table.assign(

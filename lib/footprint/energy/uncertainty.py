@@ -43,8 +43,7 @@ def within(time_s, values, start_s, stop_s) -> np.ndarray:
 def fluctuation(time_s, power_W, start_s, stop_s) -> dict[str, np.ndarray]:
     """Number, standard deviation (W) and sum of squared steps (W2) of each window's samples.
 
-    A reading that is held for several samples adds its step once: no update need be told from its
-    repetitions.
+    A reading that is held for several samples adds its step once.
     """
     order = np.argsort(time_s, kind="stable")
     middle = np.nanmean(power_W) if np.isfinite(power_W).any() else 0.0

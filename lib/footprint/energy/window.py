@@ -10,6 +10,7 @@ from footprint.energy import uncertainty as budget
 from footprint.energy.integrate import USABLE, integral, slope, status
 
 ALIGNED = 0.75  # ticks that are known to this share of their period are worth aligning to
+IDLE = ("idle_loaded", "idle_bare")
 DISAGREE = {"idle": 0.10, "busy": 0.05}
 POINT = ("phase", "batch", "prompt_tokens", "output_tokens", "lengths")
 DERIVED = {
@@ -74,16 +75,15 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
     sensor = budget.assumed(w, source)
     integrated = integral(s["time_s"], s["power_W"], start, stop)
     counter, width, rest = _counted(w, s, length, sensor["counter_tick_s"])
-    told = counter if source.endswith("_counter") else integrated
-    paused = _idle_power(w["phase"], told / length) * np.nan_to_num(w["paused_s"])
-    energy = (told - paused) / sensor["gain"]
+    read_J = counter if source.endswith("_counter") else integrated
+    paused_J = _idle_power(w["phase"], read_J / length) * np.nan_to_num(w["paused_s"])
+    energy = (read_J - paused_J) / sensor["gain"]
     why = status(w, s, source, integrated, rest, sensor["counter_tick_s"])
     energy = np.where(np.isin(why, USABLE), energy, np.nan)
     parts = _budget(w, s, sensor, energy, width, source)
     low, high = budget.bounds(energy, budget.expanded(parts), sensor["gain_bound"])
     residual = counter / np.where(integrated > 0, integrated, np.nan) - 1
-    idle = np.isin(w["phase"], ["idle_bare", "idle_loaded"])
-    limit = np.where(idle, DISAGREE["idle"], DISAGREE["busy"])
+    limit = np.where(np.isin(w["phase"], IDLE), DISAGREE["idle"], DISAGREE["busy"])
     count = budget.within(s["time_s"], np.ones(len(s["time_s"])), start, stop)
     used = budget.within(s["time_s"], np.diff(s["cpu_s"], prepend=s["cpu_s"][:1]), start, stop)
     return {
@@ -155,7 +155,7 @@ def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[
 
 def _idle_power(phase: np.ndarray, power_W: np.ndarray) -> float:
     """Mean power at rest with the model in memory (else without it); 0 when nobody looked."""
-    for name in ("idle_loaded", "idle_bare"):
+    for name in IDLE:
         seen = power_W[(phase == name) & np.isfinite(power_W)]
         if seen.size:
             return float(seen.mean())

@@ -69,13 +69,10 @@ def read(path: str | Path) -> xr.DataTree:
 
 
 def _attrs(opened: h5f.FileID) -> dict:
-    present = {
-        name: spec for name, spec in OPTIONAL_ATTRS.items() if h5a.exists(opened, name.encode())
-    }
-    known = ATTRS | present
     return {
         name: _values(h5a.open(opened, name.encode()), LETTER[cast]).reshape(())[()]
-        for name, (cast, _) in known.items()
+        for name, (cast, _) in (ATTRS | OPTIONAL_ATTRS).items()
+        if name in ATTRS or h5a.exists(opened, name.encode())
     }
 
 
