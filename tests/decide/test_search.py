@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from footprint import Refused, carbon, decide, spec
-from footprint.predict import model as predict
+from footprint.predict import model
 
 CARDS, ENGINES, BATCHES = ("t4", "rtx-6000-ada"), ("eager", "serving"), (1, 4, 16)
 LEVELS = {"": 1.0, "_low": 1.0, "_high": 1.0}
@@ -16,14 +16,9 @@ LEVELS = {"": 1.0, "_low": 1.0, "_high": 1.0}
 
 def invented(generator, fits=0.8) -> xr.Dataset:
     """Predictions in the form of `predict.windows` that no physics made, without any spread."""
-    dims = ("model", "gpu", "engine", "batch", "prompt", "output")
-    labels = dict(
-        zip(
-            dims,
-            (["llama-1b"], list(CARDS), list(ENGINES), list(BATCHES), [128], [101]),
-            strict=True,
-        )
-    )
+    labels = {"model": ["llama-1b"], "gpu": list(CARDS), "engine": list(ENGINES)}
+    labels |= {"batch": list(BATCHES), "prompt": [128], "output": [101]}
+    dims = tuple(labels)
     shape = [len(values) for values in labels.values()]
 
     def between(low, high):
@@ -36,7 +31,7 @@ def invented(generator, fits=0.8) -> xr.Dataset:
         "fits": (dims, generator.random(shape) < fits),
         "memory_B": (dims, np.full(shape, 2.0**34)),
     }
-    return xr.Dataset(data, labels)
+    return xr.Dataset(data, labels, {"dtype": "fp16"})
 
 
 def by_hand(
@@ -71,7 +66,7 @@ def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
     refused = 0
     for _ in range(count):
         windows = invented(generator)
-        monkeypatch.setattr(predict, "windows", lambda *_, w=windows, **__: w)
+        monkeypatch.setattr(model, "windows", lambda *_, w=windows, **__: w)
         zone = str(generator.choice(decide.ZONES))
         rate = None if generator.random() < 0.5 else float(np.exp(generator.uniform(0, 8)))
         limits = {
@@ -125,7 +120,7 @@ def test_both_limits_together_are_named(monkeypatch):
     )
     windows["ttft_s"][...] = np.array([0.1, 1.0]).reshape(1, 1, 1, 2, 1, 1)
     windows["tpot_s"][...] = np.array([0.2, 0.01]).reshape(1, 1, 1, 2, 1, 1)
-    monkeypatch.setattr(predict, "windows", lambda *_, **__: windows)
+    monkeypatch.setattr(model, "windows", lambda *_, **__: windows)
     with pytest.raises(
         Refused, match=r"the time per output token binds, 0.1 s is asked and 0.2 s is the least"
     ):

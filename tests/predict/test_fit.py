@@ -1,4 +1,4 @@
-"""fit: the fit finds what made the data, the committed numbers are its own, and the marks are met."""
+"""The fit finds what made the data, the committed numbers are its own, and marks are met."""
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ def test_the_quantile_is_the_weighted_one():
 
 
 def test_a_level_covers_residuals_drawn_with_the_fitted_deviations(rows):
-    """Residuals drawn from the model of the intervals: spreads are found again and 90 % of new draws lie inside."""
+    """The spreads that made residuals are found again, and 90 % of new residuals lie inside."""
     p, prior = predict.parameters(), fit.priors("spread")
     mine = rows[rows["quantity"].isin(JUDGED) & rows["dtype"].eq("fp16")]
     mine = mine.join(fit.expected(p, mine).drop(columns="value"))

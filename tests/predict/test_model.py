@@ -1,4 +1,4 @@
-"""predict, roofline and intervals: the physics holds for any shape, card and load; closed forms; words and limits."""
+"""The model: physics that holds for any shape, GPU and load; closed forms; refusals."""
 
 import json
 import math

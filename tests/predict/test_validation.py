@@ -1,4 +1,4 @@
-"""Errors of left-out measurements: closed forms on made rows, and the table of the book against its own columns."""
+"""Errors of left-out measurements: closed forms on made rows, and the committed table."""
 
 import numpy as np
 import pandas as pd

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from footprint import Refused, spec
-from footprint.predict import model as predict
+from footprint import Refused, predict, spec
 
 # With each config the total that its maker publishes with the weights.
 CONFIGS = {

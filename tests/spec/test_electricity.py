@@ -1,4 +1,4 @@
-"""electricity: the year of California, a file of one's own, missing hours named, bad files refused."""
+"""Electricity: a year of California, own files, missing hours that are named, refusals."""
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,8 @@ def test_an_hour_is_the_fuel_mix_times_lifecycle_factors():
 
 
 def test_a_file_of_ones_own_loads_the_same_way_and_its_gaps_are_named(tmp_path):
-    text = "time_utc,g_per_kwh\n2024-02-29T01:00:00+01:00,10\n2024-02-29T03:00:00Z,30\n2024-02-29T01:00:00Z,\n"
+    text = "time_utc,g_per_kwh\n2024-02-29T01:00:00+01:00,10\n"
+    text += "2024-02-29T03:00:00Z,30\n2024-02-29T01:00:00Z,\n"
     series = hourly(own(tmp_path, text))
     assert np.allclose(series, [10, np.nan, np.nan, 30], equal_nan=True)
     assert series.attrs["missing"] == ["2024-02-29T01Z", "2024-02-29T02Z"]

@@ -1,4 +1,4 @@
-"""spec: counts to the last digit, arithmetic against loops, records that cannot be wrong or changed."""
+"""Models and GPUs: exact counts, arithmetic against loops, records that are never wrong."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import pytest
 
 from footprint import Refused, spec
 
-# Totals that the makers publish with the weights (the safetensors metadata of each model), and one computed by hand.
+# Totals that the makers publish (safetensors metadata of each model), and one computed by hand.
 PUBLISHED = {
     "llama-1b": 1_100_048_384,
     "llama-3b": 3_426_473_600,

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from footprint import carbon, spec, sweep, workload
+from footprint import carbon, predict, spec, sweep, workload
 from footprint.measure import locks
-from footprint.predict import model as predict
 from footprint.sweep import cost
 from footprint.sweep.runner import Run
 

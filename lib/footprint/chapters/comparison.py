@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import decide, spec
+from footprint import decide, predict, spec
 from footprint.chapters.book import PROMPTS, Book
 from footprint.charts import performance as charts
 from footprint.charts import theme
 from footprint.energy import runs
-from footprint.predict import model as predict
 from footprint.predict import roofline
 from footprint.trace.points import phase_tokens
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
+from footprint import predict, spec
 from footprint.chapters.book import PAPER, Book
 from footprint.energy import runs
 
@@ -131,8 +131,6 @@ def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _causes(book: Book) -> dict:
     """What a decode step of the eager loop waits for, by the model."""
-    from footprint.predict import model as predict
-
     gpus = [book.old, book.new]
     sizes = {"batch": [1, 64], **book.length}
     fits = predict.windows(list(PAPER), gpus, **sizes)["fits"]

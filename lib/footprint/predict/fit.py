@@ -131,9 +131,7 @@ def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.nda
     priors are Gaussian in the logarithm. Energy rows are left out (they are power x time), memory
     is fitted apart.
     """
-    from scipy.optimize import (
-        least_squares,
-    )  # here: slow to load, and the pages of the book fit nothing
+    from scipy.optimize import least_squares  # here: slow to load, and no page of the book fits
 
     rows = rows[~rows["quantity"].isin(("energy_J", "memory_GiB"))]
     prior = priors(*FITTED)

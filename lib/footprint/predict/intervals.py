@@ -19,7 +19,7 @@ larger.
 import numpy as np
 import pandas as pd
 
-from footprint.predict.roofline import choose
+from footprint.predict.roofline import Engine, Memory, choose
 
 CAUSES = ("reading", "multiplying", "traffic", "waiting", "host", "cap")
 LEVELS = {
@@ -39,14 +39,8 @@ def time_variance(p: dict[str, float], shares: dict, engine, memory):
 
     The error of the fitted share of bandwidth adds to it: few GPUs measure some kinds of memory.
     """
-    software = choose(engine, p["spread_eager"], p["spread_graphs"], p["spread_serving"])
-    bandwidth = choose(
-        memory,
-        p["spread_memory_hbm"],
-        p["spread_memory_gddr"],
-        p["spread_memory_gddr_ecc"],
-        p["spread_memory_probed"],
-    )
+    software = choose(engine, *[p[f"spread_{name}"] for name in Engine.__members__])
+    bandwidth = choose(memory, *[p[f"spread_memory_{name}"] for name in Memory.__members__])
     total = software**2 + (bandwidth * (shares["reading"] + shares["traffic"])) ** 2
     for name in CAUSES:
         total = total + (p[f"spread_{name}"] * shares[name]) ** 2
@@ -91,7 +85,7 @@ def fit(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame) -> dict[st
         student = (FREEDOM + 1) * np.log1p(off / variance / FREEDOM) + np.log(variance)
         return (weight * student).sum() / 2 + (((x - middle) / width) ** 2).sum() / 2
 
-    from scipy.optimize import minimize  # here: slow to load, and the pages of the book fit nothing
+    from scipy.optimize import minimize  # here: slow to load, and no page of the book fits
 
     return from_logs(prior.index, minimize(loss, middle, method="L-BFGS-B").x)
 

@@ -166,8 +166,7 @@ def _phase(case: _Case, work: roofline.Pass, steps, phase: str, load: str) -> di
     energy = watts * time * steps
     of_time = intervals.time_variance(p, work.shares, case.engine, memory)
     guessed = roofline.without_tensor_cores(g, case.dtype) & (memory != Memory.probed)
-    untold = np.where(guessed, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
-    of_time = of_time + untold
+    of_time = of_time + np.where(guessed, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
     of_power = intervals.power_variance(p, power.joules, power.floor, memory)
     of_energy = intervals.energy_variance(of_power, power.joules, of_time)
     level = _half_widths(case)
@@ -240,19 +239,7 @@ def windows(
     return xr.Dataset(data, case.labels | sizes, attrs)
 
 
-def points(
-    model,
-    gpu,
-    *,
-    batch,
-    prompt,
-    output,
-    engine="eager",
-    dtype="fp16",
-    context=None,
-    host=1.0,
-    load="batch",
-) -> xr.Dataset:
+def points(model, gpu, **asked) -> xr.Dataset:
     """The predictions as points (`trace.build_points`); arguments as in `windows`.
 
     time_s, energy_J: of one prefill, or of all output - 1 decode steps, for the whole batch;
@@ -261,9 +248,7 @@ def points(
     or modelled where nobody published it.
     """
     gpus = _records(gpu, spec.gpu, spec.GPU)
-    sizes = {"batch": batch, "prompt": prompt, "output": output, "context": context}
-    asked = {"engine": engine, "dtype": dtype, "host": host, "load": load}
-    found = windows(model, gpus, **sizes, **asked)
+    found = windows(model, gpus, **asked)
     fits, half = found["fits"], ndtri((1 + intervals.COVERED) / 2)
     steps = {"ttft_s": 1, "tpot_s": found["output"] - 1}
     names = {"time_s": list(steps), "energy_J": ["prefill_energy_J", "decode_energy_J"]}
@@ -275,8 +260,8 @@ def points(
                 _log_distance(found[source], found[f"{source}_{end}"]) for source in sources
             ]
             values[f"{name}_{end}_sd"] = _by_phase(deviations, fits) / half
-    labels = {"evidence": "modelled", "dtype": dtype, "weights": "trained", "place": "predicted"}
-    labels |= {"status": xr.where(fits, "ok", "oom")}
+    labels = {"evidence": "modelled", "dtype": found.attrs["dtype"], "weights": "trained"}
+    labels |= {"place": "predicted", "status": xr.where(fits, "ok", "oom")}
     idle = [roofline.idle_W(parameters(), gpu) for gpu in gpus]
     axes = {dim: found[dim].values for dim in DIMS}
     return build_points(axes, values | labels | {"idle_W": idle})
@@ -299,10 +284,8 @@ def causes(model, gpu, *, batch, prompt, output, engine="eager", dtype="fp16") -
     activations, waiting for the latency of kernels, the host's launching, and the cap on power: d
     time / d ln of each cause (see `roofline`).
     """
-    case, sizes = (
-        _case(model, gpu, engine, dtype),
-        _sizes(batch=batch, prompt=prompt, output=output),
-    )
+    case = _case(model, gpu, engine, dtype)
+    sizes = _sizes(batch=batch, prompt=prompt, output=output)
     step = _decode_step(case, _on_axes(sizes))
     parts = [step.time * share for share in step.shares.values()]
     parts = np.stack(np.broadcast_arrays(*parts), axis=-1)

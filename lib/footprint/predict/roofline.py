@@ -178,11 +178,8 @@ def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 
 
     engine, dtype: arrays of Engine and Dtype. host: launch time relative to the hosts of the fit.
     """
-    probed, eager, graphs = (
-        g.memory == Memory.probed,
-        engine == Engine.eager,
-        engine == Engine.graphs,
-    )
+    probed = g.memory == Memory.probed
+    eager, graphs = engine == Engine.eager, engine == Engine.graphs
     quantised = dtype >= Dtype.int8
     # llama.cpp sums in fp16; the published peak is of sums in fp32.
     doubled = np.where(graphs & g.half_rate, 2, 1)
@@ -191,13 +188,7 @@ def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 
     unpacking = choose(engine, p["quantised_compute_eager"], p["quantised_compute_graphs"], 1)
     emulated = np.where(without_tensor_cores(g, dtype), p["fp32_compute"], 1)
     slower = np.where(quantised, unpacking, emulated)
-    share = choose(
-        g.memory,
-        p["bandwidth_hbm"],
-        p["bandwidth_gddr"],
-        p["bandwidth_gddr_ecc"],
-        p["bandwidth_probed"],
-    )
+    share = choose(g.memory, *[p[f"bandwidth_{kind}"] for kind in Memory.__members__])
     byte_nJ = choose(g.memory, p["byte_nJ_hbm"], p["byte_nJ_gddr"], p["byte_nJ_gddr"], 0)
     flop_J = p["flop_pJ"] * 1e-12 * g.node ** p["flop_node"]
     room = g.cap - g.idle

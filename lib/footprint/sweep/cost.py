@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from footprint import Refused, carbon, spec, workload
+from footprint import Refused, carbon, predict, spec, workload
 from footprint.measure import engine, locks, window
-from footprint.predict import model as predict
 from footprint.sweep.runner import Run
 
 START_S = 8.0  # start of papermill, kernel and torch on two cores
