@@ -35,7 +35,7 @@ def measure(method: str) -> dict:
     seconds = time.perf_counter() - began
     return {
         "cards": len(cards),
-        "draws": kg.sizes["draw"],
+        "draws": kg.sizes["sample"],
         "seconds": seconds,
         "peak_GiB": alone.peak_GiB(),
     }

@@ -12,7 +12,7 @@ from footprint import Refused, spec
 from footprint.carbon import act
 from footprint.carbon.methods import embodied
 
-# facebookresearch/ACT abc9fbb, act/models: node -> EPA kWh/cm2, GPA at 95 %, GPA at 99 %, MPA (g/cm2), read there.
+# facebookresearch/ACT abc9fbb, act/models: node -> EPA kWh/cm2, GPA at 95 and at 99 %, MPA (g/cm2).
 LOGIC = {
     28: (0.90, 175, 100, 500),
     20: (1.200, 190, 110, 500),

@@ -1,4 +1,4 @@
-"""carbon: linear in what it charges, zero for zero, NaN for NaN, units kept, bad input refused; the score by hand."""
+"""Grams: linear in what is charged, zero for zero, NaN for NaN, refusals; the score by hand."""
 
 import numpy as np
 import pytest
@@ -159,7 +159,9 @@ def test_the_score_of_many_cards_and_regions_and_draws():
     energy = xr.DataArray([1.0, 2.0], {"gpu": ["t4", "l4"]})
     grid = xr.DataArray([31.0, 262.0, 647.0], {"zone": list(GRID)})
     found = carbon.score(energy, grid, carbon.embodied_draws(["t4", "l4"], 10, 0), 1.0, 5)
-    assert found.SCI.sizes == {"gpu": 2, "zone": 3, "draw": 10} and found.SCI.attrs["units"] == "g"
+    assert (
+        found.SCI.sizes == {"gpu": 2, "zone": 3, "sample": 10} and found.SCI.attrs["units"] == "g"
+    )
 
 
 @pytest.mark.parametrize("zone", GRID)

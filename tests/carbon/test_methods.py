@@ -105,11 +105,11 @@ def test_a_method_that_is_registered_is_in_every_world_and_needs_no_other_change
 
 def test_the_comparison_shows_gaps_as_gaps():
     table = compare(["t4", "v100-16gb", "h100-80gb-sxm"])
-    assert list(table.approach.values) == list(ALL_METHODS)
+    assert list(table.embodied_method.values) == list(ALL_METHODS)
     total = table.total_kg
     assert (
-        np.isnan(total.sel(approach="vendor", gpu="t4"))
-        and float(total.sel(approach="vendor", gpu="h100-80gb-sxm")) > 100
+        np.isnan(total.sel(embodied_method="vendor", gpu="t4"))
+        and float(total.sel(embodied_method="vendor", gpu="h100-80gb-sxm")) > 100
     )
     gaps = total.isnull()
     assert ((table.embodied_reason != "") == gaps).all()
@@ -121,5 +121,5 @@ def test_a_large_die_pays_for_its_own_yield():
     table = compare(
         ["t4", "rtx-6000-ada"], {"fixed": {}, "murphy": {"yield_model": "murphy"}}
     ).total_kg
-    rise = table.sel(approach="murphy") / table.sel(approach="fixed")
+    rise = table.sel(embodied_method="murphy") / table.sel(embodied_method="fixed")
     assert 1.3 < float(rise.sel(gpu="t4")) < float(rise.sel(gpu="rtx-6000-ada")) < 1.6

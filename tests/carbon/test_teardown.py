@@ -1,4 +1,4 @@
-"""teardown: factors against the study's own means, back-tests on cards, the vendor's and the paper's numbers."""
+"""Teardowns: the study's own means, back-tests on GPUs, the vendor's and the paper's numbers."""
 
 import numpy as np
 import pytest

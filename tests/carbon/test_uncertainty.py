@@ -1,4 +1,4 @@
-"""draws: priors as scipy has them, the same seed the same numbers, shared causes shared, indices as SALib has them."""
+"""Samples: priors as in scipy, seeds that repeat, shared causes, indices as in SALib."""
 
 import numpy as np
 import pytest
@@ -69,13 +69,13 @@ def test_teardown_priors_are_the_spread_of_the_torn_down_cards():
 @pytest.mark.parametrize("method", ["act", "teardown"])
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(method):
     first, again, other = (embodied_draws("t4", 100, seed, method) for seed in (1, 1, 2))
-    assert first.dims == ("draw",) and first.attrs["units"] == "kg"
+    assert first.dims == ("sample",) and first.attrs["units"] == "kg"
     assert np.array_equal(first, again) and not np.isclose(first, other).any()
 
 
 def test_a_card_draws_the_same_alone_and_in_company():
     company = embodied_draws(spec.gpus(), 50, 3)
-    assert company.dims == ("gpu", "draw") and company.shape == (len(spec.gpus()), 50)
+    assert company.dims == ("gpu", "sample") and company.shape == (len(spec.gpus()), 50)
     assert np.array_equal(company.sel(gpu="l4"), embodied_draws("l4", 50, 3))
 
 
@@ -103,7 +103,7 @@ def test_at_the_middle_of_its_priors_act_is_act():
 
 
 def test_intervals_lie_near_those_found_before():
-    # An earlier check (40,000 draws, Murphy, memory triangular 0.048-0.074-0.23 kg/GB): mean and 5-95 %.
+    # An earlier check (Murphy, memory triangular 0.048-0.074-0.23 kg/GB): mean, 5 and 95 %.
     before = {
         "t4": (16.8, 12.9, 21.5),
         "rtx-6000-ada": (34.9, 26.9, 43.5),

@@ -103,7 +103,7 @@ def test_the_bars_of_a_card_sum_to_its_total():
     sums = found[found["layer"] == "bar"].groupby(["approach", "gpu"])["kg"].sum()
     for (approach, card), kg in sums.items():
         gpu = next(name for name in spec.gpus() if spec.gpu(name).name == card)
-        assert kg == pytest.approx(float(TABLE.total_kg.sel(approach=approach, gpu=gpu)))
+        assert kg == pytest.approx(float(TABLE.total_kg.sel(embodied_method=approach, gpu=gpu)))
 
 
 def test_each_component_belongs_to_one_part():

@@ -1,12 +1,15 @@
-"""ACT: embodied carbon of a die and its memory, by the equations and tables of Gupta et al. (version 2 of their code).
+"""ACT: embodied carbon of a die and its memory, by the equations and tables of Gupta et al., v2.
 
-kg = area x (g_per_kwh of the fab x EPA + GPA + MPA) / yield + memory GB x kg/GB / yield + packages x 150 g. Defaults are
-ACT's own. What ACT lacks (nodes between its rows, a yield that depends on the area, GDDR and HBM) are settings, and they
-are ours. `act_kg` and `die_yield` take arrays too, so samples and single values come from the same lines.
+kg = area x (g_per_kwh of the fab x EPA + GPA + MPA) / yield + memory GB x kg/GB / yield
+     + packages x 150 g
+
+Defaults are ACT's own. Settings add what ACT lacks: nodes between its rows, a yield that depends on
+the area, GDDR and HBM. `act_kg` and `die_yield` take arrays, so samples take the same lines.
 """
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -39,18 +42,19 @@ def fab_table() -> dict[str, np.ndarray]:
 
 
 def nearest_node(node: str) -> float:
-    """The row of ACT's table nearest to a node; of two equally near ones the older (12 -> 14, 4 -> 5)."""
+    """The row of ACT's table nearest to a node; of two equally near ones the older (12 -> 14)."""
     nodes, wanted = fab_table()["node_nm"], node_nm(node)
     return float(min(nodes, key=lambda known: (abs(known - wanted), -known)))
 
 
 def fab_row(node: str, rule: str = "nearest") -> dict[str, float]:
-    """ACT's values for a node: rule `nearest` takes a row, `interpolated` (ours) goes linearly between two rows."""
+    """ACT's values for a node, by its `nearest` row or (ours) `interpolated` between two rows."""
     table = fab_table()
     nodes, wanted = table["node_nm"], node_nm(node)
     if not nodes[0] <= wanted <= nodes[-1]:
         raise Refused(
-            f"The node {node!r} lies outside ACT's table; {nodes[0]:g} to {nodes[-1]:g} nm are allowed."
+            f"The node {node!r} lies outside ACT's table; "
+            f"{nodes[0]:g} to {nodes[-1]:g} nm are allowed."
         )
     if rule not in ("nearest", "interpolated"):
         raise Refused(f"The rule {rule!r} is unknown; allowed are nearest and interpolated.")
@@ -58,32 +62,32 @@ def fab_row(node: str, rule: str = "nearest") -> dict[str, float]:
     return {column: float(np.interp(at, nodes, values)) for column, values in table.items()}
 
 
-def _value_or_row(name: str, given: str | float, table: str, units: str) -> float | dict:
-    """The number itself, or the row of a table that a word names."""
+def _value_or_row(name: str, given: str | float, table: str, units: str, read: Callable) -> float:
+    """The number itself, or what `read` takes from the row of a table that a word names."""
     if not isinstance(given, str):
         return checked(name, given, units)
     rows = {row["id"]: row for row in spec.rows(table)}
     if given not in rows:
         raise Refused(spec.nearest(name, given, list(rows)).args[0])
-    return rows[given]
+    return read(rows[given])
 
 
 def fab_grid(fab: str | float) -> float:
     """g/kWh of the electricity of a fab: a name in `fab_grid.csv`, or the number itself."""
-    found = _value_or_row("fab", fab, "fab_grid", "g/kWh")
-    return found["g_per_kwh"] if isinstance(found, dict) else found
+    return _value_or_row("fab", fab, "fab_grid", "g/kWh", lambda row: row["g_per_kwh"])
 
 
 def memory_kg_per_gb(name: str | float) -> float:
-    """kg CO2e per GB of a row of `memory.csv` (ACT's rows are divided by its yield), or the number itself."""
-    found = _value_or_row("memory", name, "memory", "kg/GB")
-    if not isinstance(found, dict):
-        return found
-    return found["g_per_gb"] / 1000 / (ACT_YIELD if found["divide_by_yield"] else 1)
+    """kg CO2e per GB: a row of `memory.csv` (ACT's are divided by its yield), or the number."""
+
+    def kg(row: dict) -> float:
+        return row["g_per_gb"] / 1000 / (ACT_YIELD if row["divide_by_yield"] else 1)
+
+    return _value_or_row("memory", name, "memory", "kg/GB", kg)
 
 
 def die_yield(area_mm2, model: str = "fixed", fixed=ACT_YIELD, defects_per_cm2=MURPHY_DEFECTS):
-    """Share of good dies: `fixed` (ACT), `murphy` ((1 - exp(-AD)) / AD)^2, or `poisson` exp(-AD)."""
+    """Share of good dies: `fixed` (ACT), `murphy` ((1 - exp(-AD)) / AD)^2 or `poisson` exp(-AD)."""
     if model == "fixed":
         return fixed
     faults = np.asarray(area_mm2) / 100 * defects_per_cm2
@@ -98,8 +102,7 @@ def die_yield(area_mm2, model: str = "fixed", fixed=ACT_YIELD, defects_per_cm2=M
 def act_kg(area_mm2, good, grams_per_cm2: dict, memory_kg, packages=0) -> dict:
     """ACT's equation by component: area x grams_per_cm2 / yield, plus memory and 150 g a package.
 
-    grams_per_cm2: of the die by component (see `per_area`). Without packages there is no packaging component: it lies
-    outside the boundary, it is not zero.
+    grams_per_cm2: see `per_area`. Without packages, packaging lies outside the boundary.
     """
     cm2 = area_mm2 / 100 / good
     kg = {name: cm2 * grams / 1000 for name, grams in grams_per_cm2.items()} | {"memory": memory_kg}
@@ -123,10 +126,11 @@ def act(
     memory: str | float = "ddr4_10nm",
     packages: bool | int = False,
 ) -> tuple[dict, dict]:
-    """ACT v2: die and memory (and packages on request), its own defaults unless a setting says otherwise.
+    """ACT v2 of die and memory (and packages on request), with its own defaults.
 
-    node: `nearest` row of ACT's table, `interpolated` (ours), or a node such as `3nm`. fab: a place, a fuel or g/kWh.
-    abatement: 95, 97 (the mean of the two tables) or 99 %. packages: True counts the GPU and its memory packages.
+    node: `nearest` row of ACT's table, `interpolated` (ours), or a node such as `3nm`. fab: a
+    place, a fuel or g/kWh. abatement: 95, 97 (the mean of the two tables) or 99 %. packages: True
+    counts the GPU and its memory packages.
     """
     levels = {95: (95,), 97: (95, 99), 99: (99,)}
     if abatement not in levels:
@@ -152,7 +156,7 @@ def act(
 
 
 def act_parameters(gpu: spec.GPU) -> dict[str, str]:
-    """Uncertain inputs of ACT for a GPU, and the group of `priors.csv` that each belongs to."""
+    """Uncertain inputs of ACT for a GPU, each with its group in `priors.csv`."""
     by_node = ("epa_scale", "gas_position", "fab_g_per_kwh", "defects_per_cm2")
     node = dict.fromkeys(by_node, f"{nearest_node(gpu.node):g}")
     return node | {"mpa_scale": "all", "memory_kg_per_gb": gpu.memory_family}

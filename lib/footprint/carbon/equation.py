@@ -6,8 +6,8 @@ The equation of a token, from which break-even, payback and plans follow:
     operational_g = token_J / 3.6e6 x PUE x g_per_kwh
     embodied_g    = (embodied_kg + host_kg) x 1000 x time_s / tokens / utilisation / lifetime
 
-Every function takes numbers, numpy and xarray (which broadcast); NaN travels; negative and infinite values are refused.
-A year has 365.25 days.
+Every function takes numbers, numpy and xarray (which broadcast) and passes NaN on; negative and
+infinite values are refused. A year has 365.25 days.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from footprint import Refused
 
 YEAR_S = 365.25 * 86400
 J_PER_KWH = 3.6e6
-LIMITS = {  # of numbers that describe a use: units, the least, the most, and whether the least is left out
+# Numbers that describe a use: units, least, most, and whether the least is left out.
+LIMITS = {
     "lifetime_years": ("years", 0, np.inf, True),
     "utilisation": ("1", 0, 1, True),
     "pue": ("1", 1, np.inf, False),
@@ -29,7 +30,7 @@ LIMITS = {  # of numbers that describe a use: units, the least, the most, and wh
 
 
 def checked(name: str, value, units: str, above: bool = False, most: float = np.inf, least=0):
-    """`value` as float, array or DataArray, or `Refused` in one sentence: out of bounds, infinite, or in other units."""
+    """The value as a number or array; `Refused` if out of bounds, infinite or in other units."""
     if isinstance(value, xr.Dataset):
         raise Refused(f"{name} is a Dataset; one variable of it is allowed.")
     stated = value.attrs.get("units", units) if isinstance(value, xr.DataArray) else units
@@ -61,9 +62,9 @@ def _of_use(name: str, value):
 class Use:
     """How a GPU is used, and what is counted beside it; numbers or arrays of them.
 
-    lifetime_years: years in service. utilisation: busy share of that time (idle reserved time is charged to the tokens).
-    pue: power usage effectiveness of the data centre. host_W, host_kg: the share of a host for each GPU, in watts while
-    the GPU is busy and in kg of embodied carbon.
+    lifetime_years: years in service. utilisation: busy share of that time (idle reserved time is
+    charged to the tokens). pue: power usage effectiveness of the data centre. host_W, host_kg: the
+    share of a host for each GPU, in watts while the GPU is busy and in kg of embodied carbon.
     """
 
     lifetime_years: float = 5.0
@@ -78,21 +79,20 @@ class Use:
 
 
 def _labelled(result, units: str, long_name: str, *inputs):
-    """`result` with units, and with the reasons that its inputs give for their gaps, where it can carry attributes."""
+    """The result with units and the reasons of its inputs' gaps, if it can carry attributes."""
     if isinstance(result, xr.DataArray):
         reasons = {
             item.attrs["reason"]: 0
             for item in inputs
             if isinstance(item, xr.DataArray) and "reason" in item.attrs
         }
-        result.attrs = {"units": units, "long_name": long_name} | (
-            {"reason": "; ".join(reasons)} if reasons else {}
-        )
+        result.attrs = {"units": units, "long_name": long_name}
+        result.attrs |= {"reason": "; ".join(reasons)} if reasons else {}
     return result
 
 
 def operational(energy_J, g_per_kwh, pue=1.0):
-    """Grams emitted by electricity: E / 3.6e6 x PUE x I, with E in J, I in g/kWh and PUE of 1 or more (1: GPU only)."""
+    """Grams emitted by electricity: energy_J / 3.6e6 x pue x g_per_kwh (pue 1: the GPU alone)."""
     energy, intensity = checked("energy_J", energy_J, "J"), checked("g_per_kwh", g_per_kwh, "g/kWh")
     overhead = _of_use("pue", pue)
     grams = energy / J_PER_KWH * overhead * intensity
@@ -100,9 +100,9 @@ def operational(energy_J, g_per_kwh, pue=1.0):
 
 
 def amortised(embodied_kg, busy_s, lifetime_years=5, utilisation=1.0):
-    """Grams of a GPU's embodied carbon charged to busy seconds: kg x 1000 x busy / (lifetime x utilisation).
+    """Grams of embodied carbon charged to busy seconds: kg x 1000 x busy / (life x utilisation).
 
-    utilisation is the share of the lifetime that the GPU is busy: below 1 the idle reserved time is charged too.
+    utilisation: busy share of the lifetime; below 1 the idle reserved time is charged, too.
     """
     kg, busy = checked("embodied_kg", embodied_kg, "kg"), checked("busy_s", busy_s, "s")
     share = _time_share(busy, lifetime_years, utilisation)
@@ -118,9 +118,9 @@ def _time_share(busy, lifetime_years, utilisation):
 def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) -> xr.Dataset:
     """What one generated token takes and emits: token_s, token_J, operational_g, embodied_g.
 
-    time_s, energy_J: of a batch, or of a phase of it (phases add up). tokens: what the batch generates. idle_W: power of
-    the GPU while it waits. embodied_kg: of the GPU. g_per_kwh: of the grid. token_J includes the energy of idle reserved
-    time and of the host (see `Use`).
+    time_s, energy_J: of a batch, or of a phase of it (phases add up). tokens: what the batch
+    generates. idle_W: power of the GPU while it waits. embodied_kg: of the GPU. g_per_kwh: of the
+    grid. token_J includes the energy of idle reserved time and of the host (see `Use`).
     """
     time = _plain(checked("time_s", time_s, "s"))
     energy = _plain(checked("energy_J", energy_J, "J"))
@@ -129,21 +129,19 @@ def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) ->
     waits = 1 / _plain(use.utilisation) - 1
     idle = xr.where(waits > 0, _plain(checked("idle_W", idle_W, "W")) * waits, 0.0)
     seconds, joules = time / count, (energy + (idle + _plain(use.host_W)) * time) / count
-    found = {
-        "token_s": seconds,
-        "token_J": joules,
-        "operational_g": operational(joules, g_per_kwh, use.pue),
-        "embodied_g": amortised(kg, seconds, use.lifetime_years, use.utilisation),
+    operational_g = operational(joules, g_per_kwh, use.pue)
+    embodied_g = amortised(kg, seconds, use.lifetime_years, use.utilisation)
+    parts = {
+        "token_s": (seconds, "s", "time of the GPU"),
+        "token_J": (joules, "J", "energy"),
+        "operational_g": (operational_g, "g", "operational carbon"),
+        "embodied_g": (embodied_g, "g", "embodied carbon"),
     }
-    found = xr.Dataset({name: xr.DataArray(value) for name, value in found.items()}).drop_attrs()
-    for name, units, meaning in (
-        ("token_s", "s", "time of the GPU"),
-        ("token_J", "J", "energy"),
-        ("operational_g", "g", "operational carbon"),
-        ("embodied_g", "g", "embodied carbon"),
-    ):
-        found[name].attrs = {"units": units, "long_name": f"{meaning} for a generated token"}
-    return found.assign_attrs(per="generated token", boundary="GPU only, SCI-style")
+    whole = xr.Dataset({name: xr.DataArray(part) for name, (part, _, _) in parts.items()})
+    whole = whole.drop_attrs()
+    for name, (_, units, meaning) in parts.items():
+        whole[name].attrs = {"units": units, "long_name": f"{meaning} for a generated token"}
+    return whole.assign_attrs(per="generated token", boundary="GPU only, SCI-style")
 
 
 def _plain(value):
@@ -165,24 +163,21 @@ def score(
     unit: str = "generated token",
     boundary: str = "GPU only, SCI-style",
 ) -> xr.Dataset:
-    """Software Carbon Intensity, (O + M) / R with O = E x I and M = TE x TS x RS, in the standard's own names.
+    """Software Carbon Intensity of the standard: (O + M) / R, O = E x I, M = TE x TS x RS.
 
-    E kWh with PUE, I g/kWh, O g, TE g (all embodied emissions of the GPU), TS = TiR / EL (time reserved over
-    lifespan), RS = RR / ToR (resource share), M g, R functional units, SCI g per unit. `unit` says what R counts.
-    Without the host this is SCI-style, not conformant: the boundary stands in the attributes.
+    E kWh with PUE, I g/kWh, O g, TE g (all embodied emissions of the GPU), TS = TiR / EL (time
+    reserved over lifespan), RS = RR / ToR (resource share), M g, R functional units, SCI g per
+    unit. `unit` says what R counts. Without the host this is SCI-style, not conformant; attributes
+    state the boundary.
     """
     energy, kg = checked("energy_J", energy_J, "J"), checked("embodied_kg", embodied_kg, "kg")
     count = checked("tokens", tokens, "1", above=True)
     grams = operational(energy, g_per_kwh, pue)
     time_share = _time_share(checked("busy_s", busy_s, "s"), lifetime_years, utilisation)
     share = checked("resource_share", resource_share, "1", most=1)
-    embodied_g = kg * 1000 * time_share * share
+    kwh, embodied_g = energy / J_PER_KWH * pue, kg * 1000 * time_share * share
     terms = {
-        "E": (
-            energy / J_PER_KWH * pue,
-            "kWh",
-            "energy of the reserved hardware, times the PUE that is set",
-        ),
+        "E": (kwh, "kWh", "energy of the reserved hardware, times the PUE that is set"),
         "I": (g_per_kwh, "g/kWh", "location-based carbon intensity of electricity"),
         "O": (grams, "g", "operational emissions, E x I"),
         "TE": (kg * 1000, "g", "total embodied emissions of the GPU"),

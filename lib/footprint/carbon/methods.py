@@ -1,8 +1,9 @@
-"""Embodied carbon of a GPU by component: the registry of methods, one of them, all side by side, and a host's share.
+"""Embodied carbon of a GPU by component: the methods, one or all of them, and the share of a host.
 
-To add a method, write a function (GPU, settings) -> (kg by component, what they are about) and name it in `METHODS`; if it
-states how uncertain it is, give it a `Prior` and rows in `priors.csv`. Boundaries differ by method and stand in the
-attributes: what lies outside one is absent, what nobody knows is NaN.
+To add a method, write a function (GPU, settings) -> (kg by component, what they are about) and name
+it in `METHODS`; if it states its uncertainty, give it a `Prior` and rows in `priors.csv`.
+Boundaries differ by method and stand in the attributes: what lies outside one is absent, what
+nobody knows is NaN.
 """
 
 import inspect
@@ -23,8 +24,9 @@ from footprint.carbon.teardown import paper, teardown, teardown_parameters, tear
 class Prior:
     """How uncertain a method is.
 
-    parameters: the uncertain inputs of a GPU, each with its group. samples: kg of a GPU for sampled inputs. rows: setting of
-    the memory -> the `method`s of `priors.csv` whose rows hold, a later one overriding an earlier one.
+    parameters: the uncertain inputs of a GPU, each with its group. samples: kg of a GPU for sampled
+    inputs. rows: setting of the memory -> the `method`s of `priors.csv` whose rows hold; a later
+    one overrides an earlier one.
     """
 
     parameters: Callable[[spec.GPU], dict[str, str]]
@@ -34,12 +36,12 @@ class Prior:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to say what making a GPU emitted.
+    """A method that estimates the embodied carbon of a GPU.
 
-    value: kg by component of a GPU, and boundary, status and source; settings: those of value that differ from its own.
-    prior: how uncertain it is, if it says so; sampled_as: the method whose samples stand for it, if it does not.
-    compared: whether it belongs to every world (it then needs a value of most GPUs). sourced: whether verdicts may rest on
-    it. colour, dash: of its marks in figures.
+    value: kg by component of a GPU, and boundary, status and source. settings: arguments of `value`
+    that differ from its defaults. prior: the uncertainty, if stated; sampled_as: the method whose
+    samples stand for it, if not. compared: whether every world has it (it then needs a value of
+    most GPUs). sourced: whether verdicts may rest on it. colour, dash: of its marks in figures.
     """
 
     value: Callable[..., tuple[dict, dict]]
@@ -101,7 +103,7 @@ def method_named(name: str) -> Method:
 
 
 def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:
-    """kg CO2e by component of a server without GPUs, per GPU: a stated scenario of `hosts.csv`, not a measurement."""
+    """kg CO2e by component of a server without GPUs, per GPU, in a scenario of `hosts.csv`."""
     rows = [row for row in spec.rows("hosts") if row["scenario"] == scenario]
     if not rows:
         known = sorted({row["scenario"] for row in spec.rows("hosts")})
@@ -130,16 +132,18 @@ def embodied(
 ) -> xr.Dataset:
     """Cradle-to-gate emissions of a GPU (or several: dimension gpu) by component, in kg CO2e.
 
-    method: one of `METHODS`, in any case; its settings are those of its function (`act.act`, `teardown.teardown`).
-    Variables embodied_kg (component) and total_kg, their sum; a missing input makes both NaN and `embodied_reason` says
-    why. `host_scenario` adds the share of a server (see `host`) as a component of its own.
-    Raises `Refused` for an unknown method or setting, and where no published footprint of a GPU exists.
+    method: one of `METHODS`, in any case; settings are those of its function (`act.act`,
+    `teardown.teardown`). Variables: embodied_kg (component) and total_kg, their sum; a missing
+    input makes both NaN and `embodied_reason` says why. `host_scenario` adds the share of a server
+    (see `host`) as a component. Raises `Refused` for an unknown method or setting, and where a GPU
+    has no published footprint.
     """
     chosen = method_named(method)
     allowed = [name for name in inspect.signature(chosen.value).parameters if name != "gpu"]
     if unknown := set(settings) - set(allowed):
         raise Refused(
-            f"The method {method!r} has no setting {min(unknown)!r}; allowed: {', '.join(allowed) or 'none'}."
+            f"The method {method!r} has no setting {min(unknown)!r}; "
+            f"allowed: {', '.join(allowed) or 'none'}."
         )
     if not isinstance(gpu, str | spec.GPU):
         extra = {"host_scenario": host_scenario, "gpus_per_host": gpus_per_host}
@@ -185,10 +189,11 @@ ALL_METHODS = {
 def compare(
     gpus: Sequence[str] | None = None, methods: Mapping[str, dict] | None = None
 ) -> xr.Dataset:
-    """`embodied` of many GPUs by many methods (label -> method and settings): dimensions approach, gpu, component.
+    """`embodied` of many GPUs by many methods: dimensions embodied_method, gpu, component.
 
-    Where a method has no value for a GPU there is NaN, and `embodied_reason` (approach, gpu) says why; a component
-    outside a method's boundary is NaN too, and total_kg is the sum of those inside.
+    methods: label -> method and settings. Where a method has no value for a GPU there is NaN, and
+    `embodied_reason` (embodied_method, gpu) says why; a component outside a method's boundary is
+    NaN, too, and total_kg is the sum of those inside.
     """
     names, chosen = list(gpus or spec.gpus()), dict(methods or ALL_METHODS)
     columns = []
@@ -199,16 +204,12 @@ def compare(
                 found = embodied(gpu, **settings)
             except Refused as refusal:
                 empty = {"embodied_kg": ("component", [np.nan]), "total_kg": np.nan}
-                found = xr.Dataset(
-                    empty, {"component": ["other"], "gpu": gpu, "embodied_reason": str(refusal)}
-                )
+                labels = {"component": ["other"], "gpu": gpu, "embodied_reason": str(refusal)}
+                found = xr.Dataset(empty, labels)
             row.append(found.reindex(component=list(COMPONENTS)))
         columns.append(xr.concat(row, "gpu", **JOINED, combine_attrs="drop"))
-    labels = xr.Variable("approach", list(chosen))
+    labels = xr.Variable("embodied_method", list(chosen))
     whole = xr.concat(columns, labels, **JOINED, combine_attrs="drop")
-    for name, meaning in (
-        ("embodied_kg", "embodied emissions by component"),
-        ("total_kg", "embodied emissions"),
-    ):
-        whole[name].attrs = {"units": "kg", "long_name": meaning}
+    whole["embodied_kg"].attrs = {"units": "kg", "long_name": "embodied emissions by component"}
+    whole["total_kg"].attrs = {"units": "kg", "long_name": "embodied emissions"}
     return whole.assign_attrs(settings=json.dumps(chosen, sort_keys=True))

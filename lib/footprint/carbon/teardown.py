@@ -1,4 +1,4 @@
-"""Embodied carbon of whole GPUs: factors of published teardowns scaled to a GPU, and totals that others publish."""
+"""Embodied carbon of whole GPUs: published teardowns scaled to a GPU, and published totals."""
 
 from functools import cache
 
@@ -9,21 +9,15 @@ from footprint.carbon.act import MURPHY_DEFECTS, die_yield, measure, nearest_nod
 from footprint.carbon.equation import checked
 
 INPUTS = ("memory_packages", "board_cm2", "heatsink_kg", "casing_kg", "mass_kg")
-SCALED = (
-    "die",
-    "board",
-    "cooling",
-    "casing",
-    "transport",
-    "end of life",
-)  # by factors with a prior
+# Components scaled by factors with a prior.
+SCALED = ("die", "board", "cooling", "casing", "transport", "end of life")
 
 
 @cache
 def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
-    """Mean kg CO2e per mm2, package, cm2 or kg over the torn-down GPUs, less those named in `without`.
+    """Mean kg CO2e per mm2, package, cm2 or kg over the torn-down GPUs, less those in `without`.
 
-    Means of the GPUs' own ratios, as the study takes them; a GPU without a casing does not count in that mean.
+    The mean of the GPUs' own ratios, as in the study; a GPU without a casing is not in that mean.
     """
     rows = [row for row in spec.rows("teardown") if row["card"] not in without]
 
@@ -44,7 +38,7 @@ def teardown_factors(without: tuple[str, ...] = ()) -> dict[str, float]:
 
 
 def teardown_kg(gpu: spec.GPU, defects_per_cm2, factors: dict, inputs: dict) -> dict:
-    """Teardown factors x sizes by component: the die's area counts with its losses (area / Murphy's yield)."""
+    """Teardown factors x sizes by component; the die counts with its losses (Murphy's yield)."""
     good = die_yield(gpu.die_mm2, "murphy", defects_per_cm2=defects_per_cm2)
     return {
         "die": factors["die"] * gpu.die_mm2 / good,
@@ -64,10 +58,11 @@ def teardown(
     without: tuple[str, ...] = (),
     sizes: dict[str, float] | None = None,
 ) -> tuple[dict, dict]:
-    """Factors of published teardowns scaled to a GPU; `without` leaves torn-down GPUs out of the mean (a back-test).
+    """Factors of published teardowns scaled to a GPU.
 
-    Sizes come from `cards.csv` unless given: memory_packages, board_cm2, heatsink_kg, casing_kg, mass_kg.
-    A size that nobody published is NaN, and so is its component; the reason stands in `embodied_reason`.
+    without: torn-down GPUs left out of the mean (a back-test). sizes: memory_packages, board_cm2,
+    heatsink_kg, casing_kg, mass_kg; those of `cards.csv` unless given. A size that nobody published
+    is NaN, and so is its component; the reason stands in `embodied_reason`.
     """
     given = sizes or {}
     if unknown := set(given) - set(INPUTS):
@@ -82,7 +77,8 @@ def teardown(
     return teardown_kg(gpu, defects, teardown_factors(tuple(without)), inputs), {
         "boundary": "card without distribution and use",
         "status": "modelled",
-        "source": "mean factors of the cards in teardown.csv x areas, packages and masses in cards.csv",
+        "source": "mean factors of the cards in teardown.csv "
+        "x areas, packages and masses in cards.csv",
     }
 
 
@@ -92,7 +88,7 @@ def _scale(component: str) -> str:
 
 
 def teardown_parameters(gpu: spec.GPU) -> dict[str, str]:
-    """Uncertain inputs of the teardown for a GPU, and the group of `priors.csv` that each belongs to."""
+    """Uncertain inputs of the teardown for a GPU, each with its group in `priors.csv`."""
     groups = {"defects_per_cm2": f"{nearest_node(gpu.node):g}", "memory_scale": gpu.memory_family}
     return groups | {_scale(name): "all" for name in SCALED}
 
@@ -107,7 +103,7 @@ def teardown_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray
 
 
 def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
-    """The maker's own product carbon footprint, or `Refused`: for the H100 one eighth of the HGX baseboard."""
+    """The maker's own footprint, or `Refused`; of the H100 one eighth of the HGX baseboard."""
     rows = [row for row in spec.rows("embodied_published") if row["set"] == "vendor"]
     found = [row for row in rows if row["gpu"] == gpu.id]
     if not found:
@@ -125,7 +121,7 @@ def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
 
 
 def paper(gpu: spec.GPU) -> tuple[dict, dict]:
-    """The total that the paper is recalled to state (`paper_values.csv`), or `Refused`; nobody here has read it."""
+    """The total that the paper is recalled to state (nobody here has read it), or `Refused`."""
     rows = [row for row in spec.rows("paper_values") if row["quantity"] == "embodied carbon"]
     found = {row["subject"]: row for row in rows}
     if gpu.id not in found:

@@ -1,7 +1,8 @@
-"""How uncertain embodied carbon is: priors, samples that GPUs share where they share a cause, and what matters most.
+"""How uncertain embodied carbon is: priors, samples, and which inputs matter most.
 
-A parameter is sampled once for each group that it has in `priors.csv` (a node, a memory family, or all GPUs), from a random
-stream of its own: two GPUs of one node err together, and adding a GPU changes no other GPU's samples.
+A parameter is sampled once for each group that it has in `priors.csv` (a node, a memory family, or
+all GPUs), from a random stream of its own: GPUs of one node err together, and another GPU changes
+no GPU's samples.
 """
 
 import zlib
@@ -20,7 +21,7 @@ Key = tuple[str, str]
 
 
 def priors(*methods: str) -> dict[Key, dict]:
-    """Rows of `priors.csv` of these methods by (parameter, group); a later method overrides an earlier one."""
+    """Rows of `priors.csv` by (parameter, group); a later method overrides an earlier one."""
     rows = spec.rows("priors")
     return {
         (row["parameter"], row["group"]): row
@@ -31,11 +32,8 @@ def priors(*methods: str) -> dict[Key, dict]:
 
 
 def quantile(prior: dict, u: np.ndarray) -> np.ndarray:
-    """The prior's value at probability u: normal (cut at low and high), uniform, triangular or loguniform.
-
-    `scipy.stats` has the same to within 1e-12, but takes half a second to load in each page's process, and ten times as
-    long for a normal.
-    """
+    """The value of a prior at probability u; a normal prior is cut at its low and high."""
+    # `scipy.stats` agrees to within 1e-12, but takes half a second to load in each page's process.
     low, high = prior["low"], prior["high"]
     if prior["shape"] == "uniform":
         return low + u * (high - low)
@@ -51,7 +49,8 @@ def quantile(prior: dict, u: np.ndarray) -> np.ndarray:
         below, above = special.ndtr((low - mean) / sd), special.ndtr((high - mean) / sd)
         return mean + sd * special.ndtri(below + u * (above - below))
     raise Refused(
-        f"The shape {prior['shape']!r} of a prior is unknown; allowed: normal, uniform, triangular, loguniform."
+        f"The shape {prior['shape']!r} of a prior is unknown; "
+        "allowed: normal, uniform, triangular, loguniform."
     )
 
 
@@ -66,7 +65,7 @@ def stream(key: Key, n: int, seed: int) -> np.ndarray:
 
 
 def prior_of(method: str, memory: str = "wide") -> tuple[Prior, dict[Key, dict[str, str]]]:
-    """How uncertain a method is, with its rows of `priors.csv`; `Refused` for a method that does not say it."""
+    """The prior of a method and its rows of `priors.csv`; `Refused` if it states none."""
     found = method_named(method)
     prior = (METHODS[found.sampled_as] if found.sampled_as else found).prior
     if prior is None or memory not in prior.rows:
@@ -88,10 +87,11 @@ def embodied_draws(
     method: str = "act",
     memory: str = "wide",
 ) -> xr.DataArray:
-    """n samples of a GPU's embodied emissions in kg CO2e (dims gpu for several GPUs, draw); same seed, same numbers.
+    """n samples of a GPU's embodied emissions in kg CO2e, dims (gpu, sample); (sample) for one GPU.
 
-    `act` samples die, memory and packages around ACT with Murphy's yield; memory is `wide` (all sources) or `act` (ACT's
-    own DRAM table). `teardown` samples whole GPUs. A method that states no uncertainty has its value in every sample.
+    The same seed gives the same numbers. method: `act` samples die, memory and packages around ACT
+    with Murphy's yield, `teardown` whole GPUs; one that states no uncertainty has its value in
+    every sample. memory: `wide` (all sources) or `act` (ACT's own DRAM table).
     """
     many = not isinstance(gpu, str | spec.GPU)
     gpus = [spec.gpu(one) if isinstance(one, str) else one for one in (gpu if many else [gpu])]
@@ -103,7 +103,7 @@ def embodied_draws(
         values = [chosen.value(one, **chosen.settings) for one in gpus]
         rows = [np.full(n, sum(kg.values())) for kg, _ in values]
         status = values[0][1]["status"]
-        uncertainty = "none is published; every draw is the published value"
+        uncertainty = "none is published; every sample is the published value"
     kg = np.stack(rows)
     gap = np.isnan(kg[:, 0])
     reasons = [remark(one.id) if lacks else "" for one, lacks in zip(gpus, gap, strict=True)]
@@ -117,8 +117,8 @@ def embodied_draws(
         "uncertainty": uncertainty,
         "memory": memory,
     }
-    draws = xr.DataArray(kg, coords, ("gpu", "draw"), "embodied_kg", attrs)
-    return draws if many else draws.isel(gpu=0)
+    samples = xr.DataArray(kg, coords, ("gpu", "sample"), "embodied_kg", attrs)
+    return samples if many else samples.isel(gpu=0)
 
 
 def _rows(
@@ -138,26 +138,24 @@ def _rows(
 
 
 def use_draws(n: int = 10_000, seed: int = 0) -> xr.Dataset:
-    """n samples of how a GPU is used: lifetime_years, utilisation, pue (dimension draw)."""
-    found = {}
+    """n samples of how a GPU is used: lifetime_years, utilisation, pue (dimension sample)."""
+    samples = {}
     for (name, group), prior in priors("use").items():
         attrs = {"units": prior["unit"], "long_name": prior["label"]}
-        found[name] = ("draw", quantile(prior, stream((name, group), n, seed)), attrs)
-    return xr.Dataset(found, attrs={"seed": seed})
+        samples[name] = ("sample", quantile(prior, stream((name, group), n, seed)), attrs)
+    return xr.Dataset(samples, attrs={"seed": seed})
 
 
 def summary(draws: xr.DataArray, level: float = 0.9) -> xr.Dataset:
-    """mean, median, low and high (a central interval of `level`) over the dimension sample (or draw)."""
-    over = "sample" if "sample" in draws.dims else "draw"
+    """Mean, median, low and high (a central interval of `level`) over the dimension sample."""
     if not 0 < level < 1:
         raise Refused(f"The level is {level}; a share between 0 and 1 is allowed.")
     tails = (1 - level) / 2
-    cut = draws.quantile([tails, 0.5, 1 - tails], over, skipna=False)
-    found = {"mean": draws.mean(over, skipna=False)}
-    found |= {
-        name: cut.isel(quantile=at, drop=True) for at, name in enumerate(("low", "median", "high"))
-    }
-    return xr.Dataset(found, attrs=draws.attrs | {"level": level})
+    cut = draws.quantile([tails, 0.5, 1 - tails], "sample", skipna=False)
+    parts = {"mean": draws.mean("sample", skipna=False)}
+    for at, name in enumerate(("low", "median", "high")):
+        parts[name] = cut.isel(quantile=at, drop=True)
+    return xr.Dataset(parts, attrs=draws.attrs | {"level": level})
 
 
 def sensitivity(
@@ -168,12 +166,13 @@ def sensitivity(
     use: bool = False,
     memory: str = "wide",
 ) -> xr.Dataset:
-    """What matters: Sobol indices (scipy's Saltelli estimator) and one-at-a-time swings of each uncertain parameter.
+    """Which inputs matter: Sobol indices and one-at-a-time swings of each uncertain parameter.
 
-    Dimension parameter, the largest total index first: first_order and total_order with 90 % bootstrap intervals, low
-    and high (the result with this parameter at its 5th and 95th percentile and all others at their medians). The result
-    is kg, or with `use` grams of amortised emissions per busy hour, lifetime and utilisation sampled too. n is a power of
-    two. A parameter of something that the GPU does not have (a T4's casing) is left out.
+    Dimension parameter, the largest total index first. first_order and total_order (scipy's
+    Saltelli estimator) have 90 % bootstrap intervals; low and high are the result with this
+    parameter at its 5th and 95th percentile and all others at their medians. The result is in kg,
+    or with `use` in grams amortised per busy hour, lifetime and utilisation sampled, too. n is a
+    power of two. A parameter of something that the GPU lacks (a T4's casing) is left out.
     """
     record = spec.gpu(gpu) if isinstance(gpu, str) else gpu
     prior, known = prior_of(method, memory)
@@ -191,10 +190,12 @@ def sensitivity(
             return kg
         return kg * 1000 * 3600 / (values["lifetime_years"] * YEAR_S * values["utilisation"])
 
-    swing = _swings(result, len(keys))
+    apart = 0.45 * np.eye(len(keys))  # from the median to the 5th and to the 95th percentile
+    swing = {"low": result(0.5 - apart), "high": result(0.5 + apart)}
     if not np.isfinite(swing["low"]).all():
         raise Refused(
-            f"The {method} method lacks an input of {record.id}, so nothing can be said of its sensitivity."
+            f"The {method} method lacks an input of {record.id}, "
+            "so nothing can be said of its sensitivity."
         )
     moves = swing["low"] != swing["high"]
     keys = [key for key, counts in zip(keys, moves, strict=True) if counts]
@@ -217,15 +218,6 @@ def sensitivity(
     return whole.sortby("total_order", ascending=False)
 
 
-def _swings(result: Callable, count: int) -> dict[str, np.ndarray]:
-    """The result with one parameter at its 5th or 95th percentile, the others at their medians."""
-    middle = np.full((count, count), 0.5)
-    return {
-        name: result(middle + (at - 0.5) * np.eye(count))
-        for name, at in (("low", 0.05), ("high", 0.95))
-    }
-
-
 def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.ndarray]:
     """First-order and total Sobol indices with bootstrap intervals, the same for the same seed."""
     if n < 2 or n & (n - 1):
@@ -234,9 +226,7 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
 
     generator, runs = np.random.default_rng(seed), {}
 
-    def estimate(
-        f_A: np.ndarray, f_B: np.ndarray, f_AB: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def estimate(f_A, f_B, f_AB) -> tuple[np.ndarray, np.ndarray]:
         runs.update(f_A=f_A, f_B=f_B, f_AB=f_AB)
         return _saltelli(f_A, f_B, f_AB)
 
@@ -260,7 +250,7 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
 
 
 def _saltelli(f_A: np.ndarray, f_B: np.ndarray, f_AB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First-order and total indices (output, parameter) from runs (output, n) and (parameter, output, n); Saltelli 2010."""
+    """First-order and total indices (output, parameter) from three sets of runs; Saltelli 2010."""
     variance = np.var([f_A, f_B], axis=(0, -1))
     first, total = np.mean(f_B * (f_AB - f_A), axis=-1), np.mean((f_A - f_AB) ** 2, axis=-1) / 2
     return (first / variance).T, (total / variance).T

@@ -178,9 +178,9 @@ def embodied(book: Book) -> dict:
     old_kg, new_kg = kg.sel(gpu="old"), kg.sel(gpu="new")
     server = float(carbon.host("two-socket").sum())
     above = server > float(old_kg.max())
-    act_kg = parts["total_kg"].sel(approach="ACT")
+    act_kg = parts["total_kg"].sel(embodied_method="ACT")
     busy_g = carbon.amortised(float(act_kg.sel(gpu=book.new)), 3600.0)
-    maker_kg = float(parts["total_kg"].sel(approach="vendor", gpu=OF_A_MAKER))
+    maker_kg = float(parts["total_kg"].sel(embodied_method="vendor", gpu=OF_A_MAKER))
     return {
         "kg": kg,
         "old_kg": old_kg,
@@ -309,14 +309,14 @@ def _published(book: Book, kg: xr.DataArray) -> dict:
 def _same_chips(parts: xr.Dataset) -> dict:
     """How much of the difference between ACT and teardown is about the same chips, and how much is boundary."""
     silicon = [name for name in parts["component"].values if name.startswith(("die", "memory"))]
-    kg = parts[["embodied_kg", "total_kg"]].sel(approach=["ACT", "teardown"])
+    kg = parts[["embodied_kg", "total_kg"]].sel(embodied_method=["ACT", "teardown"])
     chips = kg["embodied_kg"].sel(component=silicon).sum("component")
-    gap = kg["total_kg"].diff("approach").item()
+    gap = kg["total_kg"].diff("embodied_method").item()
     return {
         "chips_kg": chips,
         "gap_kg": gap,
-        "mean_kg": float(chips.sel(approach="ACT")) + gap,
-        "same_chips": chips.diff("approach").item() / gap,
+        "mean_kg": float(chips.sel(embodied_method="ACT")) + gap,
+        "same_chips": chips.diff("embodied_method").item() / gap,
     }
 
 

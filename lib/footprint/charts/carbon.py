@@ -29,6 +29,7 @@ def embodied_bars(table: xr.Dataset, intervals: pd.DataFrame) -> alt.FacetChart:
     intervals: rows of approach, gpu, low, high in kg (90 % of the samples), drawn as a line across the bar.
     """
     part = {component: name for name, (_, members) in PARTS.items() for component in members}
+    table = table.rename(embodied_method="approach")  # as the figure prints it
     kg = table["embodied_kg"].where(table["total_kg"].notnull()).to_dataframe()["embodied_kg"]
     bars = kg.groupby(["approach", "gpu", kg.index.get_level_values("component").map(part)]).sum()
     bars = bars[bars > 0].rename_axis(["approach", "gpu", "part"]).rename("kg").reset_index()

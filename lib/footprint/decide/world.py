@@ -55,7 +55,7 @@ def draw_world(
     whole = xr.Dataset(errors, {"gpu": names}).assign(
         embodied_kg=xr.concat(rows, "gpu", coords=["embodied_reason"], join="exact"),
         g_per_kwh=known.isel(year=xr.DataArray(year, dims="sample")).drop_vars("year"),
-        **uncertainty.use_draws(n, seed).rename(draw="sample"),
+        **uncertainty.use_draws(n, seed),
     )
     return whole.transpose(METHOD, "gpu", "zone", "sample").assign_attrs(n=n, seed=seed)
 
