@@ -1,4 +1,4 @@
-"""breakeven: closed forms against bisection on 1,000 random instances; PRISM's rule; paybacks against cumulative curves."""
+"""Break-evens against bisection on 1,000 random instances and PRISM's rule; paybacks by the day."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def one_by_one(cards: list[dict], use: dict):
 def charged(
     card: dict, g_per_kwh: float, lifetime_years: float, utilisation: float, pue: float = 1.0
 ) -> float:
-    """Grams of a token by hand: a token reserves busy / utilisation seconds, and the card idles in the rest of them."""
+    """Grams of a token by hand: it reserves busy / utilisation seconds, idle for the rest."""
     reserved_s = card["busy_s"] / utilisation
     energy = card["energy_J"] + card["idle_W"] * (reserved_s - card["busy_s"])
     return energy / 3.6e6 * pue * g_per_kwh + card["embodied_kg"] * 1e3 * reserved_s / (
@@ -120,7 +120,7 @@ def test_with_a_host_a_token_costs_its_watts_and_its_embodied_carbon_too():
 @settings(deadline=None)
 @given(POSITIVE, POSITIVE, POSITIVE, POSITIVE, st.floats(1, 2), st.floats(1, 1000))
 def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
-    """The less energy-efficient option j wins when C_emb,i - C_emb,j > PUE x CI x (E_j - E_i) (PRISM, proposition 3)."""
+    """PRISM, proposition 3: option j wins when C_emb,i - C_emb,j > PUE x CI x (E_j - E_i)."""
     i, j = (
         {
             "energy_J": joules,
@@ -173,7 +173,7 @@ def test_bad_input_is_refused():
 
 
 def crossing(keep, change, corners: list[float]) -> float:
-    """The day after which the cumulated curve `change` lies below `keep`; both are linear between corners."""
+    """The day after which the curve `change` lies below `keep`; both linear between corners."""
     for start, stop in itertools.pairwise([*corners, 1e15]):
         middle = (start + stop) / 2
         if keep(start) >= change(start) and keep(middle) > change(middle):
@@ -184,7 +184,7 @@ def crossing(keep, change, corners: list[float]) -> float:
 
 
 def test_a_grid_that_drifts_moves_the_payback():
-    """Against the day at which the saving, summed up day by day on the moving grid, reaches the making."""
+    """The day on which savings, summed on the moving grid, reach the embodied carbon."""
     constant = xr.DataArray([30.0, 400.0, 1500.0, 6000.0, np.inf, np.nan], dims="sample")
     for yearly in (0.9, 1.1):
         found = breakeven.drifting(constant, yearly).values

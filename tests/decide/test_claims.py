@@ -1,4 +1,4 @@
-"""claims: made-up worlds in which each claim must hold, or must fail, and the table of all of them."""
+"""Claims: made-up worlds in which each must hold, or must fail, and the table of all."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_the_share_of_embodied_carbon_follows_the_power():
 
 
 def test_a_joint_choice_saves_where_each_carbon_alone_misleads():
-    """The T4 takes a little less energy and ten times the time; the RTX 6000 Ada is fastest at a wasteful batch of 4."""
+    """The T4: less energy, ten times the time; the other GPU: fastest at a wasteful batch of 4."""
     times = {1: 0.9, 4: 0.9, 16: 3.8}
 
     def time(model, gpu, batch):
@@ -106,7 +106,7 @@ def test_batching_may_stop_to_help_only_at_saturation():
 
 
 def test_the_least_card_changes_with_everything_or_with_nothing():
-    """Alone the T4 takes much less energy, in large batches much more; between, region and life tip the scale."""
+    """The T4 takes much less energy alone, much more in large batches; between, others decide."""
     less = {
         "llama-1b": 9.5,
         "llama-3b": 28.0,
@@ -138,7 +138,7 @@ def test_the_least_card_changes_with_everything_or_with_nothing():
 
 
 def test_three_claims_say_what_the_table_of_who_wins_says():
-    """H2, H5 and H6 counted here world by world, setting by setting, from the ratios and shares of the table alone."""
+    """H2, H5 and H6 counted world by world, setting by setting, from the table alone."""
     watts = {1: 60.0, 4: 90.0, 16: 330.0}
     rows = points(
         lambda model, gpu, batch: 3.0 if gpu == "t4" else 1.0,

@@ -1,4 +1,4 @@
-"""compare: ratios, scenarios and single points against closed forms; the front is what nothing beats."""
+"""Ratios, scenarios and single points against closed forms; the front is what nothing beats."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_a_measured_and_a_modelled_gpu_make_a_ratio_of_mixed_evidence(world):
 
 
 def test_a_host_favours_the_faster_gpu():
-    """Scenarios against the share of samples on a side of the tie, and against grams written out by hand."""
+    """Scenarios against samples on one side of the tie, and against grams by hand."""
     world = draw_world(CARDS, n=2000)
     made = points(
         lambda model, gpu, batch: 2.0 if gpu == "t4" else 1.0,
@@ -115,7 +115,7 @@ def test_a_host_favours_the_faster_gpu():
 
 
 def test_the_best_batch_of_each_gpu_may_be_any(world):
-    """Batches of 1, 4 and 16 whose energy is least in the middle: the T4's at 4 beats the other GPU's at 16."""
+    """Of batches 1, 4 and 16 the middle is best: the T4's at 4 beats the other GPU's at 16."""
     watts = {1: 100.0, 4: 20.0, 16: 1e4}
 
     def power(model, gpu, batch):

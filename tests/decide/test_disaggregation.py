@@ -1,4 +1,4 @@
-"""disaggregation: all pairs against a search by hand, the move of the cache in closed form, and limits that are named."""
+"""Disaggregation: all pairs by hand, the move of the cache in closed form, named limits."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def phases(model, gpus=CARDS, world=WORLD, **options) -> xr.Dataset:
 
 
 def parts(total, held=0.0, link=0.0) -> xr.Dataset:
-    """Costs made up for a test: total (phase, gpu, batch, sample) in one zone, held alike for all GPUs and samples."""
+    """Made-up costs: total (phase, gpu, batch, sample) in one zone; held alike for all."""
     total = np.asarray(total, dtype=float)
     labels = {
         "phase": list(PHASES),

@@ -1,4 +1,4 @@
-"""schedule: the plan against closed forms and a search by hand on small days, what is conserved, and what is refused."""
+"""Plans against closed forms and a search by hand on small days; balances; refusals."""
 
 import itertools
 import time
@@ -25,7 +25,7 @@ def plan(asked, setting, intensity, **freedom) -> xr.Dataset:
 
 
 def points(seconds, watts, models=("m",), batch=(1,), idle=None) -> xr.Dataset:
-    """Configurations without spread: seconds and watts of a batch, (model, gpu, batch); prefill takes a quarter of it."""
+    """Exact configurations (model, gpu, batch): seconds and watts; a quarter in prefill."""
     share = xr.DataArray([0.25, 0.75], {"phase": ["prefill", "decode"]}, ["phase"])
     seconds, watts = (
         np.broadcast_to(values, (len(models), len(CARDS), len(batch)))
@@ -44,7 +44,7 @@ def points(seconds, watts, models=("m",), batch=(1,), idle=None) -> xr.Dataset:
 
 
 def day(values, zones=ZONES[:1], models=("m",)) -> xr.DataArray:
-    """A value for each hour of the day, alike or hour by hour, on (hour, zone) or (hour, zone, model)."""
+    """A value for each hour of the day, on (hour, zone) or (hour, zone, model)."""
     labels = {"hour": np.arange(24), "zone": list(zones)} | (
         {"model": list(models)} if models else {}
     )
@@ -90,7 +90,7 @@ def test_on_a_level_day_the_plan_is_the_best_card_always_busy(seconds, watts, in
 )
 @settings(deadline=None, max_examples=15)
 def test_peaks_are_served_as_by_a_search_over_all_ways_to_share_the_load(load, seconds, intensity):
-    """With one price of electricity the cards of the first kind carry the load up to one of its levels, or none of it."""
+    """At one intensity the first GPUs carry the load up to one of its levels, or none."""
     watts, load = (70.0, 250.0), np.array(load) * 1e5
     setting = points(np.array(seconds)[None, :, None], np.array(watts)[None, :, None])
     found = plan(day(load), setting, day(intensity, models=()))

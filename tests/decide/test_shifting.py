@@ -1,4 +1,4 @@
-"""shifting: starts and places against a search by hand, gaps that are never chosen, and waiting that never costs carbon."""
+"""Shifting: starts and zones by hand, gaps never chosen, waits that never cost carbon."""
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def test_more_slack_never_emits_more_and_a_guess_never_less_than_foresight(value
 
 
 def test_a_day_that_swings_like_a_saw_is_closed_form():
-    """The hours 0 to 11 cost 300 and the others 100: whoever may wait 6 h saves half of the time that is within reach."""
+    """Hours 0 to 11 cost 300, others 100: a slack of 6 h saves in half of the first hours."""
     series = grid(np.tile(np.repeat([300.0, 100.0], 12), 10))
     row = shifting.savings(
         series, shifting.shift(series.isel(time=slice(0, 24 * 9 + 6)), [0, 6])

@@ -1,4 +1,4 @@
-"""The world: the samples of before, phases that add up, errors that GPUs share or do not, measured points in their place."""
+"""The world: known samples, phases that add up, shared errors, measured points in their place."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,9 @@
-"""Where two GPUs emit the same for a token, and when replacing one pays back: closed forms on numbers, arrays or samples.
+"""Where two GPUs emit the same for a token, and when replacing one pays back, in closed form.
 
-A side of a comparison is what one token takes on one GPU while it is busy, alone: a Dataset or dictionary with token_s,
-token_J, embodied_kg and idle_W (see `on_gpu`). What it emits is said by `carbon.token`, which is linear in the intensity
-of the grid, in 1 / lifetime and in 1 / utilisation; so each tie is one quotient.
+A side of a comparison is what one token takes on one busy GPU: a Dataset or dictionary with
+token_s, token_J, embodied_kg and idle_W (see `on_gpu`); numbers, arrays or samples. Its grams
+(`carbon.token`) are linear in the grid's intensity, in 1 / lifetime and in 1 / utilisation, so each
+tie is one quotient.
 """
 
 from collections.abc import Sequence
@@ -24,11 +25,11 @@ ALONE = carbon.Use()  # five years, always busy, without a host
 def on_gpu(
     points: xr.Dataset, world: xr.Dataset, gpu: str, methods: Sequence[str] | None = None
 ) -> xr.Dataset:
-    """One side of a comparison: samples of what a token takes on this GPU, its embodied kg and its idle power."""
+    """Samples of what a token takes on this GPU, with its embodied kg and idle power."""
     one = points.sel(gpu=[gpu])
-    found = tokens(one, world, ALONE, methods=methods)
-    kg = world["embodied_kg"].sel(gpu=[gpu], embodied_method=found["embodied_method"])
-    whole = found[["token_s", "token_J"]].assign(embodied_kg=kg, idle_W=one["idle_W"])
+    taken = tokens(one, world, ALONE, methods=methods)
+    kg = world["embodied_kg"].sel(gpu=[gpu], embodied_method=taken["embodied_method"])
+    whole = taken[["token_s", "token_J"]].assign(embodied_kg=kg, idle_W=one["idle_W"])
     return whole.isel(gpu=0, drop=True).reset_coords("evidence", drop=True)
 
 
@@ -45,9 +46,9 @@ def _taken(side) -> tuple:
 
 
 def host_tie(old, new) -> xr.DataArray:
-    """Watts of a host beside each GPU, drawn while the GPU is busy, at which a token takes the same energy on both.
+    """Watts of a host beside each busy GPU at which a token takes the same energy on both GPUs.
 
-    Above it the faster GPU takes less. NaN where one GPU takes less energy whatever the host draws.
+    Above it the faster GPU takes less. NaN where one GPU takes less whatever the host draws.
     """
     old_s, old_J = _taken(old)
     new_s, new_J = _taken(new)
@@ -66,17 +67,19 @@ def break_even(
     pue=1.0,
     use: carbon.Use | None = None,
 ) -> xr.Dataset:
-    """Where two GPUs emit the same for a token: the intensity (`by="g_per_kwh"`), lifetime or utilisation of the tie.
+    """The grid intensity, lifetime or utilisation at which two GPUs emit the same for a token.
 
-    `use` takes the place of lifetime_years, utilisation and pue. Variables: value (NaN where one GPU wins throughout),
-    old_below and old_above: whether the old GPU wins below and above it (both the same where there is no tie); known is
-    False where an input is NaN.
+    by: g_per_kwh, lifetime_years or utilisation. `use` takes the place of lifetime_years,
+    utilisation and pue. Variables: value (NaN where one GPU wins throughout), old_below and
+    old_above: whether the old GPU wins below and above it (equal where there is no tie); known: no
+    input is NaN.
     """
     use = use or carbon.Use(lifetime_years, utilisation, pue)
     grid = checked("g_per_kwh", g_per_kwh, "g/kWh")
     if by not in ("g_per_kwh", "lifetime_years", "utilisation"):
         raise Refused(
-            f"A break-even by {by!r} is unknown; allowed are g_per_kwh, lifetime_years and utilisation."
+            f"A break-even by {by!r} is unknown; "
+            "allowed are g_per_kwh, lifetime_years and utilisation."
         )
 
     def difference(use: carbon.Use, g_per_kwh) -> xr.Dataset:
@@ -88,34 +91,34 @@ def break_even(
     if by == "lifetime_years":
         apart = difference(replace(use, lifetime_years=1.0), grid)
         return _inverse(_tie(apart["operational_g"], apart["embodied_g"]))
-    # Grams are linear in x = 1 / utilisation - 1, whose values 0 and 1 are a GPU always and half busy.
-    busy, half = (difference(replace(use, utilisation=share), grid) for share in (1.0, 0.5))
-    whole, more = (part["operational_g"] + part["embodied_g"] for part in (busy, half - busy))
-    tie = _tie(whole, more)
+    # Grams are linear in x = 1 / utilisation - 1: 0 for a GPU always busy, 1 for one half busy.
+    busy = difference(replace(use, utilisation=1.0), grid)
+    more = difference(replace(use, utilisation=0.5), grid) - busy
+    tie = _tie(
+        busy["operational_g"] + busy["embodied_g"], more["operational_g"] + more["embodied_g"]
+    )
     return _inverse(tie.assign(value=tie["value"] + 1))
 
 
 def _tie(base, slope) -> xr.Dataset:
-    """The root of base + slope x value above 0, and whether the difference (old minus new) is negative on its sides."""
+    """The root above 0 of base + slope x value, and on which sides of it the old GPU wins."""
     slope, base = xr.broadcast(slope, base)
     known = base.notnull() & slope.notnull()
     value = -base / slope.where(base * slope < 0)
     below = xr.where(base != 0, base, slope) < 0
     above = xr.where(slope != 0, slope, base) < 0
-    return xr.Dataset(
-        {"value": value, "old_below": below & known, "old_above": above & known, "known": known}
-    )
+    sides = {"old_below": below & known, "old_above": above & known}
+    return xr.Dataset({"value": value, **sides, "known": known})
 
 
 def _inverse(tie: xr.Dataset) -> xr.Dataset:
     """The same tie in the inverse of its variable: below and above change places."""
-    return tie.rename({"old_below": "old_above", "old_above": "old_below"}).assign(
-        value=1 / tie["value"]
-    )
+    swapped = tie.rename({"old_below": "old_above", "old_above": "old_below"})
+    return swapped.assign(value=1 / tie["value"])
 
 
 def old_wins(tie: xr.Dataset, at) -> xr.DataArray:
-    """Share of samples in which the old GPU emits less at a value of the variable of a break-even; NaN if unknown."""
+    """Share of samples in which the old GPU emits less at a value of the variable, or NaN."""
     before = (at < tie["value"]) | tie["value"].isnull()
     wins = xr.where(before, tie["old_below"], tie["old_above"])
     return wins.where(tie["known"]).mean("sample", skipna=False)
@@ -131,12 +134,13 @@ def payback(
     age_years=0.0,
     accounting: str = "sunk",
 ) -> xr.DataArray:
-    """Days after which replacing `replaced` running old GPUs by one new GPU has emitted less than keeping them.
+    """Days after which one new GPU has emitted less than keeping the `replaced` old GPUs.
 
-    The utilisation of `use` is the busy share of each old GPU; the new one serves the same tokens and idles the rest (inf
-    where it cannot, and where it never pays back). `sunk`: the embodied carbon of the old GPUs is past either way, that of
-    the new one is charged when it is bought. `amortised`: each GPU is charged day by day until its lifetime ends, and what
-    is left on an old GPU of age_years that goes early is written off on the day of the change.
+    use: its utilisation is the busy share of each old GPU; the new GPU serves the same tokens and
+    idles the rest (inf where it cannot, and where it never pays back). accounting: `sunk` charges
+    the new GPU's embodied carbon when it is bought, and that of the old GPUs is past either way;
+    `amortised` charges each GPU day by day over its lifetime, and what is left on old GPUs of
+    age_years is written off on the day of the change.
     """
     if accounting not in ("sunk", "amortised"):
         raise Refused(f"The accounting {accounting!r} is unknown; allowed are sunk and amortised.")
@@ -146,8 +150,8 @@ def payback(
     after = emitted(new, g_per_kwh, replace(use, utilisation=taken.where(taken <= 1)))
     kept = replaced * _daily_g(before, use.utilisation)
     saved = (kept - _daily_g(after, taken)).where((taken <= 1) | taken.isnull(), -1.0)
-    kg, past_kg = (side["embodied_kg"] + use.host_kg for side in (new, old))
-    cost, past = kg * 1000, replaced * past_kg * 1000
+    cost = (new["embodied_kg"] + use.host_kg) * 1000
+    past = replaced * (old["embodied_kg"] + use.host_kg) * 1000
     days = xr.where(saved > 0, cost / saved.where(saved > 0), np.inf).where(saved.notnull())
     if accounting == "sunk":
         return days
@@ -164,18 +168,17 @@ def _daily_g(token: xr.Dataset, utilisation):
 
 
 def drifting(days: xr.DataArray, yearly: float) -> xr.DataArray:
-    """Paybacks of a sunk past (`payback`) on a grid whose intensity is `yearly` times as high each year as in the one before.
+    """Sunk paybacks on a grid whose intensity is `yearly` times that of the year before.
 
-    What the new GPU saves in a day moves with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year: the
-    same for every GPU and load. inf where a grid that gets cleaner never lets it pay back.
+    Daily savings move with the grid, so (1 - exp(-r t)) / r = days with r = -ln(yearly) a year. inf
+    where a grid that gets cleaner never lets the new GPU pay back.
     """
     rate = -np.log(checked("yearly", yearly, "1", above=True)) / (YEAR_S / DAY_S)
     if rate == 0:
         return days
     ever = rate * days < 1
-    return (
-        (-np.log1p(-rate * days.where(ever, 0.0)) / rate).where(ever, np.inf).where(days.notnull())
-    )
+    drifted = -np.log1p(-rate * days.where(ever, 0.0)) / rate
+    return drifted.where(ever, np.inf).where(days.notnull())
 
 
 def spread(days: xr.DataArray, level: float = 0.9) -> pd.DataFrame:

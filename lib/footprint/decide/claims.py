@@ -1,7 +1,8 @@
-"""The claims of the paper's abstract and our hypotheses: verdict, probability, why, and the evidence.
+"""The paper's claims and our hypotheses: verdict, probability, why, and the evidence.
 
-A sample is a state of the world: a claim is true or not in each, and its probability is the share of samples in which it is.
-How a claim is read stands in the docstring of its judge; what carbon decides is judged by every method that knows both GPUs.
+A sample is a state of the world: a claim is true or false in each, and its probability is the share
+of samples in which it is true. The docstring of its judge says how a claim is read; claims about
+carbon are judged by every method that knows both GPUs.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,18 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from footprint import carbon, spec
+from footprint.decide import compare
 from footprint.decide.breakeven import ALONE
-from footprint.decide.compare import (
-    LIFETIMES,
-    NEW,
-    OLD,
-    anywhere,
-    choices,
-    flips,
-    probability,
-    ratios,
-    versus,
-)
 from footprint.decide.world import ZONES, grid_years, grids, sampled, tokens, total
 
 SURE = 0.95  # probability from which a verdict is plain
@@ -36,13 +27,18 @@ CLEAN, BETWEEN, DIRTY = ZONES
 
 @dataclass(frozen=True)
 class Case:
-    """What the claims are judged by: points of one engine, two GPUs, the length of requests that carbon is counted for."""
+    """What the claims are judged by: points of one engine, two GPUs, and the length of requests."""
 
     points: xr.Dataset
     world: xr.Dataset
     length: Mapping[str, int]
-    old: str = OLD
-    new: str = NEW
+    old: str = compare.OLD
+    new: str = compare.NEW
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Printed names of the older and of the newer GPU."""
+        return spec.label(self.old), spec.label(self.new)
 
     @property
     def both(self) -> xr.Dataset:
@@ -52,7 +48,7 @@ class Case:
 
     @property
     def one(self) -> xr.Dataset:
-        """Those of one length."""
+        """The points of the two GPUs at the length of the requests."""
         return self.both.sel(self.length)
 
     @property
@@ -69,21 +65,21 @@ class Case:
     def ratios(self, use: carbon.Use = ALONE) -> xr.Dataset:
         """The older GPU over the newer one, for one length."""
         pair = {"old": self.old, "new": self.new, "methods": self.methods}
-        return ratios(self.one, self.world, use, **pair).reset_coords(drop=True)
+        return compare.ratios(self.one, self.world, use, **pair).reset_coords(drop=True)
 
     def versus(self, quantity: str) -> xr.Dataset:
         """The older GPU over the newer one, at every point of every length."""
-        return versus(*(self.both.sel(gpu=gpu) for gpu in (self.old, self.new)), quantity)
+        return compare.versus(*(self.both.sel(gpu=gpu) for gpu in (self.old, self.new)), quantity)
 
     def judged(self, chance, because: str, evidence=None) -> dict:
         """A row of the scoreboard; evidence: points (those of one length by default), or words."""
         if "embodied_method" in getattr(chance, "dims", ()):
             chance = agreed(chance)
-        found = self.one if evidence is None else evidence
-        if isinstance(found, xr.Dataset):
-            found = {*found["evidence"].values.ravel()} - {"not run"}
+        kinds = self.one if evidence is None else evidence
+        if isinstance(kinds, xr.Dataset):
+            kinds = {*kinds["evidence"].values.ravel()} - {"not run"}
         row = {"verdict": verdict(float(chance)), "probability": float(chance), "because": because}
-        return row | {"status": min(found) if len(found) == 1 else "derived"}
+        return row | {"status": min(kinds) if len(kinds) == 1 else "derived"}
 
 
 def verdict(chance: float) -> str:
@@ -95,12 +91,12 @@ def verdict(chance: float) -> str:
 
 
 def sourced(methods) -> list[str]:
-    """Those embodied methods that verdicts rest on: `paper` is shown and not asked."""
+    """The embodied methods that verdicts rest on: `paper` is shown and not asked."""
     return [str(name) for name in methods if name in carbon.SOURCED]
 
 
 def agreed(chances: xr.DataArray) -> float:
-    """One probability for all sourced methods: the least certain; one half where they disagree, so that none decides."""
+    """One probability for all sourced methods: the least certain, or 1/2 where methods disagree."""
     known = chances.sel(embodied_method=sourced(chances["embodied_method"].values))
     low, high = float(known.min()), float(known.max())
     return low if low >= 0.5 else high if high <= 0.5 else 0.5
@@ -112,45 +108,46 @@ def by_method(chances: xr.DataArray) -> str:
 
 
 def hardware_matters(case: Case, quantity: str, noun: str) -> dict:
-    """A1, A2: the quantity differs between the two GPUs (probability of the larger side, median over points)."""
+    """A1, A2: the quantity differs between the GPUs: probability of the larger side, the median."""
     found = case.versus(quantity)
     ratio = found["ratio"]
     chance = found["probability"].where(ratio > 1, 1 - found["probability"])
+    old, new = case.names
     because = (
-        f"The {spec.label(case.old)} takes {float(ratio.min()):.2f} to {float(ratio.max()):.2f} times the {noun} of the "
-        f"{spec.label(case.new)} over {int(ratio.count())} points."
+        f"The {old} takes {ratio.min():.2f} to {ratio.max():.2f} times the {noun} of the {new} "
+        f"over {ratio.count():d} points."
     )
     return case.judged(chance.median(), because, found)
 
 
 def phases_differ(case: Case) -> dict:
-    """H3: prefill and decode differ in which GPU takes less energy, at some point that both GPUs serve."""
+    """H3: at some point, one GPU takes less energy in prefill and the other one in decode."""
     found = case.versus("energy_J").stack(point=("model", "prompt", "output", "batch"))
     found = found.dropna("point", how="any", subset=["ratio"])
-    prefill, decode = (found.sel(phase=phase, drop=True) for phase in ("prefill", "decode"))
+    prefill, decode = found.sel(phase="prefill", drop=True), found.sel(phase="decode", drop=True)
     p, q = prefill["probability"], decode["probability"]
     differ = p * (1 - q) + q * (1 - p)
     at = int(differ.argmax("point"))
     model, _, _, batch = differ["point"].values[at]
-    apart = float(((prefill["ratio"] > 1) != (decode["ratio"] > 1)).mean())
+    apart = ((prefill["ratio"] > 1) != (decode["ratio"] > 1)).mean()
     because = (
-        f"Furthest apart for {spec.label(model)} at batch {batch}: {spec.label(case.old)} over {spec.label(case.new)} is "
-        f"{float(prefill['ratio'][at]):.2f} in prefill and {float(decode['ratio'][at]):.2f} in decode; phases disagree at "
-        f"{apart:.0%} of points."
+        f"Furthest apart for {spec.label(model)} at batch {batch}: {' over '.join(case.names)} is "
+        f"{prefill['ratio'][at]:.2f} in prefill and {decode['ratio'][at]:.2f} in decode; "
+        f"phases disagree at {apart:.0%} of points."
     )
     return case.judged(differ.max(), because, found)
 
 
 def regions_differ(case: Case) -> dict:
-    """A3: the three regions keep one order in every year and on both bases; the energy is the same, so it cancels."""
+    """A3: the three regions keep one order in every year and on both bases; energy cancels."""
     years, both = grid_years(), grids(basis=["lifecycle", "direct"])
     kept = [(values.diff("zone") > 0).values.ravel() for values in (years, both)]
     ratio = both.sel(zone=DIRTY) / both.sel(zone=CLEAN)
-    first, last = (int(years["year"][end]) for end in (0, -1))
     because = (
-        f"One run emits {float(ratio[0]):.0f} times as much in {spec.zone_name(DIRTY)} as in {spec.zone_name(CLEAN)} on a "
-        f"lifecycle basis and {float(ratio[1]):.0f} times on a direct one; {spec.zone_name(BETWEEN)} lies between, in each "
-        f"year from {first} to {last}."
+        f"One run emits {ratio.sel(basis='lifecycle'):.0f} times as much in "
+        f"{spec.zone_name(DIRTY)} as in {spec.zone_name(CLEAN)} on a lifecycle basis and "
+        f"{ratio.sel(basis='direct'):.0f} times on a direct one; {spec.zone_name(BETWEEN)} lies "
+        f"between, in each year from {years['year'].min():d} to {years['year'].max():d}."
     )
     return case.judged(np.concatenate(kept).mean(), because, ["published"])
 
@@ -159,21 +156,20 @@ def embodied_differs(case: Case) -> dict:
     """A4: the GPU with the larger die and memory has more embodied carbon, by every method."""
     if not {case.old, case.new} <= {*spec.gpus()}:
         return case.judged(np.nan, "Nobody knows the die of one of the two.", ["unverified"])
-    less, more = sorted(
-        (spec.gpu(name) for name in (case.old, case.new)), key=lambda gpu: gpu.die_mm2
-    )
-    kg = (
-        case.world["embodied_kg"].sel(embodied_method=sourced(case.methods)).reset_coords(drop=True)
-    )
+    gpus = [spec.gpu(name) for name in (case.old, case.new)]
+    less, more = sorted(gpus, key=lambda gpu: gpu.die_mm2)
+    kg = case.world["embodied_kg"].sel(embodied_method=sourced(case.methods))
+    kg = kg.reset_coords(drop=True)
     ratio = kg.sel(gpu=more.id, drop=True) / kg.sel(gpu=less.id, drop=True)
     chances, middle = (ratio > 1).mean("sample"), ratio.median("sample")
     parts = carbon.embodied([less, more], "teardown")
     chips = parts["embodied_kg"].sel(component=["die", "memory"]).sum("component")
     share = chips / parts["total_kg"]
     because = (
-        f"{more.die_mm2 / less.die_mm2:.2f} times the die area and {more.memory_GiB / less.memory_GiB:.0f} times the memory "
-        f"take {float(middle.min()):.1f} to {float(middle.max()):.1f} times the emissions by method; die and memory are "
-        f"{float(share.min()):.0%} to {float(share.max()):.0%} of a torn-down card."
+        f"{more.die_mm2 / less.die_mm2:.2f} times the die area and "
+        f"{more.memory_GiB / less.memory_GiB:.0f} times the memory take {middle.min():.1f} to "
+        f"{middle.max():.1f} times the emissions by method; die and memory are "
+        f"{share.min():.0%} to {share.max():.0%} of a torn-down card."
     )
     return case.judged(chances, because, ["modelled"])
 
@@ -183,7 +179,7 @@ def parameters(model: str) -> int:
 
 
 def newer_is_faster(case: Case) -> dict:
-    """H1: the newer GPU is faster at every point, and its lead in decode grows with batch and with model size."""
+    """H1: the newer GPU is faster at every point; its lead in decode grows with batch and model."""
     times = sampled(case.both, case.world)["time_s"].reset_coords(drop=True)
     lead = times.sel(gpu=case.old, drop=True) / times.sel(gpu=case.new, drop=True)
     faster = ((lead > 1) | lead.isnull()).all([dim for dim in lead.dims if dim != "sample"])
@@ -195,62 +191,64 @@ def newer_is_faster(case: Case) -> dict:
     one = one.sel(model=sorted(one["model"].values, key=parameters))
     holds = faster.values & grows.all(axis=0) & (one.diff("model") > 0).all("model").values
     middle = lead.median("sample")
+    leads = ", ".join(f"{value:.1f}" for value in one.median("sample"))
     because = (
-        f"Faster at every point in {float(faster.mean()):.0%} of the samples (by {float(middle.min()):.2f} to "
-        f"{float(middle.max()):.1f} times, medians); the lead in decode grows with the batch in {grows.mean():.0%} of "
-        f"curves and samples, and is {', '.join(f'{float(value):.1f}' for value in one.median('sample'))} at batch 1 by "
-        "model size."
+        f"Faster at every point in {faster.mean():.0%} of the samples (by {middle.min():.2f} to "
+        f"{middle.max():.1f} times, medians); the lead in decode grows with the batch in "
+        f"{grows.mean():.0%} of curves and samples, and is {leads} at batch 1 by model size."
     )
     return case.judged(holds.mean(), because, case.both)
 
 
 def older_wins_small(case: Case) -> dict:
-    """H2: a token of the smallest model takes less energy on the older GPU at batch 1, and more at the largest batch."""
+    """H2: the older GPU takes less energy for the smallest model at batch 1, more at the last."""
     small = min(case.one["model"].values, key=parameters)
     found = case.ratios()["energy_ratio"].sel(model=small).dropna("batch")
     first, last = found.isel(batch=0), found.isel(batch=-1)
     because = (
-        f"A token of the {spec.label(small)} model, its prefill included, takes {float(first.median()):.2f} times the "
-        f"energy on the {spec.label(case.old)} at batch {int(first['batch'])} (less in {float(probability(first)):.0%} of "
-        f"the samples) and {float(last.median()):.2f} times at batch {int(last['batch'])} (more in "
-        f"{1 - float(probability(last)):.0%})."
+        f"A token of the {spec.label(small)} model, its prefill included, takes "
+        f"{first.median():.2f} times the energy on the {case.names[0]} at batch {first['batch']:d} "
+        f"(less in {compare.probability(first):.0%} of the samples) and {last.median():.2f} times "
+        f"at batch {last['batch']:d} (more in {1 - compare.probability(last):.0%})."
     )
     return case.judged(((first < 1) & (last > 1)).mean(), because, case.one.sel(model=small))
 
 
 def _range(share: xr.DataArray) -> str:
     middle = share.sel(embodied_method=sourced(share["embodied_method"].values)).median("sample")
-    return f"{float(middle.min()):.1%} to {float(middle.max()):.1%}"
+    return f"{middle.min():.1%} to {middle.max():.1%}"
 
 
 def both_matter(case: Case) -> dict:
-    """A5: each part is visible somewhere: embodied on the cleanest of the three grids, operational on the dirtiest."""
+    """A5: embodied carbon is visible on the cleanest grid, operational carbon on the dirtiest."""
     found = case.tokens(case.one)
     share = (found["embodied_g"] / total(found)).median(["model", "gpu", "batch"])
     clean, dirty = share.sel(zone=CLEAN), share.sel(zone=DIRTY)
     chances = ((clean >= MATTERS) & (1 - dirty >= MATTERS)).mean("sample")
     because = (
-        f"Embodied is {_range(clean)} of the total in {spec.zone_name(CLEAN)} by method, the grid's year sampled; "
-        f"the rest is operational (at least {MATTERS:.0%} counts as visible): {by_method(chances)}."
+        f"Embodied is {_range(clean)} of the total in {spec.zone_name(CLEAN)} by method, the "
+        f"grid's year sampled; the rest is operational (at least {MATTERS:.0%} counts as visible): "
+        f"{by_method(chances)}."
     )
     return case.judged(chances, because)
 
 
 def visible_where_clean(case: Case) -> dict:
-    """H5: over the table of ratios (its median cell), embodied carbon is visible where clean and not where dirty."""
-    share = case.ratios(carbon.Use(lifetime_years=LIFETIMES))["embodied_share"]
+    """H5: embodied carbon is visible on a clean grid and not on a dirty one (median cell)."""
+    share = case.ratios(carbon.Use(lifetime_years=compare.LIFETIMES))["embodied_share"]
     share = share.median(["model", "gpu", "batch", "lifetime_years"])
     clean, dirty = share.sel(zone=CLEAN), share.sel(zone=DIRTY)
     chances = ((clean >= MATTERS) & (dirty < MATTERS)).mean("sample")
     because = (
-        f"Embodied share by method, median over batches and lifetimes: {_range(clean)} in {spec.zone_name(CLEAN)}, "
-        f"{_range(dirty)} in {spec.zone_name(DIRTY)} ({MATTERS:.0%} is the line): {by_method(chances)}."
+        f"Embodied share by method, median over batches and lifetimes: {_range(clean)} in "
+        f"{spec.zone_name(CLEAN)}, {_range(dirty)} in {spec.zone_name(DIRTY)} ({MATTERS:.0%} is "
+        f"the line): {by_method(chances)}."
     )
     return case.judged(chances, because)
 
 
 def batching_helps(case: Case) -> dict:
-    """H4: each doubling of the batch that is no saturation yet takes less energy and less carbon for a generated token."""
+    """H4: each doubling of the batch below saturation takes less energy and less carbon a token."""
     found = case.tokens(case.both)
 
     def step(values: xr.DataArray) -> xr.DataArray:
@@ -262,53 +260,55 @@ def batching_helps(case: Case) -> dict:
     dims = ["model", "gpu", "prompt", "output", "batch", "zone"]
     chances = falls.all(dims).mean("sample")
     curves = found["token_J"].median("sample")
-    times = float((curves.sel(batch=1) / curves.min("batch")).median())
+    times = (curves.sel(batch=1) / curves.min("batch")).median()
     because = (
-        f"The best batch takes {times:.0f} times less energy a token than batch 1 (median of pairs and lengths); no "
-        f"doubling before saturation (less than {SATURATED - 1:.0%} more throughput) costs more: {by_method(chances)}."
+        f"The best batch takes {times:.0f} times less energy a token than batch 1 (median of pairs "
+        f"and lengths); no doubling before saturation (less than {SATURATED - 1:.0%} more "
+        f"throughput) costs more: {by_method(chances)}."
     )
     return case.judged(chances, because, case.both)
 
 
 def joint_choice_saves(case: Case) -> dict:
     """A6: for some model and region the choice by one of the two carbons alone is not the best."""
-    found = choices(case.tokens(case.one)) > WORTH
+    found = compare.choices(case.tokens(case.one)) > WORTH
     either = found["saving_operational"] | found["saving_embodied"]
     chances, changed = either.any(["model", "zone"]).mean("sample"), found.mean()
     because = (
-        f"Weighing both saves at least {WORTH:.0%} somewhere by method: {by_method(chances)}. It betters the choice by "
-        f"operational carbon alone in {float(changed['saving_operational']):.0%} of all models, regions and samples, and "
-        f"that by embodied carbon alone in {float(changed['saving_embodied']):.0%}; elsewhere one choice has the least of "
-        "both."
+        f"Weighing both saves at least {WORTH:.0%} somewhere by method: {by_method(chances)}. It "
+        f"betters the choice by operational carbon alone in {changed['saving_operational']:.0%} of "
+        "all models, regions and samples, and that by embodied carbon alone in "
+        f"{changed['saving_embodied']:.0%}; elsewhere one choice has the least of both."
     )
     return case.judged(chances, because)
 
 
 def each_alone_misleads(case: Case) -> dict:
-    """H7: A6 read strictly: the choice by operational carbon alone is not the best somewhere, and so for embodied alone."""
-    found = (choices(case.tokens(case.one)) > WORTH).any(["model", "zone"])
+    """H7: A6 read strictly: each of the two carbons alone misleads somewhere."""
+    found = (compare.choices(case.tokens(case.one)) > WORTH).any(["model", "zone"])
     operational = found["saving_operational"]
     chances = (operational & found["saving_embodied"]).mean("sample")
     because = (
-        f"Operational carbon alone misleads somewhere: {by_method(operational.mean('sample'))}; each of the two does: "
-        f"{by_method(chances)}."
+        f"Operational carbon alone misleads somewhere: {by_method(operational.mean('sample'))}; "
+        f"each of the two does: {by_method(chances)}."
     )
     return case.judged(chances, because)
 
 
 def least_is_not_fastest(case: Case) -> dict:
-    """H6: somewhere the slower GPU emits less, and each of region, batch, lifetime and utilisation changes the GPU."""
+    """H6: the slower GPU may emit less, and each of four axes changes the GPU of least carbon."""
     # The difference of two GPUs is linear in 1 / utilisation, so a change shows at the ends.
     ends = xr.DataArray([0.1, 1.0], {"utilisation": [0.1, 1.0]}, attrs={"units": "1"})
-    found = case.ratios(carbon.Use(LIFETIMES, ends))
-    less = anywhere((found["time_ratio"] > 1) & (found["carbon_ratio"] < 1))
-    changed = flips(found["carbon_ratio"])
+    found = case.ratios(carbon.Use(compare.LIFETIMES, ends))
+    less = compare.anywhere((found["time_ratio"] > 1) & (found["carbon_ratio"] < 1))
+    changed = compare.flips(found["carbon_ratio"])
     chances = (less & changed.all("axis")).mean("sample")
-    share = [f"{float(part):.0%}" for part in changed.mean(["embodied_method", "sample"])]
+    share = changed.mean(["embodied_method", "sample"]).to_series()
     because = (
-        f"The slower GPU emits less at some point in {float(less.mean()):.0%} of the samples; the GPU of least carbon "
-        f"changes with the region in {share[0]}, batch in {share[1]}, lifetime in {share[2]}, utilisation in {share[3]}; "
-        f"all of it: {by_method(chances)}."
+        f"The slower GPU emits less at some point in {less.mean():.0%} of the samples; the GPU of "
+        f"least carbon changes with the region in {share['zone']:.0%}, batch in "
+        f"{share['batch']:.0%}, lifetime in {share['lifetime_years']:.0%}, utilisation in "
+        f"{share['utilisation']:.0%}; all of it: {by_method(chances)}."
     )
     return case.judged(chances, because)
 
@@ -332,11 +332,10 @@ EMBODIED = {"A4", "A5", "A6", "H4", "H5", "H6", "H7"}  # need the embodied carbo
 UNRUN = {"A3", "A4"}  # need no point
 
 
-def scoreboard(case: Case, judges: Mapping[str, Callable] | None = None) -> pd.DataFrame:
-    """One row a claim: id, claim, verdict so far, probability, why (`because`), and the status of the evidence."""
-    judges = JUDGES if judges is None else judges
+def scoreboard(case: Case, judges: Mapping[str, Callable] = JUDGES) -> pd.DataFrame:
+    """One row a claim: id, claim, verdict, probability, why (`because`), status of the evidence."""
     shared = bool(case.both["time_s"].notnull().all(["gpu", "phase"]).any())
-    pair, rows = f"{spec.label(case.old)} and {spec.label(case.new)}", []
+    pair, rows = " and ".join(case.names), []
     for claim in spec.table("published"):
         name, why = claim["id"], ""
         if name not in judges:

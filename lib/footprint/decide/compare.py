@@ -1,6 +1,6 @@
-"""Two GPUs, or many configurations, side by side: ratios, scenarios, single points, the Pareto front.
+"""GPUs or configurations side by side: ratios, scenarios, single points, the Pareto front.
 
-Break-evens and paybacks are closed forms of `breakeven`; here samples of the world are compared one by one.
+Samples of the world are compared one by one; the closed forms are in `breakeven`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,11 @@ from footprint import carbon
 from footprint.decide.breakeven import ALONE
 from footprint.decide.world import joint_evidence, tokens, total
 
-HOST, HOST_W = (
-    "two-socket",
-    100.0,
-)  # scenario: a host of `hosts.csv`, and its watts for each busy GPU
+HOST, HOST_W = "two-socket", 100.0  # scenario of `hosts.csv`, and its watts for each busy GPU
 OLD, NEW = "t4", "rtx-6000-ada"  # the paper's GPUs
 AXES = ("zone", "batch", "lifetime_years", "utilisation")  # along which the likelier GPU may change
-LIFETIMES = xr.DataArray(
-    np.arange(3, 9), {"lifetime_years": np.arange(3, 9)}, attrs={"units": "years"}
-)
+YEARS = np.arange(3, 9)
+LIFETIMES = xr.DataArray(YEARS, {"lifetime_years": YEARS}, attrs={"units": "years"})
 
 
 def ratios(
@@ -34,18 +30,18 @@ def ratios(
     methods: Sequence[str] | None = None,
     g_per_kwh: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """What a token takes and emits on the old GPU over what it does on the new one, at each point that both serve.
+    """What a token takes and emits on the old GPU over the new one, at each point that both serve.
 
-    Samples of carbon_ratio (zone, embodied_method, and the dimensions of `use`), energy_ratio and time_ratio, and of
-    embodied_share (gpu), the embodied part of each GPU's own total. Below 1 the old GPU takes less; NaN where one of the
-    two cannot serve. Where a method has no embodied carbon of one of the two, both stand by their operational carbon, as
-    the coordinate `counted` (embodied_method) says.
+    Samples of carbon_ratio (zone, embodied_method, and the dimensions of `use`), energy_ratio and
+    time_ratio, and of embodied_share (gpu), the embodied part of each GPU's own total. Below 1 the
+    old GPU takes less; NaN where a GPU cannot serve. Where a method has no embodied carbon of one
+    GPU, both stand by their operational carbon, as the coordinate `counted` (embodied_method) says.
     """
     found = tokens(points.sel(gpu=[old, new]), world, use, methods=methods, g_per_kwh=g_per_kwh)
     kg = world["embodied_kg"].sel(gpu=[old, new], embodied_method=found["embodied_method"])
     known = kg.notnull().all(["gpu", "sample"]).reset_coords(drop=True)
     grams, whole = xr.where(known, total(found), found["operational_g"]), total(found)
-    sides = {gpu: found["evidence"].sel(gpu=gpu, drop=True) for gpu in (old, new)}
+    evidence = joint_evidence(*[found["evidence"].sel(gpu=gpu, drop=True) for gpu in (old, new)])
     quantities = {"carbon": grams, "energy": found["token_J"], "time": found["token_s"]}
     data = {}
     for name, values in quantities.items():
@@ -54,16 +50,15 @@ def ratios(
         data[f"{name}_ratio"] = quotient.assign_attrs(units="1")
     data["embodied_share"] = (found["embodied_g"] / whole).assign_attrs(units="1")
     words = xr.where(known, "both carbons", "operational carbon")
-    coords = {"evidence": joint_evidence(*sides.values()), "counted": words}
+    coords = {"evidence": evidence, "counted": words}
     return xr.Dataset(data, attrs={"old": old, "new": new}).assign_coords(coords)
 
 
 def probability(ratio: xr.DataArray) -> xr.DataArray:
-    """Probability that the old GPU takes less: the share of samples below 1; NaN where one of the two cannot serve."""
+    """Probability that the old GPU takes less (share of samples); NaN where one cannot serve."""
     share = (ratio < 1).where(ratio.notnull()).mean("sample", skipna=False)
-    return share.rename("probability").assign_attrs(
-        units="1", long_name="probability that the old GPU takes less"
-    )
+    attrs = {"units": "1", "long_name": "probability that the old GPU takes less"}
+    return share.rename("probability").assign_attrs(attrs)
 
 
 def scenarios(
@@ -75,11 +70,12 @@ def scenarios(
     new: str = NEW,
     method: str = carbon.MAIN,
 ) -> xr.DataArray:
-    """Probability that a token emits less on the old GPU, by what the answer depends on besides the GPUs.
+    """Probability that a token emits less on the old GPU, by engine, use, load, model and zone.
 
-    points: of one length, with the dimension engine. uses: name -> use, say the GPU alone and with a host. Dimensions
-    (engine, counted, served, model, zone): `counted` names the use; `served` is one request at a time, or each GPU at the
-    batch of its own least carbon. The year of the grid is sampled.
+    points: of one length, with the dimension engine. uses: name -> use, say the GPU alone and with
+    a host. Dimensions (engine, counted, served, model, zone): `counted` names the use; `served` is
+    one request at a time, or each GPU at the batch of its own least carbon. The grid's year is
+    sampled.
     """
     found = []
     for name, use in uses.items():
@@ -93,28 +89,23 @@ def scenarios(
         for way, values in ways.items():
             share = probability(values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True))
             found.append(share.expand_dims(counted=[name], served=[way]))
-    whole = xr.combine_by_coords(found)["probability"].transpose(
-        "engine", "counted", "served", "model", "zone"
-    )
+    whole = xr.combine_by_coords(found)["probability"]
+    whole = whole.transpose("engine", "counted", "served", "model", "zone")
     return whole.reindex(counted=list(uses), served=["one at a time", "own best batch"])
 
 
 def versus(over: xr.Dataset, under: xr.Dataset, quantity: str = "energy_J") -> xr.Dataset:
-    """The ratio of two sets of points, each of one GPU, at every point that both have: ratio, low, high, probability.
+    """The ratio of two sets of points, each of one GPU: ratio, low, high, probability.
 
-    quantity: time_s or energy_J. low and high are the ends of the 90 % interval, probability is that of a ratio above 1.
-    The errors of two points are independent and log-normal; only the gain of a board that both were measured on cancels.
+    quantity: time_s or energy_J. low, high: 90 % interval; probability: of a ratio above 1. The
+    errors of two points are independent and log-normal; only the gain of one board cancels.
     """
     first, second = (side.reset_coords(drop=True) for side in (over, under))
-    names = [f"{quantity}_low_sd", f"{quantity}_high_sd"]
-    sds = [(side[names[0]] + side[names[1]]) / 2 for side in (first, second)]
-    variance = sds[0] ** 2 + sds[1] ** 2
+    low, high = f"{quantity}_low_sd", f"{quantity}_high_sd"
+    variance = sum(((side[low] + side[high]) / 2) ** 2 for side in (first, second))
     if quantity == "energy_J" and over["gpu"].item() == under["gpu"].item():
-        boards = [
-            xr.where(side["evidence"] == "measured", side["gain_sd"], 0.0).reset_coords(drop=True)
-            for side in (over, under)
-        ]
-        variance = variance - 2 * np.minimum(*boards) ** 2
+        gains = [side["gain_sd"].where(side["evidence"] == "measured", 0) for side in (over, under)]
+        variance = variance - 2 * np.minimum(*gains).reset_coords(drop=True) ** 2
     sd, log_ratio = np.sqrt(variance), np.log(first[quantity] / second[quantity])
     half = ndtri(0.95) * sd
     found = {
@@ -128,10 +119,10 @@ def versus(over: xr.Dataset, under: xr.Dataset, quantity: str = "energy_J") -> x
 
 
 def choices(tokens: xr.Dataset) -> xr.Dataset:
-    """What the joint choice of GPU and batch saves over the choice by one carbon alone, in each sample.
+    """What the joint choice of GPU and batch saves over the choice by one carbon alone.
 
-    saving_operational and saving_embodied: share of the total saved over the choice by that carbon alone, by model, zone,
-    embodied_method and sample; 0 where both choices are the same.
+    saving_operational, saving_embodied: share of the total, by model, zone, embodied_method and
+    sample; 0 where both choices are the same.
     """
     stacked = tokens.reset_coords(drop=True).stack(config=("gpu", "batch"))
     whole = total(stacked).fillna(np.inf)
@@ -149,14 +140,14 @@ def anywhere(holds: xr.DataArray) -> xr.DataArray:
 
 
 def flips(ratio: xr.DataArray) -> xr.DataArray:
-    """Whether the GPU of least carbon changes along an axis, at some other setting: (axis, embodied_method, sample)."""
+    """Whether the GPU of least carbon changes along each axis: (axis, embodied_method, sample)."""
     less = (ratio < 1).where(ratio.notnull())
     found = [anywhere(less.max(dim) > less.min(dim)) for dim in AXES]
     return xr.concat(found, xr.Variable("axis", list(AXES)), coords="minimal", compat="override")
 
 
 def pareto(*objectives) -> np.ndarray:
-    """Which points no other point beats: as low or lower in all objectives and lower in one. NaN is never among them."""
+    """Which points no other point beats (no higher anywhere and lower somewhere); never a NaN."""
     points = np.stack([np.ravel(np.asarray(values, dtype=float)) for values in objectives], axis=1)
     front = np.isfinite(points).all(axis=1)
     for i in np.flatnonzero(front):

@@ -1,6 +1,6 @@
-"""Prefill on one GPU and decode on another: what a token then emits, the move of the KV cache charged.
+"""Prefill on one GPU and decode on another: the carbon of a token, moving its KV cache included.
 
-Each phase has its own batch, as continuous batching has it too; on one GPU nothing is moved. Everything is modelled.
+Each phase has its own batch, as in continuous batching; one GPU moves nothing. All is modelled.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PHASES = ("prefill", "decode")
 
 @dataclass(frozen=True)
 class Link:
-    """The network between two GPUs, a scenario: 100 Gbit/s; the power of two adapters and a switch port busy with it."""
+    """The network between two GPUs, a scenario: 100 Gbit/s, two adapters and a busy switch port."""
 
     GBps: float = 12.5
     W: float = 50.0
@@ -37,12 +37,13 @@ def disaggregate(
     link: Link | None = None,
     method: str = carbon.MAIN,
 ) -> xr.Dataset:
-    """Grams of a generated token by phase: total_g (zone, phase, gpu, batch, sample), NaN where a phase cannot be served.
+    """Grams of a generated token by phase, each phase on any GPU; NaN where it cannot be served.
 
-    Limits at the medians: ttft_s on a batch's prefill and the move of its cache, tpot_s on a decode step. held_g (zone,
-    gpu, sample): what each of two GPUs adds while the cache is on its way, at idle power and with its embodied carbon;
-    link_g (zone, sample): the network's. move_s: seconds for the cache of one request. A phase that no GPU serves is
-    `Refused` by the limit that binds. The year of the grid is sampled.
+    Variables: total_g (zone, phase, gpu, batch, sample); held_g (zone, gpu, sample): what each of
+    two GPUs adds while the cache is on its way, at idle power and with its embodied carbon; link_g
+    (zone, sample): the network's; move_s: seconds for the cache of one request. Limits at the
+    medians: ttft_s on a batch's prefill and the move of its cache, tpot_s on a decode step. A phase
+    that no GPU serves is `Refused` by the limit that binds. The grid's year is sampled.
     """
     link = link or Link()
     speed = checked("link_GBps", link.GBps, "GB/s", above=True)
@@ -65,8 +66,8 @@ def disaggregate(
 
 
 def _served(model: str, gpus: list[str], request: Request, phase: str, move_s: float) -> xr.Dataset:
-    """The points of one phase, without those that do not fit or are too slow, or `Refused` if none is left."""
-    # A GPU for prefill alone keeps no room for answers: two tokens are the shortest output that has a decode step.
+    """The points of a phase that fit and are fast enough, or `Refused` if none is."""
+    # A GPU for prefill keeps no room for answers: two tokens are the shortest with a decode step.
     points = request.points(model, gpus, output=2 if phase == "prefill" else request.output)
     points = points.isel(model=0, engine=0, prompt=0).sel(phase=[phase])
     time = points["time_s"].squeeze("phase", drop=True)
@@ -83,13 +84,14 @@ def _served(model: str, gpus: list[str], request: Request, phase: str, move_s: f
 
 
 def gpu_pairs(parts: xr.Dataset, hidden: bool = False) -> pd.DataFrame:
-    """All pairs of GPUs, for each zone the one of least mean grams a token first: exhaustive, each phase in its best batch.
+    """All pairs of GPUs, for each zone the pair of least mean grams a token first.
 
-    What a phase emits does not depend on the other's GPU, so its best batch is found GPU by GPU, exactly. hidden: the
-    move overlaps with other work, so that no GPU is held for it and only the network is charged. Columns: zone, prefill
-    and decode (GPUs), prefill_batch, decode_batch, mean_g, low_g and high_g (90 %), prefill_g and decode_g (means without
-    the move); against the better of the two GPUs alone: `saving`, a share of its mean, and `probability`, the share of
-    samples in which the pair emits less. Both are NaN where neither GPU can do alone.
+    Exhaustive and exact: a phase emits the same whatever the other phase's GPU, so each takes its
+    best batch. hidden: the move overlaps with other work, so only the network is charged. Columns:
+    zone, prefill and decode (GPUs), prefill_batch, decode_batch, mean_g, low_g and high_g (90 %),
+    prefill_g and decode_g (means without the move); against the better of the two GPUs alone:
+    `saving`, a share of its mean, and `probability` that the pair emits less, both NaN where
+    neither GPU can do alone.
     """
     grams = parts["total_g"].transpose("zone", "phase", "gpu", "batch", "sample")
     least = grams.mean("sample", skipna=False).fillna(np.inf).argmin("batch")
@@ -118,8 +120,5 @@ def gpu_pairs(parts: xr.Dataset, hidden: bool = False) -> pd.DataFrame:
     table = xr.Dataset(columns).reset_coords(drop=True).to_dataframe().reset_index()
     table = table.dropna(subset="mean_g")
     order = table["zone"].map(list(grams["zone"].values).index)
-    return (
-        table.assign(order=order)
-        .sort_values(["order", "mean_g"], ignore_index=True)
-        .drop(columns="order")
-    )
+    table = table.assign(order=order).sort_values(["order", "mean_g"], ignore_index=True)
+    return table.drop(columns="order")

@@ -1,6 +1,6 @@
-"""The plan of a day for a large service: which GPUs, where, when, for which model, as a linear programme (HiGHS).
+"""The daily plan of a service: which GPUs, where, when, for which model; a linear programme.
 
-GPUs are counted as fractions: among thousands of them the rounding is nothing. Everything here is modelled.
+GPUs are counted as fractions, since rounding is nothing among thousands. All is modelled.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from footprint.decide.world import ZONES, sampled
 HOURS, HOUR_S = 24, 3600.0
 PEAK = 15  # scenario: the local hour at which a region asks most
 TIE_KG = 1e-6  # tie-breaking cost of a million requests moved, or kept waiting an hour
-MILLION = 1e6  # requests are counted in millions within the programme, so that its numbers are of one size
+MILLION = 1e6  # the programme counts requests in millions, so that its numbers are of one size
 AXES = ("gpu", "model", "batch")
 
 
@@ -29,9 +29,9 @@ AXES = ("gpu", "model", "batch")
 class Freedom:
     """What a plan may do with requests and GPUs.
 
-    moves: the share of a region's requests that other regions may serve. waits: the share that may wait, up to wait_h
-    hours. idle: the share of its idle power that a GPU draws when it is not busy (0: switched off). gpus: GPUs at hand
-    (zone, gpu), without limit by default.
+    moves: the share of a region's requests that other regions may serve. waits: the share that may
+    wait, up to wait_h hours. idle: the share of its idle power that a GPU draws when it is not busy
+    (0: switched off). gpus: GPUs at hand (zone, gpu), without limit by default.
     """
 
     moves: float = 0.0
@@ -50,7 +50,7 @@ class Freedom:
 
 
 def mean_request(**limits) -> Request:
-    """A request of the mean lengths in the Azure trace of 2023, its two services as frequent as there."""
+    """A request of the mean lengths in the Azure trace of 2023, both services weighed as there."""
     columns = ["prompt_tokens", "output_tokens"]
     rows = pd.DataFrame(spec.table("azure_lengths")).astype(dict.fromkeys(columns, int))
     requests = {row["service"]: int(row["requests"]) for row in spec.table("azure_services")}
@@ -62,9 +62,10 @@ def mean_request(**limits) -> Request:
 def demand(
     per_day: float, models: Sequence[str], zones: Sequence[str] = ZONES, swing: float = 0.5
 ) -> xr.DataArray:
-    """Requests by hour of the day in UTC, zone and model: alike for zones and models, each as its clock goes.
+    """Requests by hour of the day in UTC, zone and model: alike for all, each zone by its clock.
 
-    The trace covers less than an hour, so its course over the day is a scenario: 1 + swing x cos, the most at PEAK o'clock.
+    The trace covers less than an hour, so the course of the day is a scenario: 1 + swing x cos,
+    highest at PEAK o'clock.
     """
     whole = checked("per_day", per_day, "1", above=True)
     swing = checked("swing", swing, "1", most=1)
@@ -80,19 +81,19 @@ def demand(
 def configurations(
     models: Sequence[str], request: Request, gpus: Sequence[str] | None = None
 ) -> xr.Dataset:
-    """The points (model, gpu, batch) of a request; NaN where one does not fit or is too slow at its median.
+    """The points (model, gpu, batch) of a request; NaN where one does not fit or is too slow.
 
-    A model that no GPU can serve is `Refused` in a sentence that names the limit that binds.
+    A model that no GPU can serve is `Refused` by the limit that binds (at the medians).
     """
     points = request.points(list(models), spec.gpus() if gpus is None else list(gpus))
     points = points.isel(engine=0, prompt=0, output=0)
-    first, later = (points["time_s"].sel(phase=phase, drop=True) for phase in ("prefill", "decode"))
+    first = points["time_s"].sel(phase="prefill", drop=True)
+    step = points["time_s"].sel(phase="decode", drop=True) / decode_steps(points)
     fine = points["status"] == "ok"
     limits = {
         "memory": fine,
         f"the time to first token of {request.ttft_s:g} s": first <= request.ttft_s,
-        f"the time per output token of {request.tpot_s:g} s": later / decode_steps(points)
-        <= request.tpot_s,
+        f"the time per output token of {request.tpot_s:g} s": step <= request.tpot_s,
     }
     for what, kept in limits.items():
         fine = fine & kept
@@ -113,11 +114,12 @@ def plan(
 ) -> xr.Dataset:
     """The plan of least carbon that serves all that is asked, on a day that repeats itself.
 
-    asked: from `demand`, (hour, zone, model); points: from `configurations`; intensity: g/kWh (hour, zone). A GPU that is
-    bought is charged a day of its embodied carbon (the mean of the world's samples) over its lifetime. Variables: busy
-    GPUs (hour, zone, gpu, model, batch), gpus (zone, gpu), sent requests (hour, zone, model, wait_h, to), operational_kg
-    and embodied_kg (zone); attrs: method, use and idle, and columns, rows and nonzeros of the programme. A demand beyond
-    the GPUs at hand is `Refused` with the share of it that they carry.
+    asked: from `demand`, (hour, zone, model); points: from `configurations`; intensity: g/kWh
+    (hour, zone). Each GPU is charged a day of its embodied carbon (the samples' mean) over its
+    lifetime. Variables: busy GPUs (hour, zone, gpu, model, batch), gpus (zone, gpu), sent requests
+    (hour, zone, model, wait_h, to), operational_kg and embodied_kg (zone); attrs: method, use and
+    idle, and the size of the programme. A demand beyond the GPUs at hand is `Refused` with the
+    share that they carry.
     """
     freedom = freedom or Freedom()
     asked, points = asked.transpose("hour", "zone", "model"), points.sel(model=asked["model"])
@@ -136,21 +138,19 @@ def plan(
     }
     if not all(np.isfinite(cost).all() for cost in costs.values()):
         raise Refused(
-            "The intensity of every hour, and the idle power and embodied carbon of every GPU must be known for a plan."
+            "The intensity of every hour, and the idle power and embodied carbon of every GPU "
+            "must be known for a plan."
         )
     tops = {name: np.full(cost.shape, np.inf) for name, cost in costs.items()}
     if freedom.gpus is not None:
         limit = freedom.gpus.sel(zone=asked["zone"], gpu=points["gpu"])
         tops["gpus"] = limit.transpose("zone", "gpu").values
     programme = _programme(options, len(rests), sent, asked.values.ravel() / MILLION, freedom)
-    flat = _solved(
-        *(np.concatenate([part.ravel() for part in group.values()]) for group in (costs, tops)),
-        programme,
-    )
-    parts, at = {}, 0
-    for name, cost in costs.items():
-        parts[name] = flat[at : at + cost.size].reshape(cost.shape)
-        at += cost.size
+    flat = _solved(_flat(costs), _flat(tops), programme)
+    pieces = np.split(flat, np.cumsum([cost.size for cost in costs.values()])[:-1])
+    parts = {
+        name: piece.reshape(costs[name].shape) for name, piece in zip(costs, pieces, strict=True)
+    }
     busy, gpus = parts["busy"], parts["gpus"]
     operational_kg = (per_Wh * (busy @ extra + gpus @ rests)).sum(axis=0)
     sides = [programme["A_eq"], programme["A_ub"]]
@@ -169,8 +169,13 @@ def plan(
     )
 
 
+def _flat(parts: dict[str, np.ndarray]) -> np.ndarray:
+    """All groups of columns as one row."""
+    return np.concatenate([part.ravel() for part in parts.values()])
+
+
 def _tie_break(sent: tuple[int, ...]) -> np.ndarray:
-    """kg for a million requests sent elsewhere or later (zone, model, wait, to), so that equal plans do neither."""
+    """kg for a million requests moved or late (zone, model, wait, to): equal plans do neither."""
     _, zones, _, waits, _ = sent
     away = ~np.eye(zones, dtype=bool)
     return TIE_KG * (np.arange(waits)[:, None] + away[:, None, None, :])
@@ -192,7 +197,7 @@ def _labelled(options: pd.DataFrame, asked, points, parts: dict) -> xr.Dataset:
 
 
 def _options(points: xr.Dataset) -> pd.DataFrame:
-    """Configurations that serve: positions of gpu, model and batch, millions of requests an hour, watts when busy."""
+    """Configurations that serve: positions, millions of requests an hour, watts when busy."""
     whole = points[["time_s", "energy_J"]].sum("phase", skipna=False).transpose(*AXES)
     time, joules = whole["time_s"].values, whole["energy_J"].values
     at = np.nonzero(np.isfinite(time))
@@ -204,7 +209,7 @@ def _options(points: xr.Dataset) -> pd.DataFrame:
 def _programme(
     options: pd.DataFrame, gpus: int, sent: tuple[int, ...], asked: np.ndarray, freedom: Freedom
 ) -> dict:
-    """Equalities and inequalities over busy GPUs, GPUs and requests sent, as `linprog` calls them."""
+    """What `linprog` takes: constraints over busy GPUs, GPUs and requests sent."""
     hours, zones, models, _, _ = sent
     count, places, cells = len(options), hours * zones, hours * zones * models
     hour, zone, model, wait, to = (index.ravel() for index in np.indices(sent))
@@ -220,13 +225,14 @@ def _programme(
     option = np.arange(count)
     served = coo_array((options["rate"], (options["model"], option)), shape=(models, count))
     on = coo_array((np.ones(count), (options["gpu"], option)), shape=(gpus, count))
-    each, none = eye_array(places), csr_array
-    rest = none((cells, places * count + zones * gpus))
-    all_served = hstack([kron(each, served), none((cells, zones * gpus)), -of_sent(goal)])
+    each = eye_array(places)
+    rest = csr_array((cells, places * count + zones * gpus))
+    all_served = hstack([kron(each, served), csr_array((cells, zones * gpus)), -of_sent(goal)])
     all_sent = hstack([rest, of_sent(cell)])
     owned = kron(np.ones((hours, 1)), eye_array(zones * gpus))
-    enough = hstack([kron(each, on), -owned, none((places * gpus, len(columns)))])
-    moved, late = (hstack([rest, of_sent(cell, kept)]) for kept in (zone != to, wait > 0))
+    enough = hstack([kron(each, on), -owned, csr_array((places * gpus, len(columns)))])
+    moved = hstack([rest, of_sent(cell, zone != to)])
+    late = hstack([rest, of_sent(cell, wait > 0)])
     bounds = [np.zeros(places * gpus), freedom.moves * asked, freedom.waits * asked]
     return {
         "A_eq": csr_array(vstack([all_served, all_sent])),
@@ -237,7 +243,7 @@ def _programme(
 
 
 def _solved(cost: np.ndarray, tops: np.ndarray, programme: dict) -> np.ndarray:
-    """The optimum; where there is none, `Refused` with the largest share of the demand that the GPUs at hand carry."""
+    """The optimum, or `Refused` with the largest share of the demand that the GPUs carry."""
     limits = np.stack([np.zeros_like(tops), tops], axis=1)
     found = linprog(cost, **programme, bounds=limits, method="highs")
     if found.status == 0:
@@ -256,10 +262,11 @@ def _solved(cost: np.ndarray, tops: np.ndarray, programme: dict) -> np.ndarray:
 def replay(
     day: xr.Dataset, points: xr.Dataset, intensity: xr.DataArray, world: xr.Dataset
 ) -> xr.Dataset:
-    """A plan in all samples of the world: operational_kg and embodied_kg (sample) of the same requests on the same GPUs.
+    """A plan in all samples of the world: operational_kg and embodied_kg (sample).
 
-    Times, power and embodied carbon of each GPU are off as in the sample; the requests of each GPU, hour and batch stay,
-    and as many GPUs are there as its busiest hour then needs. The grid is not sampled.
+    Times, power and embodied carbon of each GPU are off as in the sample; each GPU, hour and batch
+    keeps its requests, and as many GPUs are there as its busiest hour then needs. The grid is not
+    sampled.
     """
     use = day.attrs
     busy_s = points["time_s"].sum("phase", skipna=False).drop_attrs()
@@ -273,13 +280,8 @@ def replay(
     joules = HOUR_S * (works + (gpus - busy) * use["idle"] * points["idle_W"].drop_attrs())
     kg = world["embodied_kg"].sel(gpu=points["gpu"], embodied_method=use["method"], drop=True)
     kg = (kg + use["host_kg"]).reset_coords(drop=True).drop_attrs()
-    grams = {
-        "operational_kg": carbon.operational(joules, intensity, use["pue"]).sum(
-            ["hour", "zone", "gpu"]
-        ),
-        "embodied_kg": carbon.amortised(kg, gpus * DAY_S, use["lifetime_years"]).sum(
-            ["zone", "gpu"]
-        ),
-    }
-    whole = xr.Dataset(grams).reset_coords(drop=True).drop_attrs() / 1000
+    operational_g = carbon.operational(joules, intensity, use["pue"]).sum(["hour", "zone", "gpu"])
+    embodied_g = carbon.amortised(kg, gpus * DAY_S, use["lifetime_years"]).sum(["zone", "gpu"])
+    whole = xr.Dataset({"operational_kg": operational_g, "embodied_kg": embodied_g})
+    whole = whole.reset_coords(drop=True).drop_attrs() / 1000
     return whole.map(lambda values: values.assign_attrs(units="kg"))

@@ -1,4 +1,4 @@
-"""Which GPU, engine and batch: all configurations that meet a request, the one of least carbon first."""
+"""Which GPU, engine and batch: all configurations that meet a request, least carbon first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,10 +17,10 @@ CONFIG = ["model", "gpu", "engine", "batch"]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a service: lengths, the batches to choose from, engines and number format, limits, demand.
+    """What is asked of a service: lengths, batches, engines and number format, limits, demand.
 
-    ttft_s: the time to the first token, tpot_s: the time per output token, both at most. tokens_per_s: generated tokens a
-    second that all GPUs together carry; None asks what a single GPU emits.
+    ttft_s, tpot_s: the most time to the first token and per output token. tokens_per_s: generated
+    tokens a second that all GPUs together carry; None asks what a single GPU emits.
     """
 
     prompt: int = 128
@@ -60,23 +60,24 @@ def optimum(
     approach: str = carbon.MAIN,
     **asked,
 ) -> pd.DataFrame:
-    """All configurations that meet a request, for each zone the one of least carbon first: exhaustive, not a heuristic.
+    """All configurations that meet a request, for each zone the one of least carbon first.
 
-    The fields of `request` and `use` may be given by themselves (tokens_per_s=200, pue=1.2), and n and seed in place of a
-    world. Limits: ttft_s on the prefill of a batch and, with a demand, the mean wait until a batch is full; tpot_s on a
-    decode step. `count` GPUs carry the demand (utilisation follows from it); without one, a single GPU of the utilisation
-    given. approach: the embodied method. The year of the grid is sampled. Grams a token: mean_g, low_g and high_g (90 %);
-    `least` is the share of samples in which the row is the best of its zone, `card` the same for its GPU, `meets` the share
-    in which it keeps the limits. A demand that nothing meets is `Refused` in a sentence that names the limit that binds.
+    The search is exhaustive. The fields of `request` and `use` may be given by themselves
+    (tokens_per_s=200, pue=1.2), and n and seed in place of a world. Limits: ttft_s on the prefill
+    of a batch and, with a demand, the mean wait until a batch is full; tpot_s on a decode step.
+    `count` GPUs carry the demand (utilisation follows from it); without one, a single GPU of the
+    utilisation given. approach: the embodied method. The grid's year is sampled. Grams a token:
+    mean_g, low_g and high_g (90 %); `least`: share of samples in which the row is the best of its
+    zone, `card` the same for its GPU, `meets` the share in which it keeps the limits. A demand that
+    nothing meets is `Refused` by the limit that binds.
     """
     of = {kind: {item.name for item in fields(kind)} for kind in (Request, carbon.Use)}
     if unknown := set(asked) - {"n", "seed"}.union(*of.values()):
         allowed = ", ".join(sorted({"n", "seed"}.union(*of.values())))
         raise Refused(f"An optimum has no setting {min(unknown)!r}; allowed are {allowed}.")
-    request, use = (
-        replace(given or kind(), **{name: asked[name] for name in asked if name in of[kind]})
-        for given, kind in ((request, Request), (use, carbon.Use))
-    )
+    own = {kind: {name: asked[name] for name in asked if name in of[kind]} for kind in of}
+    request = replace(request or Request(), **own[Request])
+    use = replace(use or carbon.Use(), **own[carbon.Use])
     gpus = spec.gpus() if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
     zones = [zone] if isinstance(zone, str) else list(zone)
     points = request.points(model, gpus)
@@ -85,7 +86,7 @@ def optimum(
     plan = _plan(points, request)
     points = keep(points, _feasible(points, plan, request, model, gpus))
     took = sampled(points, world)["time_s"]
-    first, later = (took.sel(phase=phase, drop=True) for phase in ("prefill", "decode"))
+    first, later = took.sel(phase="prefill", drop=True), took.sel(phase="decode", drop=True)
     meets = plan["wait_s"] + first <= request.ttft_s
     meets &= later / decode_steps(points) <= request.tpot_s
     if request.tokens_per_s is not None:
@@ -100,20 +101,21 @@ def optimum(
 
 
 def _plan(points: xr.Dataset, request: Request) -> xr.Dataset:
-    """GPUs that carry the demand, the mean wait until a batch is full, and the limits' quantities, at the medians."""
+    """GPUs that carry the demand, the mean wait for a full batch, and the times under limits."""
     whole = points["time_s"].sum("phase", skipna=False).drop_attrs()
     count, wait = xr.ones_like(whole), xr.zeros_like(whole)
     if request.tokens_per_s is not None:
         rate = checked("tokens_per_s", request.tokens_per_s, "1/s", above=True)
         count = np.ceil(rate * whole / points["generated"])
         wait = (points["batch"] - 1) / 2 * points["output"] * count / rate
-    first, later = (points["time_s"].sel(phase=name, drop=True) for name in ("prefill", "decode"))
+    first = points["time_s"].sel(phase="prefill", drop=True)
+    later = points["time_s"].sel(phase="decode", drop=True)
     limited = {"ttft_s": first + wait, "tpot_s": later / decode_steps(points)}
     return xr.Dataset({"count": count, "wait_s": wait} | limited).drop_attrs()
 
 
 def _feasible(points: xr.Dataset, plan: xr.Dataset, request: Request, model, gpus) -> xr.DataArray:
-    """Which configurations fit and keep both limits at their medians, or `Refused` with the limit that binds."""
+    """Which configurations fit and keep both limits, or `Refused` by the limit that binds."""
     fits = points["status"] == "ok"
     if not fits.any():
         sizes = {"batch": list(request.batch), "prompt": request.prompt, "output": request.output}
@@ -127,15 +129,17 @@ def _feasible(points: xr.Dataset, plan: xr.Dataset, request: Request, model, gpu
         limit, least = getattr(request, name), float(plan[name].where(fits).min())
         if least > limit:
             raise Refused(
-                f"No configuration keeps the {what}: the limit is {limit:g} s and the least is {least:.3g} s."
+                f"No configuration keeps the {what}: "
+                f"the limit is {limit:g} s and the least is {least:.3g} s."
             )
     soon = fits & (plan["ttft_s"] <= request.ttft_s)
     fine = soon & (plan["tpot_s"] <= request.tpot_s)
     if not fine.any():
         least = float(plan["tpot_s"].where(soon).min())
         raise Refused(
-            f"No configuration keeps both limits: the time per output token binds, {request.tpot_s:g} s is asked and "
-            f"{least:.3g} s is the least among those that start within {request.ttft_s:g} s."
+            f"No configuration keeps both limits: the time per output token binds, "
+            f"{request.tpot_s:g} s is asked and {least:.3g} s is the least among those that "
+            f"start within {request.ttft_s:g} s."
         )
     return fine
 

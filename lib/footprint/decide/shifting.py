@@ -1,6 +1,7 @@
-"""Work that can wait: the hour and the zone of least carbon within a deadline, and the waiting that it costs.
+"""Work that can wait: the hour and zone of least carbon within a deadline, and the wait it costs.
 
-A job is released at an hour, runs for some hours without a break and may start up to its slack later.
+A job is released at an hour, runs for some hours without a break and may start up to its slack
+later.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from footprint.decide.world import ZONES
 
 
 def grid_hours(zones: Sequence[str] = ZONES) -> xr.DataArray:
-    """g/kWh of zones by hour of a year (zone, time in UTC): hourly where `hourly.csv` has the zone, else its annual mean.
+    """g/kWh by hour of a year (zone, time in UTC); the annual mean where `hourly.csv` lacks a zone.
 
-    The coordinate `by` (zone) says which. The annual means are of the year of the series; zones without any hourly series
-    among them are `Refused`, since nothing then says which year.
+    The coordinate `by` (zone) says which. The annual means are of the year of the series; zones
+    without any hourly series among them are `Refused`, since nothing then says which year.
     """
     known = [row["zone"] for row in spec.table("hourly")]
     series = {zone: spec.hourly(zone) for zone in zones if zone in known}
@@ -27,15 +28,11 @@ def grid_hours(zones: Sequence[str] = ZONES) -> xr.DataArray:
         )
     when = next(iter(series.values()))["time"]
     year = int(when.dt.year[0])
-    rows = [
-        series[zone]
-        if zone in series
-        else xr.full_like(when, spec.grid(zone, year).g_per_kwh, float)
-        for zone in zones
-    ]
+    for zone in set(zones) - set(series):
+        series[zone] = xr.full_like(when, spec.grid(zone, year).g_per_kwh, float)
     labels = xr.Variable("zone", list(zones))
-    whole = xr.concat([row.drop_attrs() for row in rows], labels, coords="minimal")
-    by = ["hourly" if zone in series else "annual mean" for zone in zones]
+    whole = xr.concat([series[zone].drop_attrs() for zone in zones], labels, coords="minimal")
+    by = ["hourly" if zone in known else "annual mean" for zone in zones]
     attrs = {"units": "g/kWh", "year": year}
     return whole.rename("g_per_kwh").assign_coords(by=("zone", by)).assign_attrs(attrs)
 
@@ -43,11 +40,12 @@ def grid_hours(zones: Sequence[str] = ZONES) -> xr.DataArray:
 def shift(
     intensity: xr.DataArray, slack_h, duration_h: int = 1, seen: xr.DataArray | None = None
 ) -> xr.Dataset:
-    """Where and when jobs run, one released at each hour: (time, slack_h) of zone, wait_h and the g/kWh they are charged.
+    """Where and when jobs run, one released at each hour: zone, wait_h, g_per_kwh (time, slack_h).
 
-    intensity: (zone, time), hour by hour. seen: what is known when the job is released, on the same axes (None: all of the
-    future, which nobody has). Starts whose hours are not all known are never chosen; a job that knows of no start runs at
-    once in the first zone. Jobs whose last start lies beyond the series are left out, for all slacks alike.
+    intensity: (zone, time), hour by hour. seen: what is known when the job is released, on the same
+    axes (None: the whole future, which nobody has). Starts whose hours are not all known are never
+    chosen; a job that knows of no start runs at once in the first zone. Jobs whose last start lies
+    beyond the series are left out, for all slacks alike.
     """
     slacks = np.atleast_1d(slack_h)
     for name, values, least in (("slack_h", slacks, 0), ("duration_h", np.array([duration_h]), 1)):
@@ -89,11 +87,11 @@ def _run_means(intensity: xr.DataArray, duration_h: int) -> np.ndarray:
 
 
 def savings(intensity: xr.DataArray, found: xr.Dataset) -> pd.DataFrame:
-    """What shifting saves against the best fixed choice, that of the zone of least mean in which all run at once.
+    """What shifting saves against running all jobs at once in the zone of least mean.
 
-    Rows by slack_h: zone and fixed_g (g/kWh) of the fixed choice, shifted_g, saving (a share, of the electricity alone),
-    wait_h and wait_p95_h, and `crowd`: the most jobs that run at one time, over those that would without waiting. All
-    means are over the same releases, those for which every choice is known.
+    Rows by slack_h: that zone and its fixed_g (g/kWh), shifted_g, saving (a share, of the
+    electricity alone), wait_h and wait_p95_h, and `crowd`: the most jobs that run at one time, over
+    those without waiting. All means are over the releases for which every choice is known.
     """
     duration, kept = found.attrs["duration_h"], found.sizes["time"]
     fixed = _run_means(intensity, duration)[:, :kept]
@@ -110,12 +108,11 @@ def savings(intensity: xr.DataArray, found: xr.Dataset) -> pd.DataFrame:
         shifted = float(job["g_per_kwh"].mean())
         starts = np.bincount(np.arange(kept) + every["wait_h"].values.astype(int))
         crowd = np.convolve(starts, np.ones(duration)).max() / min(duration, kept)
+        wait_h = job["wait_h"]
         row = {"slack_h": int(slack), "zone": str(intensity["zone"].values[zone])}
         row |= {"fixed_g": means[zone], "shifted_g": shifted}
         # Nothing is no share of nothing.
         row["saving"] = 1 - shifted / means[zone] if means[zone] > 0 else np.nan
-        row |= {"wait_h": float(job["wait_h"].mean())}
-        rows.append(
-            row | {"wait_p95_h": float(job["wait_h"].quantile(0.95)), "crowd": float(crowd)}
-        )
+        row |= {"wait_h": float(wait_h.mean()), "wait_p95_h": float(wait_h.quantile(0.95))}
+        rows.append(row | {"crowd": float(crowd)})
     return pd.DataFrame(rows)

@@ -1,8 +1,9 @@
-"""One world for all pages: the samples of everything uncertain, and the points of all GPUs as it sees them.
+"""One world for all pages: samples of everything uncertain, and the points of all GPUs in it.
 
-A sample is one state of the world: how far the times and the power of each GPU are off, what each GPU took to make, the
-year of the grid, how a GPU is used. All points of a GPU share its errors, and two GPUs err apart. So ratios, shares and
-rankings are computed sample by sample, and their intervals and probabilities are those of the whole chain.
+A sample is one state of the world: the errors of the times and the power of each GPU, its embodied
+carbon, the year of the grid, the use of a GPU. All points of a GPU share its errors, and two GPUs
+err apart. Ratios, shares and rankings are computed sample by sample, so their intervals and
+probabilities are those of the whole chain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from footprint.carbon.equation import checked
 ZONES = ("CA-QC", "US-CAL-CISO", "US-NW-PACE")
 # The dimension is not called `method`, which xarray takes in sel(method=...) for something else.
 METHOD = "embodied_method"
-QUANTITIES, ENDS = ("time_s", "energy_J"), ("_low", "_high")
+ENDS = ("_low", "_high")
 DIMS = ("model", "gpu", "engine", "batch", "prompt", "output", "phase")  # of a points Dataset
 WORDS = ("model", "gpu", "engine", "phase")
 GAPS = {"evidence": "not run", "status": "not run", "dtype": "", "weights": "", "place": ""}
@@ -34,11 +35,11 @@ def draw_world(
 ) -> xr.Dataset:
     """n samples of everything uncertain, for these GPUs and zones (dimension sample).
 
-    time_error, power_error (gpu): standard normal. embodied_kg (embodied_method, gpu): kg; NaN where a method has no value
-    of a GPU, and `embodied_reason` says why; the argument embodied_kg gives the kg of GPUs that no table knows.
-    g_per_kwh (zone): lifecycle intensity in one of the table's years, the same for all zones. lifetime_years,
-    utilisation, pue: see `sampled_use`. Each variable has a random stream of its own, so another GPU or zone changes no
-    number.
+    embodied_kg: kg of GPUs that no table knows. Variables: time_error, power_error (gpu): standard
+    normal. embodied_kg (embodied_method, gpu): kg; NaN where a method has no value of a GPU, and
+    `embodied_reason` says why. g_per_kwh (zone): lifecycle intensity in one of the table's years,
+    the same for all zones. lifetime_years, utilisation, pue: see `sampled_use`. Each variable has a
+    random stream of its own, so another GPU or zone changes no number.
     """
     names = [str(name) for name in gpus]
     errors = {
@@ -50,18 +51,18 @@ def draw_world(
         for what in ("time", "power")
     }
     rows = [_embodied(name, n, seed, embodied_kg or {}) for name in names]
-    known = grid_years(zones)
-    year = (uncertainty.stream(("year", "grid"), n, seed) * known.sizes["year"]).astype(int)
+    years = grid_years(zones)
+    year = (uncertainty.stream(("year", "grid"), n, seed) * years.sizes["year"]).astype(int)
     whole = xr.Dataset(errors, {"gpu": names}).assign(
         embodied_kg=xr.concat(rows, "gpu", coords=["embodied_reason"], join="exact"),
-        g_per_kwh=known.isel(year=xr.DataArray(year, dims="sample")).drop_vars("year"),
+        g_per_kwh=years.isel(year=xr.DataArray(year, dims="sample")).drop_vars("year"),
         **uncertainty.use_draws(n, seed),
     )
     return whole.transpose(METHOD, "gpu", "zone", "sample").assign_attrs(n=n, seed=seed)
 
 
 def _embodied(gpu: str, n: int, seed: int, given: Mapping[str, float]) -> xr.DataArray:
-    """Samples of a GPU's embodied kg by each method (embodied_method, sample), with the reasons of those that are NaN."""
+    """Samples of a GPU's embodied kg (embodied_method, sample), and the reasons of their gaps."""
     rows, reasons = [], []
     names = [name for name, method in carbon.METHODS.items() if method.compared]
     for name in names:
@@ -83,7 +84,7 @@ def _embodied(gpu: str, n: int, seed: int, given: Mapping[str, float]) -> xr.Dat
 
 
 def _kilograms(gpu: str, method: str, n: int, seed: int) -> tuple[np.ndarray, str]:
-    """kg of a GPU by a method, sampled if the method has a prior, and why they are NaN if they are."""
+    """kg of a GPU by a method, sampled if the method has a prior, and why they are NaN."""
     if carbon.METHODS[method].prior:
         found = carbon.embodied_draws(gpu, n, seed, method)
     else:
@@ -92,14 +93,14 @@ def _kilograms(gpu: str, method: str, n: int, seed: int) -> tuple[np.ndarray, st
 
 
 def sampled_use(world: xr.Dataset) -> carbon.Use:
-    """The use of a GPU as uncertain as it is: lifetime, utilisation and PUE from their priors."""
+    """The use of a GPU with lifetime, utilisation and PUE sampled from their priors."""
     return carbon.Use(world["lifetime_years"], world["utilisation"], world["pue"])
 
 
 def grids(
     zones: Sequence[str] = ZONES, basis: str | Sequence[str] = "lifecycle", year: int = 2023
 ) -> xr.DataArray:
-    """g/kWh of zones in one year (and, for several bases, of each basis: `lifecycle`, `direct`)."""
+    """g/kWh of zones in one year; for several bases (`lifecycle`, `direct`) of each basis."""
     bases = [basis] if isinstance(basis, str) else list(basis)
     values = [[spec.grid(zone, year, kind).g_per_kwh for kind in bases] for zone in zones]
     table = xr.DataArray(
@@ -116,37 +117,36 @@ def grid_years(zones: Sequence[str] = ZONES) -> xr.DataArray:
 
 
 def grids_of(world: xr.Dataset, zones: Sequence[str]) -> xr.DataArray:
-    """Samples of the g/kWh of some of the zones of a world, or `Refused` for a zone that it lacks."""
+    """Samples of the g/kWh of some zones of a world, or `Refused` for a zone that it lacks."""
     if lost := set(zones) - set(world["zone"].values):
         raise Refused(f"The world has no samples of {min(lost)}; draw it with this zone.")
     return world["g_per_kwh"].sel(zone=list(zones))
 
 
 def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
-    """One points Dataset of two: a measured point replaces the modelled one of its place and dtype, and no other.
+    """One points Dataset of two: a measured point replaces the modelled one of its place and dtype.
 
-    Where a model was measured in another dtype than it is modelled in (on the same GPU and engine), the modelled points
-    stay, since two dtypes never mix.
+    It replaces no other. A model that was measured in another dtype than it is modelled in (on the
+    same GPU and engine) keeps its modelled points, since two dtypes never mix.
     """
     both = {name: [*modelled[name].values, *measured[name].values] for name in DIMS}
     labels = {
         name: list(dict.fromkeys(values if name in WORDS else sorted(values)))
         for name, values in both.items()
     }
-    seen, made = (_filled(part, labels) for part in (measured, modelled))
+    seen, made = _filled(measured, labels), _filled(modelled, labels)
     point = (seen["evidence"] == "measured") & (
         (seen["dtype"] == made["dtype"]) | (made["dtype"] == "")
     )
     request, place = point.any("phase"), point.any(["batch", "prompt", "output", "phase"])
     rules = dict.fromkeys(("dtype", "weights", "place", "gain_sd"), place)
     rules |= {"status": request, "idle_W": seen["idle_W"].notnull()}
-    found = {
-        name: xr.where(rules.get(name, point), seen[name], values, keep_attrs=False).assign_attrs(
-            values.attrs
-        )
+    chosen = {
+        name: xr.where(rules.get(name, point), seen[name], values, keep_attrs=False)
         for name, values in made.items()
     }
-    whole = xr.Dataset(found).transpose(*DIMS).set_coords(list(GAPS))
+    chosen = {name: values.assign_attrs(made[name].attrs) for name, values in chosen.items()}
+    whole = xr.Dataset(chosen).transpose(*DIMS).set_coords(list(GAPS))
     return whole.assign(generated=whole["batch"] * whole["output"])
 
 
@@ -158,22 +158,22 @@ def _filled(part: xr.Dataset, labels: Mapping[str, list]) -> xr.Dataset:
 
 
 def sampled(points: xr.Dataset, world: xr.Dataset) -> xr.Dataset:
-    """Samples of time_s and energy_J of points: log-normal on either side of the value, as their intervals are.
+    """Samples of time_s and energy_J of points, log-normal on either side of the value.
 
-    Energy is power x time: the part of its error that the time's explains goes with the time, the rest is the power's.
+    Energy is power x time: the part of its error that the time's explains goes with the time, the
+    rest is the power's.
     """
     if lost := set(np.ravel(points["gpu"])) - set(world["gpu"].values):
         raise Refused(f"The world has no samples of {min(lost)}; draw it with this GPU.")
     wrong = world[["time_error", "power_error"]].sel(gpu=points["gpu"]).drop_attrs()
-    time_sd, energy_sd = ({end: points[f"{name}{end}_sd"] for end in ENDS} for name in QUANTITIES)
+    time_sd = {end: points[f"time_s{end}_sd"] for end in ENDS}
+    energy_sd = {end: points[f"energy_J{end}_sd"] for end in ENDS}
     shared = {end: np.minimum(time_sd[end], energy_sd[end]) for end in ENDS}
     own = {end: np.sqrt(energy_sd[end] ** 2 - shared[end] ** 2) for end in ENDS}
     of_energy = _sided(wrong["time_error"], shared) + _sided(wrong["power_error"], own)
-    found = {
-        "time_s": points["time_s"] * np.exp(_sided(wrong["time_error"], time_sd)),
-        "energy_J": points["energy_J"] * np.exp(of_energy),
-    }
-    return xr.Dataset(found).drop_attrs()
+    time_s = points["time_s"] * np.exp(_sided(wrong["time_error"], time_sd))
+    energy_J = points["energy_J"] * np.exp(of_energy)
+    return xr.Dataset({"time_s": time_s, "energy_J": energy_J}).drop_attrs()
 
 
 def _sided(error: xr.DataArray, sd: Mapping[str, xr.DataArray]) -> xr.DataArray:
@@ -190,11 +190,12 @@ def tokens(
     methods: Sequence[str] | None = None,
     by_phase: bool = False,
 ) -> xr.Dataset:
-    """Samples of what one generated token takes: token_s, token_J, operational_g (zone), embodied_g (embodied_method).
+    """Samples of what one generated token takes and emits, by zone and embodied_method.
 
-    use: five years and always busy by default. g_per_kwh: the world's grid (its year sampled) by default, or `grids()`.
-    methods: all of the world by default. by_phase keeps prefill and decode apart. The coordinate `evidence` of a token is
-    `mixed` where one phase was measured and the other modelled.
+    Variables: token_s, token_J, operational_g (zone), embodied_g (embodied_method). use: five years
+    and always busy by default. g_per_kwh: the world's grid (its year sampled) by default, or
+    `grids()`. methods: all of the world by default. by_phase keeps prefill and decode apart. The
+    coordinate `evidence` is `mixed` where one phase was measured and the other modelled.
     """
     took = sampled(points, world)
     known = points["evidence"]
@@ -231,13 +232,13 @@ def total(tokens: xr.Dataset) -> xr.DataArray:
 
 
 def best_batch(tokens: xr.Dataset, method: str = carbon.MAIN) -> xr.DataArray:
-    """The batch with the least mean grams of those that fit, by all other dimensions; NaN where none fits."""
+    """The batch with the least mean grams among those that fit; NaN where none fits."""
     mean = total(tokens.sel({METHOD: method}, drop=True)).mean("sample", skipna=False)
     return mean.fillna(np.inf).idxmin("batch").where(mean.notnull().any("batch"))
 
 
 def intervals(values: xr.DataArray) -> pd.DataFrame:
-    """Mean, median, low and high (90 %) of samples as rows, with their evidence where it is known."""
+    """Mean, median, low and high (90 %) of samples as rows, with their evidence if known."""
     found = carbon.summary(values)
     extra = [name for name in found.coords if name not in (*found.dims, "evidence")]
     return found.drop_vars(extra).to_dataframe().reset_index()
