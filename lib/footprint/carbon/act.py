@@ -25,12 +25,12 @@ MURPHY_DEFECTS = FACTORS["murphy-defects"]
 
 def node_nm(name: str) -> float:
     """Nanometres in a node's name: 12nm -> 12, 4N -> 4."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm|n)?", str(name).strip().lower())
-    if not found:
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm|n)?", str(name).strip().lower())
+    if not number:
         raise Refused(
             f"The node {name!r} has no size that can be read; names like 12nm or 4N are allowed."
         )
-    return float(found.group(1))
+    return float(number.group(1))
 
 
 @cache

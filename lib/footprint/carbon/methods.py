@@ -96,10 +96,10 @@ JOINED = {"data_vars": "all", "coords": ["embodied_reason"], "compat": "equals",
 
 def method_named(name: str) -> Method:
     """The method of this name, in any case (`act` is ACT), or `Refused`."""
-    found = {known.lower(): method for known, method in METHODS.items()}.get(str(name).lower())
-    if found is None:
+    entry = {known.lower(): entry for known, entry in METHODS.items()}.get(str(name).lower())
+    if entry is None:
         raise Refused(f"The method {name!r} is unknown; allowed are {', '.join(METHODS)}.")
-    return found
+    return entry
 
 
 def host(scenario: str, gpus_per_host: int | None = None) -> xr.DataArray:

@@ -105,17 +105,17 @@ def teardown_samples(gpu: spec.GPU, values: dict[str, np.ndarray]) -> np.ndarray
 def vendor(gpu: spec.GPU) -> tuple[dict, dict]:
     """The maker's own footprint, or `Refused`; of the H100 one eighth of the HGX baseboard."""
     rows = [row for row in spec.rows("embodied_published") if row["set"] == "vendor"]
-    found = [row for row in rows if row["gpu"] == gpu.id]
-    if not found:
+    published = [row for row in rows if row["gpu"] == gpu.id]
+    if not published:
         known = ", ".join(sorted({row["gpu"] for row in rows} - {"-"}))
         raise Refused(
             f"No published footprint (vendor) of {gpu.id} is known; there is one for {known}."
         )
-    parts = [row for row in found if row["component"] != "total"]
+    parts = [row for row in published if row["component"] != "total"]
     kg: dict[str, float] = {}
-    for row in parts or [found[0] | {"component": "unsplit"}]:
+    for row in parts or [published[0] | {"component": "unsplit"}]:
         kg[row["component"]] = kg.get(row["component"], 0.0) + row["kgco2e"]
-    about = {name: found[0][name] for name in ("boundary", "status", "source")}
+    about = {name: published[0][name] for name in ("boundary", "status", "source")}
     weak = any(row["status"] == "unverified" for row in parts)
     return kg, about | ({"status": "unverified"} if weak else {})
 

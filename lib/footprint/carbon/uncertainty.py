@@ -66,8 +66,8 @@ def stream(key: Key, n: int, seed: int) -> np.ndarray:
 
 def prior_of(method: str, memory: str = "wide") -> tuple[Prior, dict[Key, dict[str, str]]]:
     """The prior of a method and its rows of `priors.csv`; `Refused` if it states none."""
-    found = method_named(method)
-    prior = (METHODS[found.sampled_as] if found.sampled_as else found).prior
+    chosen = method_named(method)
+    prior = (METHODS[chosen.sampled_as] if chosen.sampled_as else chosen).prior
     if prior is None or memory not in prior.rows:
         known = "; ".join(
             f"{name} with memory {' or '.join(other.prior.rows)}"
@@ -175,16 +175,16 @@ def sensitivity(
     power of two. A parameter of something that the GPU lacks (a T4's casing) is left out.
     """
     record = spec.gpu(gpu) if isinstance(gpu, str) else gpu
-    prior, known = prior_of(method, memory)
-    known = known | priors("use")
+    prior, rows = prior_of(method, memory)
+    rows = rows | priors("use")
     keys = list(prior.parameters(record).items())
     keys += [("lifetime_years", "all"), ("utilisation", "all")] if use else []
-    medians = {key[0]: quantile(known[key], np.array([0.5])) for key in keys}
+    medians = {key[0]: quantile(rows[key], np.array([0.5])) for key in keys}
 
     def result(u: np.ndarray) -> np.ndarray:
         values = dict(medians)
         for key, row in zip(keys, u, strict=True):
-            values[key[0]] = quantile(known[key], row)
+            values[key[0]] = quantile(rows[key], row)
         kg = prior.samples(record, values)
         if not use:
             return kg
@@ -203,7 +203,7 @@ def sensitivity(
     columns = indices | {name: values[moves] for name, values in swing.items()}
     coords = {
         "parameter": [name for name, _ in keys],
-        "label": ("parameter", [known[key]["label"] for key in keys]),
+        "label": ("parameter", [rows[key]["label"] for key in keys]),
     }
     attrs = {
         "gpu": record.id,
@@ -233,7 +233,7 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
     sobol = stats.sobol_indices(
         func=result, n=n, dists=[stats.uniform()] * count, method=estimate, rng=generator
     )
-    found = {"first_order": sobol.first_order, "total_order": sobol.total_order}
+    indices = {"first_order": sobol.first_order, "total_order": sobol.total_order}
     # scipy's own `bootstrap` of these indices takes no seed, so their runs are resampled here.
     interval = stats.bootstrap(
         [np.arange(n)],
@@ -244,9 +244,9 @@ def _indices(result: Callable, count: int, n: int, seed: int) -> dict[str, np.nd
         vectorized=False,
         rng=generator,
     ).confidence_interval
-    for name, low, high in zip(tuple(found), interval.low, interval.high, strict=True):
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return {name: np.ravel(values) for name, values in found.items()}
+    for name, low, high in zip(tuple(indices), interval.low, interval.high, strict=True):
+        indices |= {f"{name}_low": low, f"{name}_high": high}
+    return {name: np.ravel(values) for name, values in indices.items()}
 
 
 def _saltelli(f_A: np.ndarray, f_B: np.ndarray, f_AB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

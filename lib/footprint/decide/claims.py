@@ -122,9 +122,9 @@ def hardware_matters(case: Case, quantity: str, noun: str) -> dict:
 
 def phases_differ(case: Case) -> dict:
     """H3: at some point, one GPU takes less energy in prefill and the other one in decode."""
-    found = case.versus("energy_J").stack(point=("model", "prompt", "output", "batch"))
-    found = found.dropna("point", how="any", subset=["ratio"])
-    prefill, decode = found.sel(phase="prefill", drop=True), found.sel(phase="decode", drop=True)
+    energy = case.versus("energy_J").stack(point=("model", "prompt", "output", "batch"))
+    energy = energy.dropna("point", how="any", subset=["ratio"])
+    prefill, decode = energy.sel(phase="prefill", drop=True), energy.sel(phase="decode", drop=True)
     p, q = prefill["probability"], decode["probability"]
     differ = p * (1 - q) + q * (1 - p)
     at = int(differ.argmax("point"))
@@ -135,7 +135,7 @@ def phases_differ(case: Case) -> dict:
         f"{prefill['ratio'][at]:.2f} in prefill and {decode['ratio'][at]:.2f} in decode; "
         f"phases disagree at {apart:.0%} of points."
     )
-    return case.judged(differ.max(), because, found)
+    return case.judged(differ.max(), because, energy)
 
 
 def regions_differ(case: Case) -> dict:
@@ -203,8 +203,8 @@ def newer_is_faster(case: Case) -> dict:
 def older_wins_small(case: Case) -> dict:
     """H2: the older GPU takes less energy for the smallest model at batch 1, more at the last."""
     small = min(case.one["model"].values, key=parameters)
-    found = case.ratios()["energy_ratio"].sel(model=small).dropna("batch")
-    first, last = found.isel(batch=0), found.isel(batch=-1)
+    ratio = case.ratios()["energy_ratio"].sel(model=small).dropna("batch")
+    first, last = ratio.isel(batch=0), ratio.isel(batch=-1)
     because = (
         f"A token of the {spec.label(small)} model, its prefill included, takes "
         f"{first.median():.2f} times the energy on the {case.names[0]} at batch {first['batch']:d} "
@@ -221,8 +221,8 @@ def _range(share: xr.DataArray) -> str:
 
 def both_matter(case: Case) -> dict:
     """A5: embodied carbon is visible on the cleanest grid, operational carbon on the dirtiest."""
-    found = case.tokens(case.one)
-    share = (found["embodied_g"] / total(found)).median(["model", "gpu", "batch"])
+    grams = case.tokens(case.one)
+    share = (grams["embodied_g"] / total(grams)).median(["model", "gpu", "batch"])
     clean, dirty = share.sel(zone=CLEAN), share.sel(zone=DIRTY)
     chances = ((clean >= MATTERS) & (1 - dirty >= MATTERS)).mean("sample")
     because = (
@@ -249,17 +249,17 @@ def visible_where_clean(case: Case) -> dict:
 
 def batching_helps(case: Case) -> dict:
     """H4: each doubling of the batch below saturation takes less energy and less carbon a token."""
-    found = case.tokens(case.both)
+    taken = case.tokens(case.both)
 
     def step(values: xr.DataArray) -> xr.DataArray:
         values = values.drop_vars("batch")
         return values.isel(batch=slice(1, None)) / values.isel(batch=slice(-1))
 
-    saturated = step(found["token_s"]) > 1 / SATURATED
-    falls = (saturated | ~(step(found["token_J"]) > 1)) & (saturated | ~(step(total(found)) > 1))
+    saturated = step(taken["token_s"]) > 1 / SATURATED
+    falls = (saturated | ~(step(taken["token_J"]) > 1)) & (saturated | ~(step(total(taken)) > 1))
     dims = ["model", "gpu", "prompt", "output", "batch", "zone"]
     chances = falls.all(dims).mean("sample")
-    curves = found["token_J"].median("sample")
+    curves = taken["token_J"].median("sample")
     times = (curves.sel(batch=1) / curves.min("batch")).median()
     because = (
         f"The best batch takes {times:.0f} times less energy a token than batch 1 (median of pairs "
@@ -271,9 +271,9 @@ def batching_helps(case: Case) -> dict:
 
 def joint_choice_saves(case: Case) -> dict:
     """A6: for some model and region the choice by one of the two carbons alone is not the best."""
-    found = compare.choices(case.tokens(case.one)) > WORTH
-    either = found["saving_operational"] | found["saving_embodied"]
-    chances, changed = either.any(["model", "zone"]).mean("sample"), found.mean()
+    saves = compare.choices(case.tokens(case.one)) > WORTH
+    either = saves["saving_operational"] | saves["saving_embodied"]
+    chances, changed = either.any(["model", "zone"]).mean("sample"), saves.mean()
     because = (
         f"Weighing both saves at least {WORTH:.0%} somewhere by method: {by_method(chances)}. It "
         f"betters the choice by operational carbon alone in {changed['saving_operational']:.0%} of "
@@ -285,9 +285,9 @@ def joint_choice_saves(case: Case) -> dict:
 
 def each_alone_misleads(case: Case) -> dict:
     """H7: A6 read strictly: each of the two carbons alone misleads somewhere."""
-    found = (compare.choices(case.tokens(case.one)) > WORTH).any(["model", "zone"])
-    operational = found["saving_operational"]
-    chances = (operational & found["saving_embodied"]).mean("sample")
+    misleads = (compare.choices(case.tokens(case.one)) > WORTH).any(["model", "zone"])
+    operational = misleads["saving_operational"]
+    chances = (operational & misleads["saving_embodied"]).mean("sample")
     because = (
         f"Operational carbon alone misleads somewhere: {by_method(operational.mean('sample'))}; "
         f"each of the two does: {by_method(chances)}."
@@ -299,9 +299,9 @@ def least_is_not_fastest(case: Case) -> dict:
     """H6: the slower GPU may emit less, and each of four axes changes the GPU of least carbon."""
     # The difference of two GPUs is linear in 1 / utilisation, so a change shows at the ends.
     ends = xr.DataArray([0.1, 1.0], {"utilisation": [0.1, 1.0]}, attrs={"units": "1"})
-    found = case.ratios(carbon.Use(compare.LIFETIMES, ends))
-    less = compare.anywhere((found["time_ratio"] > 1) & (found["carbon_ratio"] < 1))
-    changed = compare.flips(found["carbon_ratio"])
+    ratios = case.ratios(carbon.Use(compare.LIFETIMES, ends))
+    less = compare.anywhere((ratios["time_ratio"] > 1) & (ratios["carbon_ratio"] < 1))
+    changed = compare.flips(ratios["carbon_ratio"])
     chances = (less & changed.all("axis")).mean("sample")
     share = changed.mean(["embodied_method", "sample"]).to_series()
     because = (

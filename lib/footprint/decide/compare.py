@@ -37,18 +37,18 @@ def ratios(
     old GPU takes less; NaN where a GPU cannot serve. Where a method has no embodied carbon of one
     GPU, both stand by their operational carbon, as the coordinate `counted` (embodied_method) says.
     """
-    found = tokens(points.sel(gpu=[old, new]), world, use, methods=methods, g_per_kwh=g_per_kwh)
-    kg = world["embodied_kg"].sel(gpu=[old, new], embodied_method=found["embodied_method"])
+    taken = tokens(points.sel(gpu=[old, new]), world, use, methods=methods, g_per_kwh=g_per_kwh)
+    kg = world["embodied_kg"].sel(gpu=[old, new], embodied_method=taken["embodied_method"])
     known = kg.notnull().all(["gpu", "sample"]).reset_coords(drop=True)
-    grams, whole = xr.where(known, total(found), found["operational_g"]), total(found)
-    evidence = joint_evidence(*[found["evidence"].sel(gpu=gpu, drop=True) for gpu in (old, new)])
-    quantities = {"carbon": grams, "energy": found["token_J"], "time": found["token_s"]}
+    grams, whole = xr.where(known, total(taken), taken["operational_g"]), total(taken)
+    evidence = joint_evidence(*[taken["evidence"].sel(gpu=gpu, drop=True) for gpu in (old, new)])
+    quantities = {"carbon": grams, "energy": taken["token_J"], "time": taken["token_s"]}
     data = {}
     for name, values in quantities.items():
         plain = values.drop_vars(["evidence", "embodied_reason"], errors="ignore")
         quotient = plain.sel(gpu=old, drop=True) / plain.sel(gpu=new, drop=True)
         data[f"{name}_ratio"] = quotient.assign_attrs(units="1")
-    data["embodied_share"] = (found["embodied_g"] / whole).assign_attrs(units="1")
+    data["embodied_share"] = (taken["embodied_g"] / whole).assign_attrs(units="1")
     words = xr.where(known, "both carbons", "operational carbon")
     coords = {"evidence": evidence, "counted": words}
     return xr.Dataset(data, attrs={"old": old, "new": new}).assign_coords(coords)
@@ -77,7 +77,7 @@ def scenarios(
     one request at a time, or each GPU at the batch of its own least carbon. The grid's year is
     sampled.
     """
-    found = []
+    shares = []
     for name, use in uses.items():
         grams = total(tokens(points.sel(gpu=[old, new]), world, use, methods=[method]))
         grams = grams.squeeze("embodied_method", drop=True).reset_coords(drop=True)
@@ -88,8 +88,8 @@ def scenarios(
         }
         for way, values in ways.items():
             share = probability(values.sel(gpu=old, drop=True) / values.sel(gpu=new, drop=True))
-            found.append(share.expand_dims(counted=[name], served=[way]))
-    whole = xr.combine_by_coords(found)["probability"]
+            shares.append(share.expand_dims(counted=[name], served=[way]))
+    whole = xr.combine_by_coords(shares)["probability"]
     whole = whole.transpose("engine", "counted", "served", "model", "zone")
     return whole.reindex(counted=list(uses), served=["one at a time", "own best batch"])
 
@@ -126,12 +126,12 @@ def choices(tokens: xr.Dataset) -> xr.Dataset:
     """
     stacked = tokens.reset_coords(drop=True).stack(config=("gpu", "batch"))
     whole = total(stacked).fillna(np.inf)
-    found = {}
+    savings = {}
     for name in ("operational", "embodied"):
         alone = stacked[f"{name}_g"].fillna(np.inf).argmin("config")
         picked = whole.isel(config=alone).drop_vars(["config", "gpu", "batch"])
-        found[f"saving_{name}"] = 1 - whole.min("config") / picked
-    return xr.Dataset(found).drop_attrs()
+        savings[f"saving_{name}"] = 1 - whole.min("config") / picked
+    return xr.Dataset(savings).drop_attrs()
 
 
 def anywhere(holds: xr.DataArray) -> xr.DataArray:

@@ -53,12 +53,12 @@ def disaggregate(
     parts = [_served(model, names, request, phase, move_s) for phase in PHASES]
     points = xr.concat(parts, "phase", data_vars="minimal", coords="minimal", compat="override")
     points = points.assign(generated=points["batch"] * request.output)
-    found = tokens(points, world, use, methods=[method], by_phase=True)
+    taken = tokens(points, world, use, methods=[method], by_phase=True)
     kg = world["embodied_kg"].sel(gpu=names, embodied_method=method, drop=True)
     idle, grid = points["idle_W"], world["g_per_kwh"]
     held = carbon.token(move_s, idle.drop_attrs() * move_s, request.output, idle, kg, grid, use)
     data = {
-        "total_g": total(found).squeeze("embodied_method", drop=True),
+        "total_g": total(taken).squeeze("embodied_method", drop=True),
         "held_g": (held["operational_g"] + held["embodied_g"]).assign_attrs(units="g"),
         "link_g": carbon.operational(watts * move_s / request.output, grid, use.pue),
     }

@@ -60,15 +60,15 @@ def shift(
             f"Jobs of {duration_h} h that may wait {slacks.max()} h need more than {hours} hours."
         )
     cost = _run_means(intensity, duration_h)
-    known = cost if seen is None else _run_means(seen, duration_h)
-    known = np.where(np.isnan(known), np.inf, known)
+    seen_cost = cost if seen is None else _run_means(seen, duration_h)
+    seen_cost = np.where(np.isnan(seen_cost), np.inf, seen_cost)
     released = np.arange(kept)
     grams, waits, zones = (np.empty((kept, len(slacks)), kind) for kind in (float, int, int))
     for at, slack in enumerate(slacks):
-        starts = np.lib.stride_tricks.sliding_window_view(known, slack + 1, axis=1)[:, :kept]
+        starts = np.lib.stride_tricks.sliding_window_view(seen_cost, slack + 1, axis=1)[:, :kept]
         by_wait = starts.transpose(1, 2, 0)  # (time, wait, zone): ties go to the shorter wait
         best = by_wait.reshape(kept, -1).argmin(axis=1)
-        waits[:, at], zones[:, at] = np.divmod(best, len(known))
+        waits[:, at], zones[:, at] = np.divmod(best, len(seen_cost))
         grams[:, at] = cost[zones[:, at], released + waits[:, at]]
     dims = ("time", "slack_h")
     data = {

@@ -239,6 +239,6 @@ def best_batch(tokens: xr.Dataset, method: str = carbon.MAIN) -> xr.DataArray:
 
 def intervals(values: xr.DataArray) -> pd.DataFrame:
     """Mean, median, low and high (90 %) of samples as rows, with their evidence if known."""
-    found = carbon.summary(values)
-    extra = [name for name in found.coords if name not in (*found.dims, "evidence")]
-    return found.drop_vars(extra).to_dataframe().reset_index()
+    table = carbon.summary(values)
+    extra = [name for name in table.coords if name not in (*table.dims, "evidence")]
+    return table.drop_vars(extra).to_dataframe().reset_index()

@@ -28,8 +28,8 @@ def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:
     order = np.argsort(time_s, kind="stable")
     time_s, power_W = time_s[order], power_W[order]
     edges = np.union1d(time_s, np.concatenate([start_s, stop_s]))
-    known = np.nan_to_num(power_W)
-    total = cumulative_trapezoid(np.interp(edges, time_s, known), edges, initial=0.0)
+    watts = np.nan_to_num(power_W)
+    total = cumulative_trapezoid(np.interp(edges, time_s, watts), edges, initial=0.0)
     joules = total[np.searchsorted(edges, stop_s)] - total[np.searchsorted(edges, start_s)]
     spanned = (start_s >= time_s[0]) & (stop_s <= time_s[-1]) & (stop_s > start_s)
     return np.where(spanned & ~_blind(time_s, power_W, start_s, stop_s), joules, np.nan)

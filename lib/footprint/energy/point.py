@@ -162,15 +162,15 @@ def _student(freedom: pd.Series) -> pd.Series:
 def _modelled(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a modelled point: its values and the deviations of its 90 % interval."""
     table = rows.drop_duplicates(list(DIMS)).set_index(list(DIMS))
-    found = table[[*BOUNDED, "evidence", "status"]].assign(gain_sd=0.0)
+    deviations = table[[*BOUNDED, "evidence", "status"]].assign(gain_sd=0.0)
     for name, source in (("time_s", "duration_s"), ("energy_J", "energy_J")):
         for end in ("low", "high"):
             distance = np.abs(np.log(table[f"{source}_{end}"] / table[name]))
-            found[f"{name}_{end}_sd"] = distance.where(table[name] != 0, 0.0) / ndtri(0.95)
-    return found
+            deviations[f"{name}_{end}_sd"] = distance.where(table[name] != 0, 0.0) / ndtri(0.95)
+    return deviations
 
 
 def _worst(statuses: pd.Series) -> str:
     """The status of a point: out of memory if any window was, else the last in the schema."""
-    found = set(statuses)
-    return "oom" if "oom" in found else max(found, key=WINDOW_STATUS.index)
+    distinct = set(statuses)
+    return "oom" if "oom" in distinct else max(distinct, key=WINDOW_STATUS.index)

@@ -28,10 +28,10 @@ def assumed(w: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
         "gain": 1.0,
         "gain_bound": GAIN_BOUND,
     }
-    found = {name: np.where(np.isnan(w[name]), value, w[name]) for name, value in usual.items()}
-    average = AVERAGE_S if averaging else found["power_duty"] * found["power_update_s"]
+    sensor = {name: np.where(np.isnan(w[name]), value, w[name]) for name, value in usual.items()}
+    average = AVERAGE_S if averaging else sensor["power_duty"] * sensor["power_update_s"]
     known = np.isfinite(w["power_average_s"])
-    return found | {"power_average_s": np.where(known, w["power_average_s"], average)}
+    return sensor | {"power_average_s": np.where(known, w["power_average_s"], average)}
 
 
 def within(time_s, values, start_s, stop_s) -> np.ndarray:
@@ -61,7 +61,7 @@ def fluctuation(time_s, power_W, start_s, stop_s) -> dict[str, np.ndarray]:
 
 
 def noise(phase, jumps_W2, updates) -> float:
-    """Noise of the sensor in W: between two readings while nothing runs; 0 when nobody looked."""
+    """Noise of the sensor in W, from its readings at rest; 0 without such readings."""
     resting = np.char.startswith(phase.astype(str), "idle") & (updates > 1)
     if not resting.any():
         return 0.0

@@ -154,7 +154,7 @@ def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[
 
 
 def _idle_power(phase: np.ndarray, power_W: np.ndarray) -> float:
-    """Mean power at rest with the model in memory (else without it); 0 when nobody looked."""
+    """Mean power at rest with the model in memory (else without it); 0 without idle windows."""
     for name in IDLE:
         seen = power_W[(phase == name) & np.isfinite(power_W)]
         if seen.size:

@@ -1,4 +1,4 @@
-"""What GPUs that nobody here owns would do, with intervals."""
+"""What GPUs would do that were not measured, with intervals."""
 
 import lazy_loader
 

@@ -186,8 +186,8 @@ def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.D
         own = p | from_logs(names, fit(rows[~inside], p, start)[0])
         mine = rows[inside]
         parts.append(mine.join(expected(own, mine).rename(columns={"value": "expected"})))
-    found = pd.concat(parts).loc[rows.index]
-    return found.assign(off=np.log(found["expected"] / found["value"]))
+    expectations = pd.concat(parts).loc[rows.index]
+    return expectations.assign(off=np.log(expectations["expected"] / expectations["value"]))
 
 
 def calibrate() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:

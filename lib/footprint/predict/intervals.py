@@ -111,11 +111,11 @@ def covering(values, weights=None) -> float:
 
 def nested(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame, split: str) -> pd.Series:
     """Half-widths of ln expected of each row, fitted to the rows of the other groups of `split`."""
-    found = pd.Series(np.nan, index=rows.index)
+    half_widths = pd.Series(np.nan, index=rows.index)
     kinds = rows["quantity"].map(LEVELS)
     for group in rows[split].unique():
         inside = rows[split] == group
         own = p | fit(p, rows[~inside], prior)
         level = levels(own, rows[~inside])
-        found[inside] = deviations(own, rows[inside]) * kinds[inside].map(level)
-    return found
+        half_widths[inside] = deviations(own, rows[inside]) * kinds[inside].map(level)
+    return half_widths

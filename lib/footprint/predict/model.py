@@ -90,7 +90,7 @@ class _Case(NamedTuple):
 
 
 def _case(model, gpu, engine, dtype: str, host: float = 1.0) -> _Case:
-    """The arrays of what was asked for by id, by record or by several of them."""
+    """The arrays of models, GPUs and engines, each given as an id, a record or several of them."""
     p, engines = parameters(), [engine] if isinstance(engine, str) else list(engine)
     for name in engines:
         _check_word("engine", name, Engine.__members__)
@@ -239,7 +239,7 @@ def windows(
     return xr.Dataset(data, case.labels | sizes, attrs)
 
 
-def points(model, gpu, **asked) -> xr.Dataset:
+def points(model, gpu, **settings) -> xr.Dataset:
     """The predictions as points (`trace.build_points`); arguments as in `windows`.
 
     time_s, energy_J: of one prefill, or of all output - 1 decode steps, for the whole batch;
@@ -248,22 +248,22 @@ def points(model, gpu, **asked) -> xr.Dataset:
     or modelled where nobody published it.
     """
     gpus = _records(gpu, spec.gpu, spec.GPU)
-    found = windows(model, gpus, **asked)
-    fits, half = found["fits"], ndtri((1 + intervals.COVERED) / 2)
-    steps = {"ttft_s": 1, "tpot_s": found["output"] - 1}
+    data = windows(model, gpus, **settings)
+    fits, half = data["fits"], ndtri((1 + intervals.COVERED) / 2)
+    steps = {"ttft_s": 1, "tpot_s": data["output"] - 1}
     names = {"time_s": list(steps), "energy_J": ["prefill_energy_J", "decode_energy_J"]}
     values = {}
     for name, sources in names.items():
-        values[name] = _by_phase([found[source] * steps.get(source, 1) for source in sources], fits)
+        values[name] = _by_phase([data[source] * steps.get(source, 1) for source in sources], fits)
         for end in ("low", "high"):
             deviations = [
-                _log_distance(found[source], found[f"{source}_{end}"]) for source in sources
+                _log_distance(data[source], data[f"{source}_{end}"]) for source in sources
             ]
             values[f"{name}_{end}_sd"] = _by_phase(deviations, fits) / half
-    labels = {"evidence": "modelled", "dtype": found.attrs["dtype"], "weights": "trained"}
+    labels = {"evidence": "modelled", "dtype": data.attrs["dtype"], "weights": "trained"}
     labels |= {"place": "predicted", "status": xr.where(fits, "ok", "oom")}
     idle = [roofline.idle_W(parameters(), gpu) for gpu in gpus]
-    axes = {dim: found[dim].values for dim in DIMS}
+    axes = {dim: data[dim].values for dim in DIMS}
     return build_points(axes, values | labels | {"idle_W": idle})
 
 

@@ -80,13 +80,13 @@ def processors(runs: pd.DataFrame) -> pd.DataFrame:
     the decode, and the probe's bandwidth (GB/s), matmul (GFLOP/s) and memory_GiB. The model's
     parameters of GPUs play no part in it.
     """
-    found = []
+    rows = []
     for run in runs[runs["model"].isin(spec.models())].itertuples():
         probed = model.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
         windows = model.windows(run.model, probed, engine=run.engine, dtype=run.dtype, **at)
         expected, measured = windows["tpot_s"].item(), run.time_s / (run.output_tokens - 1)
-        found.append(
+        rows.append(
             {
                 "model": spec.label(run.model),
                 "dtype": run.dtype,
@@ -97,7 +97,7 @@ def processors(runs: pd.DataFrame) -> pd.DataFrame:
                 "distance": abs(expected / measured - 1),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows)
 
 
 def peers() -> pd.DataFrame:
@@ -118,10 +118,9 @@ def peers() -> pd.DataFrame:
         rows=rows["measured"].notna(),
     )
     grouped = table.groupby(["tool", "version", "quantity"], sort=False)
-    found = grouped.agg({"rows": "sum", "theirs": "median", "ours": "median"}).reset_index()
-    return found.assign(
-        quantity=found["quantity"].map(QUANTITIES), rows=found["rows"].where(found["rows"] > 0)
-    )
+    tools = grouped.agg({"rows": "sum", "theirs": "median", "ours": "median"}).reset_index()
+    quantity, count = tools["quantity"].map(QUANTITIES), tools["rows"]
+    return tools.assign(quantity=quantity, rows=count.where(count > 0))
 
 
 def _serving_s(row) -> float:
@@ -129,6 +128,6 @@ def _serving_s(row) -> float:
     if row.gpu == "-":
         return np.nan
     at = {"batch": row.batch, "prompt": row.prompt_tokens, "output": row.output_tokens}
-    found = model.windows(row.model, row.gpu, engine=row.engine, **at).squeeze()
-    whole = found["ttft_s"] + found["tpot_s"] * (row.output_tokens - 1)
-    return float(found["ttft_s"] if row.quantity == "ttft_s" else whole)
+    expected = model.windows(row.model, row.gpu, engine=row.engine, **at).squeeze()
+    whole = expected["ttft_s"] + expected["tpot_s"] * (row.output_tokens - 1)
+    return float(expected["ttft_s"] if row.quantity == "ttft_s" else whole)

@@ -156,14 +156,14 @@ def _fields(source) -> dict:
         raise Refused(
             f"The config has rope_theta={theta!r:.80}; a finite number above 0 is allowed."
         )
-    found = _shape(config) | ARCHITECTURES[kind] | {"rope_theta": float(theta)}
+    shape = _shape(config) | ARCHITECTURES[kind] | {"rope_theta": float(theta)}
     if config.get("attention_bias") and kind not in ("mistral", "phi3", "qwen2"):
-        found |= {"qkv_bias": True, "output_bias": True}
+        shape |= {"qkv_bias": True, "output_bias": True}
     if config.get("mlp_bias") and kind == "llama":
-        found["mlp_bias"] = True
-    found["tied"] = bool(config.get("tie_word_embeddings", kind.startswith("gemma")))
+        shape["mlp_bias"] = True
+    shape["tied"] = bool(config.get("tie_word_embeddings", kind.startswith("gemma")))
     name = folder or Path(str(config.get("_name_or_path") or kind)).name
-    return found | {"id": name, "name": name}
+    return shape | {"id": name, "name": name}
 
 
 def _shape(config: dict) -> dict[str, int]:

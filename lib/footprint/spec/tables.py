@@ -32,7 +32,7 @@ def rows(name: str) -> tuple[dict, ...]:
 
 def frame(name: str):
     """The rows of `data/<name>.csv` as a new DataFrame."""
-    import pandas as pd  # here, since whoever measures wants no pandas
+    import pandas as pd  # here: measuring processes need no pandas
 
     return pd.DataFrame(rows(name))
 
