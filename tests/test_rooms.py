@@ -35,7 +35,6 @@ CONTRACT = {  # public functions that may have more parameters than others
     "decide.break_even",
     "decide.optimum",
     "predict.largest_batch",
-    "predict.points",
     "predict.windows",
 }
 TREES = {

@@ -215,6 +215,7 @@ def older_wins_small(case: Case) -> dict:
 
 
 def _range(share: xr.DataArray) -> str:
+    """The range of a median share over the sourced methods, in words."""
     middle = share.sel(embodied_method=sourced(share["embodied_method"].values)).median("sample")
     return f"{middle.min():.1%} to {middle.max():.1%}"
 

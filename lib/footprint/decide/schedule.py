@@ -159,14 +159,9 @@ def plan(
         "nonzeros": sum(side.nnz for side in sides),
     }
     about = {"method": method, "idle": freedom.idle, "columns": len(flat)} | size | asdict(use)
-    return (
-        _labelled(options, asked, points, parts)
-        .assign_attrs(about)
-        .assign(
-            operational_kg=("zone", operational_kg, {"units": "kg"}),
-            embodied_kg=("zone", gpus @ day_kg, {"units": "kg"}),
-        )
-    )
+    sums = {"operational_kg": operational_kg, "embodied_kg": gpus @ day_kg}
+    sums = {name: ("zone", values, {"units": "kg"}) for name, values in sums.items()}
+    return _labelled(options, asked, points, parts).assign(sums).assign_attrs(about)
 
 
 def _flat(parts: dict[str, np.ndarray]) -> np.ndarray:

@@ -34,9 +34,13 @@ class Request:
 
     def points(self, model, gpu, **changes) -> xr.Dataset:
         """The points that the model expects for this request (see `predict.points`)."""
-        asked = replace(self, **changes)
-        sizes = {"batch": list(asked.batch), "prompt": [asked.prompt], "output": [asked.output]}
-        return predict.points(model, gpu, **sizes, engine=asked.engine, dtype=asked.dtype)
+        return predict.points(model, gpu, **replace(self, **changes).asked)
+
+    @property
+    def asked(self) -> dict:
+        """The arguments of `predict.windows`."""
+        sizes = {"batch": list(self.batch), "prompt": [self.prompt], "output": [self.output]}
+        return sizes | {"engine": self.engine, "dtype": self.dtype}
 
 
 def decode_steps(points: xr.Dataset) -> xr.DataArray:
@@ -118,9 +122,7 @@ def _feasible(points: xr.Dataset, plan: xr.Dataset, request: Request, model, gpu
     """Which configurations fit and keep both limits, or `Refused` by the limit that binds."""
     fits = points["status"] == "ok"
     if not fits.any():
-        sizes = {"batch": list(request.batch), "prompt": request.prompt, "output": request.output}
-        asked = sizes | {"engine": request.engine, "dtype": request.dtype}
-        need = float(predict.windows(model, gpus, **asked)["memory_B"].min()) / 2**30
+        need = float(predict.windows(model, gpus, **request.asked)["memory_B"].min()) / 2**30
         raise Refused(
             f"Nothing fits: memory binds, the smallest configuration takes {need:.1f} GiB."
         )
@@ -153,7 +155,7 @@ def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFr
     middle = middle.rename(token_J="energy_J", token_s="busy_s").reset_coords(drop=True)
     columns = xr.merge([plan.reset_coords(drop=True), middle]).stack(config=CONFIG)
     extra = {name: values.values for name, values in columns.sel(config=index).items()}
-    found = []
+    tables = []
     for zone in zones:
         here = flat.sel(zone=zone).values
         least = np.bincount(here.argmin(axis=0), minlength=len(index)) / here.shape[1]
@@ -161,5 +163,5 @@ def _ranked(tokens: xr.Dataset, plan: xr.Dataset, zones: list[str]) -> pd.DataFr
         means = {"mean_g": here.mean(axis=1), "low_g": low, "high_g": high, "least": least}
         table = index.to_frame(index=False).assign(zone=zone, **means)
         table["card"] = table.groupby("gpu")["least"].transform("sum")
-        found.append(table.assign(**extra).sort_values("mean_g"))
-    return pd.concat(found, ignore_index=True).astype({"batch": int, "count": int})
+        tables.append(table.assign(**extra).sort_values("mean_g"))
+    return pd.concat(tables, ignore_index=True).astype({"batch": int, "count": int})
