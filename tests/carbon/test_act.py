@@ -128,7 +128,7 @@ def test_components_and_totals_agree_with_acts_own_code(row):
     assert abs(float(value) - float(row["kgco2e"])) <= 0.005 + 1e-9
 
 
-def test_reference_rows_cover_the_cards_and_settings():
+def test_reference_rows_cover_the_gpus_and_settings():
     cards = {
         "t4",
         "v100-32gb",

@@ -22,7 +22,7 @@ def test_a_kilowatt_hour_on_a_grid():
     assert carbon.operational(3.6e6, 262, pue=1.5) == 393
 
 
-def test_a_card_used_all_its_life_is_charged_in_full():
+def test_a_gpu_used_all_its_life_is_charged_in_full():
     seconds = 5 * 365.25 * 24 * 3600
     assert carbon.amortised(10.3, seconds) == pytest.approx(10_300)
     assert carbon.amortised(10.3, seconds / 2, utilisation=0.5) == pytest.approx(10_300)
@@ -155,7 +155,7 @@ def test_the_score_is_operational_plus_amortised_per_unit(energy, grid, kg, busy
     )
 
 
-def test_the_score_of_many_cards_and_regions_and_draws():
+def test_the_score_of_many_gpus_and_regions_and_samples():
     energy = xr.DataArray([1.0, 2.0], {"gpu": ["t4", "l4"]})
     grid = xr.DataArray([31.0, 262.0, 647.0], {"zone": list(GRID)})
     found = carbon.score(energy, grid, carbon.embodied_draws(["t4", "l4"], 10, 0), 1.0, 5)

@@ -1,4 +1,4 @@
-"""embodied: components add up, several cards at once, hosts, and the comparison with its gaps."""
+"""Embodied carbon: components that add up, several GPUs, hosts, comparisons with gaps."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_components_are_of_the_vocabulary_and_sum_to_the_total(card, settings):
 
 
 @given(st.floats(10, 1000), st.floats(1, 500))
-def test_a_card_of_ones_own_scales_with_its_area_and_memory(area, memory):
+def test_a_gpu_of_ones_own_scales_with_its_area_and_memory(area, memory):
     def kg(area, memory):
         card = spec.GPU("own", "Own", 1, 1, memory, "GDDR6", 1, area, "5nm")
         return embodied(card).embodied_kg
@@ -50,7 +50,7 @@ def test_a_card_of_ones_own_scales_with_its_area_and_memory(area, memory):
     assert np.allclose(doubled, 2)
 
 
-def test_several_cards_have_a_dimension_and_equal_the_single_ones():
+def test_several_gpus_have_a_dimension_and_equal_the_single_ones():
     both = embodied(["t4", spec.gpu("l4")], "act")
     assert both.embodied_kg.dims == ("gpu", "component") and list(both.gpu.values) == ["t4", "l4"]
     assert float(both.total_kg.sel(gpu="l4")) == float(embodied("l4").total_kg)
@@ -76,7 +76,7 @@ def test_hosts_that_do_not_exist_are_refused(scenario, gpus):
         host(scenario, gpus)
 
 
-def test_unknown_cards_methods_and_settings_name_what_is_allowed():
+def test_unknown_gpus_methods_and_settings_name_what_is_allowed():
     with pytest.raises(KeyError, match="t4"):
         embodied("t44")
     with pytest.raises(Refused, match="ACT, ACT with priors, teardown, vendor, paper"):

@@ -17,7 +17,7 @@ MEANS = {
     "transport": 0.26,
     "end of life": 1.51,
 }
-# Bare die areas, mm2 (TechPowerUp), of the cards whose areas with losses the study lists.
+# Bare die areas, mm2 (TechPowerUp), of the GPUs whose areas with losses the study lists.
 AREAS = {
     "GTX 1080 Ti": 471,
     "RTX A4500": 628,
@@ -36,7 +36,7 @@ def test_factors_are_the_means_that_the_study_published(name):
     )
 
 
-def test_parts_of_each_torn_down_card_sum_to_its_total():
+def test_parts_of_each_torn_down_gpu_sum_to_its_total():
     parts = [name for name in CARDS[0] if name.endswith("_kgco2e") and not name.startswith("total")]
     for row in CARDS:
         assert sum(float(row[name]) for name in parts) == pytest.approx(
@@ -58,7 +58,7 @@ def test_back_test(card, published, within):
     assert float(embodied(card, "teardown").total_kg) == pytest.approx(published, rel=within)
 
 
-def test_back_test_with_the_card_itself_left_out_of_the_means():
+def test_back_test_with_the_gpu_itself_left_out_of_the_means():
     l4 = float(embodied("l4", "teardown", without=("L4",)).total_kg)
     a100 = float(
         embodied("a100-40gb-sxm", "teardown", without=("A100 SXM4 40GB", "A100 PCIe 40GB")).total_kg

@@ -43,13 +43,13 @@ def test_quantiles_are_those_of_scipys_distributions(prior):
 
 
 @pytest.mark.parametrize("method", ["act", "teardown"])
-def test_each_parameter_of_each_card_has_a_prior(method):
+def test_each_parameter_of_each_gpu_has_a_prior(method):
     prior, known = prior_of(method)
     for gpu in map(spec.gpu, spec.gpus()):
         assert set(prior.parameters(gpu).items()) <= set(known)
 
 
-def test_teardown_priors_are_the_spread_of_the_torn_down_cards():
+def test_teardown_priors_are_the_spread_of_the_torn_down_gpus():
     rows = spec.table("teardown")
     for name, (emission, size) in {
         "die_scale": ("die_kgco2e", "die_with_losses_mm2"),
@@ -73,13 +73,13 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(method):
     assert np.array_equal(first, again) and not np.isclose(first, other).any()
 
 
-def test_a_card_draws_the_same_alone_and_in_company():
+def test_a_gpu_has_the_same_samples_alone_and_among_others():
     company = embodied_draws(spec.gpus(), 50, 3)
     assert company.dims == ("gpu", "sample") and company.shape == (len(spec.gpus()), 50)
     assert np.array_equal(company.sel(gpu="l4"), embodied_draws("l4", 50, 3))
 
 
-def test_cards_of_one_node_err_together():
+def test_gpus_of_one_node_err_together():
     both = embodied_draws(["l40s", "rtx-6000-ada", "l4", "v100-32gb"], 2000, 0).values
     related = np.corrcoef(both)
     assert related[0, 1] == pytest.approx(1) and related[1, 2] > 0.9 and related[1, 3] < 0.5
@@ -133,7 +133,7 @@ def test_published_footprints_do_not_spread_and_say_so():
     assert fixed.attrs["status"] == "unverified"
 
 
-def test_a_missing_mass_makes_every_draw_nan_with_its_reason():
+def test_a_missing_mass_makes_every_sample_nan_with_its_reason():
     gap = embodied_draws(["t4", "v100-16gb"], 5, 0, "teardown")
     assert np.isnan(gap.sel(gpu="v100-16gb")).all() and np.isfinite(gap.sel(gpu="t4")).all()
     assert "mass" in str(gap.embodied_reason.sel(gpu="v100-16gb").values)
@@ -151,7 +151,7 @@ def test_a_missing_mass_makes_every_draw_nan_with_its_reason():
         (5, 0, "paper", "act"),
     ],
 )
-def test_draws_that_make_no_sense_are_refused(arguments):
+def test_samples_that_make_no_sense_are_refused(arguments):
     with pytest.raises(Refused):
         embodied_draws("t4", *arguments)
 
@@ -166,7 +166,7 @@ def test_summary_is_a_central_interval():
     )
 
 
-def test_use_is_drawn_within_its_bounds():
+def test_use_is_sampled_within_its_bounds():
     use = use_draws(1000, 1)
     assert set(use) == {"lifetime_years", "utilisation", "pue"}
     assert ((use.utilisation > 0) & (use.utilisation <= 1)).all() and (use.pue >= 1.1).all()

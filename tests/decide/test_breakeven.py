@@ -17,7 +17,7 @@ YEAR_D = 365.25
 
 
 def sides(seed: int, count: int = COUNT) -> tuple[list[dict], dict]:
-    """Two random cards and a random use, orders of magnitude apart."""
+    """Two random GPUs and a random use, orders of magnitude apart."""
     generator = np.random.default_rng(seed)
 
     def between(low, high):
@@ -32,7 +32,7 @@ def sides(seed: int, count: int = COUNT) -> tuple[list[dict], dict]:
         }
         for _ in range(2)
     ]
-    for card in cards:  # a card draws at least its idle power
+    for card in cards:  # a GPU takes at least its idle power
         card["energy_J"] = np.maximum(card["energy_J"], card["idle_W"] * card["busy_s"])
     use = {
         "g_per_kwh": between(1, 1000),
@@ -139,7 +139,7 @@ def test_prism_crossover_rule(energy, more, first_g, second_g, pue, g_per_kwh):
         assert breakeven.old_wins(tie, g_per_kwh) == (margin > 0)
 
 
-def test_a_card_never_beats_itself_and_nobody_wins_on_what_is_unknown():
+def test_a_gpu_never_beats_itself_and_nobody_wins_on_what_is_unknown():
     card = {"energy_J": 1.0, "busy_s": 0.01, "embodied_kg": 10.0, "idle_W": 5.0}
     for by in BOUNDS:
         tie = breakeven.break_even(card, card, by, g_per_kwh=30)
@@ -262,7 +262,7 @@ def test_what_never_pays_back_stays_infinite_in_the_interval():
     )
 
 
-def test_beside_the_host_of_a_tie_both_cards_take_the_same_energy():
+def test_beside_the_host_of_a_tie_both_gpus_take_the_same_energy():
     energy, busy = np.array([2.0, 3.0, 5.0, 5.0]), np.array([3.0, 4.0, 2.0, 0.5])
     old, new = (
         xr.Dataset({"energy_J": ("case", e), "busy_s": ("case", t), "embodied_kg": 1.0})

@@ -51,7 +51,7 @@ def test_no_verdict_depends_on_one_method():
     )
 
 
-def test_regions_and_cards_differ_whatever_the_runs():
+def test_regions_and_gpus_differ_whatever_the_runs():
     row = claims.regions_differ(case(at_power(100)))
     assert (row["probability"], row["status"]) == (1, "published")
     assert "350 times on a direct" in row["because"]
@@ -59,7 +59,7 @@ def test_regions_and_cards_differ_whatever_the_runs():
 
 
 def test_the_share_of_embodied_carbon_follows_the_power():
-    """A card that draws little is mostly making, one that draws very much is mostly electricity."""
+    """At little power embodied carbon dominates a token, at very much power electricity."""
     assert probability(claims.both_matter, at_power(100)) > 0.95
     assert probability(claims.visible_where_clean, at_power(100)) > 0.95
     assert probability(claims.both_matter, at_power(1e5)) == 0
@@ -91,7 +91,7 @@ def test_a_joint_choice_saves_where_each_carbon_alone_misleads():
     )
     made_lightly = points(
         power=lambda model, gpu, batch: 1000 if gpu == "t4" else 10
-    )  # less energy, but for a larger making
+    )  # less energy, but more embodied carbon
     assert probability(claims.joint_choice_saves, made_lightly) > 0.95
     assert probability(claims.each_alone_misleads, made_lightly) == 0
 
@@ -105,7 +105,7 @@ def test_batching_may_stop_to_help_only_at_saturation():
     assert probability(claims.batching_helps, rows) == 0
 
 
-def test_the_least_card_changes_with_everything_or_with_nothing():
+def test_the_least_gpu_changes_with_everything_or_with_nothing():
     """The T4 takes much less energy alone, much more in large batches; between, others decide."""
     less = {
         "llama-1b": 9.5,
@@ -192,7 +192,7 @@ def test_three_claims_say_what_the_table_of_who_wins_says():
     assert probability(claims.least_is_not_fastest, rows) == pytest.approx(expected)
 
 
-def test_the_old_card_wins_small_where_it_takes_less_energy_alone():
+def test_the_old_gpu_wins_small_where_it_takes_less_energy_alone():
     def power(model, gpu, batch):
         return (50.0 if batch == 1 else 200.0) if gpu == "t4" else 100.0
 
@@ -288,5 +288,5 @@ def test_a_lead_that_grows_with_batch_and_size_is_seen():
     )
     slowest = 1 - ndtr(
         -np.log(1.1) / np.hypot(0.3, 0.3)
-    )  # all points of a card err together: the least lead decides
+    )  # all points of a GPU err together: the least lead decides
     assert probability(claims.newer_is_faster, near) == pytest.approx(slowest, abs=0.04)

@@ -37,7 +37,7 @@ def world():
 
 
 def two_gpus(**options):
-    """Points on which the old GPU is slower and draws less, of one length and engine."""
+    """Points on which the old GPU is slower and takes less, of one length and engine."""
     time, power = {"t4": 3.0, "rtx-6000-ada": 1.0}, {"t4": 70.0, "rtx-6000-ada": 230.0}
     made = points(
         time=lambda model, gpu, batch: time[gpu],

@@ -67,7 +67,7 @@ def test_every_pair_is_the_one_of_a_search_by_hand(grams, held, link, hidden):
         )
 
 
-def test_the_move_is_charged_to_both_cards_and_to_the_network():
+def test_the_move_is_charged_to_both_gpus_and_to_the_network():
     found = phases("llama-7b", method="ACT", link_GBps=10, link_W=40)
     seconds = 2 * 32 * 4096 * 2 * 512 / 10e9
     assert float(found["move_s"]) == pytest.approx(seconds)
@@ -80,7 +80,7 @@ def test_the_move_is_charged_to_both_cards_and_to_the_network():
     assert found["held_g"].sel(zone="CA-QC", gpu="t4").values == pytest.approx(held)
 
 
-def test_one_card_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
+def test_one_gpu_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
     single = decide.optimum(
         "llama-1b", "CA-QC", CARDS, batch=[8], prompt=512, output=64, engine="serving", n=40
     )
@@ -90,7 +90,7 @@ def test_one_card_in_one_batch_is_what_the_optimum_of_a_single_pool_says():
     assert (alone["saving"] == 0).all() and (alone["probability"] == 0).all()
 
 
-def test_more_cards_and_more_batches_are_never_worse_and_limits_never_better():
+def test_more_gpus_and_more_batches_are_never_worse_and_limits_never_better():
     def least(cards, **options):
         return gpu_pairs(phases("llama-3b", cards, **options))["mean_g"].min()
 
@@ -103,13 +103,13 @@ def test_more_cards_and_more_batches_are_never_worse_and_limits_never_better():
     ).all()
 
 
-def test_a_card_for_prefill_alone_keeps_no_room_for_answers():
+def test_a_gpu_for_prefill_alone_keeps_no_room_for_answers():
     long = phases("llama-3b", ["t4"], batch=[1, 8, 16], output=1500)["total_g"]
     fits = long.isel(zone=0, gpu=0, sample=0, drop=True).notnull()
     assert fits.sel(phase="prefill").sum() > fits.sel(phase="decode").sum() > 0
 
 
-def test_a_phase_that_no_card_serves_is_refused_by_the_limit_that_binds():
+def test_a_phase_that_no_gpu_serves_is_refused_by_the_limit_that_binds():
     for options, words in (
         ({"ttft_s": 1e-6}, "serves the prefill of llama-7b: the limit on its time binds"),
         ({"tpot_s": 1e-6}, "serves the decode of llama-7b: the limit on its time binds"),

@@ -56,7 +56,7 @@ def day(values, zones=ZONES[:1], models=("m",)) -> xr.DataArray:
 
 
 def made_kg(card: str) -> float:
-    """What a day of a card's life is charged."""
+    """What a day of a GPU's life is charged."""
     return carbon.amortised(carbon.embodied(card)["total_kg"].item(), 86400.0) / 1000
 
 
@@ -68,7 +68,7 @@ def whole(found: xr.Dataset) -> float:
     st.tuples(*[st.floats(0.5, 20)] * 2), st.tuples(*[st.floats(60, 400)] * 2), st.floats(1, 900)
 )
 @settings(deadline=None, max_examples=30)
-def test_on_a_level_day_the_plan_is_the_best_card_always_busy(seconds, watts, intensity):
+def test_on_a_level_day_the_plan_is_the_best_gpu_always_busy(seconds, watts, intensity):
     asked = 7.2e5
     found = plan(
         day(asked),
@@ -123,7 +123,7 @@ def random_day(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_asked_is_served_within_the_shares_and_the_cards(seed):
+def test_what_is_asked_is_served_within_the_shares_and_the_gpus(seed):
     asked, setting, intensity = random_day(seed)
     found = plan(asked, setting, intensity, moves=0.3, waits=0.4, wait_h=5)
     sent, total = found["sent"], asked.sum(["zone", "hour"])
@@ -178,7 +178,7 @@ def test_equal_plans_neither_wait_nor_travel():
     assert float(found["sent"].where(found.zone != found.to).sum()) == pytest.approx(0, abs=1)
 
 
-def test_a_demand_beyond_the_cards_is_refused_with_the_share_that_they_carry():
+def test_a_demand_beyond_the_gpus_is_refused_with_the_share_that_they_carry():
     most = xr.DataArray([[10.0, 0.0]], {"zone": ZONES[:1], "gpu": CARDS}, ["zone", "gpu"])
     setting, grid = points(1.0, 100.0), day(100, models=())
     assert plan(day(36000.0), setting, grid, gpus=most)["gpus"].sum() == pytest.approx(10)
@@ -188,7 +188,7 @@ def test_a_demand_beyond_the_cards_is_refused_with_the_share_that_they_carry():
         plan(day(90000.0), setting, grid, gpus=most)
 
 
-def test_what_no_card_serves_is_refused_by_the_limit_that_binds():
+def test_what_no_gpu_serves_is_refused_by_the_limit_that_binds():
     asked = {"batch": [1], "prompt": 512, "output": 64, "engine": "serving"}
     for options, words in (
         ({"dtype": "fp32"}, "No GPU in the plan serves llama-7b: memory binds"),

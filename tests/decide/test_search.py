@@ -89,7 +89,7 @@ def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
     assert 0 < refused < count
 
 
-def test_real_predictions_are_ranked_with_their_odds():
+def test_real_predictions_are_ranked_with_their_probabilities():
     rows = decide.optimum("llama-7b", ["CA-QC", "PACE"], list(CARDS), batch=[1, 8, 32], n=100)
     for _, here in rows.groupby("zone", sort=False):
         assert here["mean_g"].is_monotonic_increasing and here["least"].sum() == pytest.approx(1)

@@ -28,7 +28,7 @@ def crossed():
     return table[table["quantity"].isin(JUDGED) & table["dtype"].isin(("fp16", "bf16"))]
 
 
-def test_every_row_names_a_known_model_card_engine_and_source():
+def test_every_row_names_a_known_model_gpu_engine_and_source():
     rows = fit.measurements()
     assert set(rows["gpu"]) | set(rows["model"]) - {"-"} <= set(spec.known())
     assert set(rows["engine"]) <= {*roofline.Engine.__members__, "kernels"} and set(
@@ -55,7 +55,7 @@ def test_shapes_have_the_published_number_of_weights():
         assert spec.known()[name].parameters / 1e9 == pytest.approx(billions, rel=2e-4)
 
 
-def test_no_row_is_below_what_the_card_can_do(rows):
+def test_no_row_is_below_what_the_gpu_can_do(rows):
     steps = rows[(rows["quantity"] == "tpot_s") & rows["dtype"].eq("fp16")]
     for row in steps.drop_duplicates(["gpu", "model"]).to_dict("records"):
         model, gpu = spec.known()[row["model"]], spec.known()[row["gpu"]]
@@ -89,7 +89,7 @@ def test_the_committed_parameters_are_the_fit_of_the_committed_table(rows):
     assert np.abs(found - committed).max() < 0.01
 
 
-def test_a_left_out_card_comes_out_as_committed(rows, crossed):
+def test_a_left_out_gpu_comes_out_as_committed(rows, crossed):
     p, prior = predict.parameters(), fit.priors(*fit.FITTED)
     start = np.log([p[name] for name in prior.index])
     found = fit.fit(rows[rows["gpu"] != "rtx-6000-ada"], p, start)[0]
@@ -133,7 +133,7 @@ def test_predict_expects_what_the_calibration_expects(rows):
 
 
 @pytest.mark.parametrize("quantity", MARKS)
-def test_the_marks_are_met_on_left_out_cards_and_models(crossed, quantity):
+def test_the_marks_are_met_on_left_out_gpus_and_models(crossed, quantity):
     best, mean, worst = MARKS[quantity]
     mine = crossed[crossed["quantity"] == quantity]
     for split in ("gpu", "model"):

@@ -274,7 +274,7 @@ def test_a_faster_host_speeds_up_eager_alone():
         assert (half < 0.6 * one) == faster and (half == one) != faster
 
 
-def test_bf16_is_emulated_on_old_cards_alone_and_decode_does_not_mind():
+def test_bf16_is_emulated_on_old_gpus_alone_and_decode_does_not_mind():
     for gpu, slow in (("t4", True), ("rtx-6000-ada", False)):
         half, brain = (
             point("llama-7b", gpu, prompt=512, dtype=dtype) for dtype in ("fp16", "bf16")
@@ -292,7 +292,7 @@ def test_a_closed_loop_takes_longer_and_more_energy_within_the_cap():
     assert closed.decode_power_W <= spec.gpu("a100-80gb-sxm").tdp_W
 
 
-def test_a_card_that_nobody_calibrated_on_has_the_wider_interval():
+def test_a_gpu_that_nobody_calibrated_on_has_the_wider_interval():
     t4 = spec.gpu("t4")
     known, unknown = (point("llama-7b", card, batch=4) for card in (t4, altered(t4, id="another")))
     for name in (*TIMES, "decode_energy_J", "prefill_energy_J"):

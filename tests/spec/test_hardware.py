@@ -142,7 +142,7 @@ CARD = dict(
 )
 
 
-def test_a_card_of_ones_own():
+def test_a_gpu_of_ones_own():
     assert math.isnan(spec.GPU(**CARD).idle_W)
 
 
@@ -150,7 +150,7 @@ def test_a_card_of_ones_own():
     "field", ["peak_fp16_tflops", "bandwidth_GBps", "memory_GiB", "tdp_W", "die_mm2"]
 )
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
-def test_a_card_that_cannot_be_is_refused(field, value):
+def test_a_gpu_that_cannot_be_is_refused(field, value):
     with pytest.raises(Refused, match=f"^{field} of mine is {value};"):
         spec.GPU(**{**CARD, field: value})
 
