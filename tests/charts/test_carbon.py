@@ -1,4 +1,4 @@
-"""The carbon figures: each is a valid specification, shows intervals, tells series apart twice, and hides no gap."""
+"""The carbon figures are valid, show intervals, tell series apart twice, and hide no gap."""
 
 import json
 

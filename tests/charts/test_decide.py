@@ -1,4 +1,4 @@
-"""The figures of decisions: each is a valid specification, small, without a title, and says what cannot be served."""
+"""The figures of decisions are valid and small, and say what cannot be served."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The figures of the evidence, drawn from the committed runs and the tables: valid, complete, and true to their rows."""
+"""The figures of the evidence, drawn from committed runs and tables, are true to their rows."""
 
 import numpy as np
 import pandas as pd

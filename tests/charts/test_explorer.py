@@ -1,4 +1,4 @@
-"""The explorer: a valid figure with a control for every setting, whose formula is the library's equation of a token."""
+"""The explorer has a control for every setting, and its formula is that of the library."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_the_states_of_the_world_that_the_page_carries_are_the_library_s(page):
 
 @pytest.mark.parametrize("errors", [(0.0, 0.0), (1.3, -0.4), (-0.7, 2.0)])
 def test_the_formula_of_the_page_is_the_equation_of_a_token(errors):
-    """Vega's text, read as Python, beside `carbon.token` with the time and energy that the errors make."""
+    """Vega's text, read as Python, gives what `carbon.token` gives at the same errors."""
     names = [f"{name}_{end}" for name in explorer.SLOPES for end in ("low", "high")]
     slope = dict(zip(names, (0.11, 0.12, 0.05, 0.06, 0.2, 0.3), strict=True))
     drawn = {"z_time": errors[0], "z_power": errors[1], "kg": 40.0, "g_per_kwh": 263.0}

@@ -1,4 +1,4 @@
-"""The figures of performance and energy, from points that are made up: valid, complete, and true to their points."""
+"""The figures of performance and energy are true to their points, which are made up."""
 
 import numpy as np
 import pandas as pd

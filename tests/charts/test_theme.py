@@ -1,4 +1,4 @@
-"""One look: colours told apart on both grounds, a renderer that needs no network, statuses that are spelled out."""
+"""The look: colours that can be told apart, a renderer without network, badges of status."""
 
 import io
 import json

@@ -1,6 +1,6 @@
-"""Figures of the carbon pages, one function a figure: labelled data in, an Altair chart out; captions do the titling.
+"""Figures of the carbon pages.
 
-Series differ by shape, label or outline as well as by colour; a missing value is drawn as a gap with its reason.
+Series differ by shape or label as well as by colour; a missing value is a gap with its reason.
 """
 
 import calendar
@@ -26,55 +26,48 @@ PARTS = {
 def embodied_bars(table: xr.Dataset, intervals: pd.DataFrame) -> alt.FacetChart:
     """Embodied carbon of GPUs by method, stacked by part; from `carbon.compare`.
 
-    intervals: rows of approach, gpu, low, high in kg (90 % of the samples), drawn as a line across the bar.
+    intervals: rows of approach, gpu, low, high (kg, 90 %), drawn as a line across the bar.
     """
     part = {component: name for name, (_, members) in PARTS.items() for component in members}
     table = table.rename(embodied_method="approach")  # as the figure prints it
     kg = table["embodied_kg"].where(table["total_kg"].notnull()).to_dataframe()["embodied_kg"]
     bars = kg.groupby(["approach", "gpu", kg.index.get_level_values("component").map(part)]).sum()
     bars = bars[bars > 0].rename_axis(["approach", "gpu", "part"]).rename("kg").reset_index()
-    gaps = (
-        table["total_kg"].to_dataframe().reset_index().rename(columns={"embodied_reason": "reason"})
-    )
-    gaps = gaps.loc[gaps["total_kg"].isna(), ["approach", "gpu", "reason"]]
+    totals = table["total_kg"].to_dataframe().reset_index()
+    gaps = totals[totals["total_kg"].isna()].rename(columns={"embodied_reason": "reason"})
+    gaps = gaps[["approach", "gpu", "reason"]]
     layers = {"bar": bars, "gap": gaps.assign(kg=0.0), "interval": intervals}
     rows = pd.concat([part.assign(layer=name) for name, part in layers.items()], ignore_index=True)
     names = [name for name in PARTS if name in set(bars["part"])]
     gpus = [spec.label(str(gpu)) for gpu in table["gpu"].values]
-    base = alt.Chart(rows.assign(gpu=rows["gpu"].map(spec.label)))
+    base = alt.Chart(theme.labelled(rows, "gpu"))
     base = base.encode(y=alt.Y("gpu:N", sort=gpus, title=None))
     of = {name: base.transform_filter(f"datum.layer == '{name}'") for name in layers}
-    hues = alt.Scale(domain=names, range=[PARTS[name][0] for name in names])
+    hues = {name: PARTS[name][0] for name in names}
     bar = of["bar"].transform_calculate(rank=f"indexof({names}, datum.part)")
     bar = bar.mark_bar(stroke="white", strokeWidth=0.5).encode(
         x=alt.X("kg:Q", title="kg CO2e"),
-        color=alt.Color("part:N", sort=names, title=None, legend=alt.Legend(columns=4), scale=hues),
+        color=theme.styled(alt.Color, "part", hues, sort=names, legend=alt.Legend(columns=4)),
         order=alt.Order("rank:Q"),
         tooltip=theme.tips("gpu", "approach", "part", kg=".2f"),
     )
-    gap = (
-        of["gap"]
-        .mark_text(align="left", dx=3, opacity=0.7)
-        .encode(
-            x=alt.datum(0), text=alt.value("none"), tooltip=theme.tips("gpu", "approach", "reason")
-        )
-    )
+    reasons = theme.tips("gpu", "approach", "reason")
+    gap = of["gap"].mark_text(align="left", dx=3, opacity=0.7)
+    gap = gap.encode(x=alt.datum(0), text=alt.value("none"), tooltip=reasons)
     bounds = theme.tips("gpu", "approach", low=".2f", high=".2f")
     span = of["interval"].mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", tooltip=bounds)
-    approaches = [str(name) for name in table["approach"].values]
-    width = (theme.WIDTH - 20 * len(approaches)) // len(approaches)
+    count = table.sizes["approach"]
+    width = (theme.WIDTH - 20 * count) // count
     panel = alt.layer(bar, gap, span).properties(width=width, height=theme.HEIGHT)
-    return panel.facet(column=alt.Column("approach:N", sort=approaches, title=None), spacing=12)
+    return panel.facet(**theme.panels(column=table["approach"].to_series()), spacing=12)
 
 
 def tornado(found: xr.Dataset) -> alt.HConcatChart:
-    """What matters for one GPU, from `carbon.sensitivity`: swings about the median, and total Sobol indices."""
+    """What matters for a GPU, from `carbon.sensitivity`: swings and Sobol indices."""
     rows = found.to_dataframe().reset_index().assign(median=found.attrs["median"])
     unit = {"kg": "kg CO2e per card"}.get(found.attrs["units"], found.attrs["units"])
-    labels, hue = (
-        alt.Y("label:N", sort=rows["label"].tolist(), title=None),
-        theme.COLOURS["embodied"],
-    )
+    labels = alt.Y("label:N", sort=rows["label"].tolist(), title=None)
+    hue = theme.COLOURS["embodied"]
     share = alt.Axis(format="%")
     base = alt.Chart(rows).encode(y=labels)
     swing = base.mark_bar(color=hue, opacity=0.75).encode(
@@ -93,17 +86,16 @@ def tornado(found: xr.Dataset) -> alt.HConcatChart:
 
 
 def hour_map(table: xr.DataArray) -> alt.LayerChart:
-    """A year of grid intensity as months by hours of the day, from `spec.typical`; a cross marks missing hours."""
+    """Grid intensity by month and hour, from `spec.typical`; a cross marks missing hours."""
     rows = table.to_dataframe().reset_index()
     months = list(calendar.month_abbr)[1:]
     rows["name"] = rows["month"].map(dict(enumerate(months, 1)))
     base = alt.Chart(rows).encode(
         x=alt.X("hour:O", title="hour of the day"), y=alt.Y("name:O", sort=months, title=None)
     )
+    scale = alt.Scale(scheme="viridis", reverse=True)
     cells = base.mark_rect().encode(
-        color=alt.Color(
-            "g_per_kwh:Q", title="g/kWh", scale=alt.Scale(scheme="viridis", reverse=True)
-        ),
+        color=alt.Color("g_per_kwh:Q", title="g/kWh", scale=scale),
         tooltip=["name", "hour", alt.Tooltip("g_per_kwh:Q", format=".0f"), "missing"],
     )
     cross = base.transform_filter("datum.missing > 0").mark_point(
@@ -113,40 +105,33 @@ def hour_map(table: xr.DataArray) -> alt.LayerChart:
 
 
 def _milligrams(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Printed names, and milligrams for grams; `name` tells the evidence, and a model that is not that of the others."""
-    model = rows["model"].map(spec.label)
-    gpu, rest = (
-        rows["gpu"].map(spec.label),
-        (", " + model).where(rows["model"] != rows["model"].mode()[0], ""),
-    )
-    mg = {
-        name: rows[column] * 1e3
-        for name, column in (("mg", value), ("low", "low"), ("high", "high"))
-    }
-    named = {"gpu": gpu, "model": model, "zone": rows["zone"].map(spec.zone_name)}
-    return rows.assign(**named, **mg, name=gpu + ", " + rows["evidence"] + rest)
+    """The rows in milligrams with printed names; `name`: GPU, evidence, and a model if rare."""
+    rare = rows["model"] != rows["model"].mode()[0]
+    mg = {name: rows[of] * 1e3 for name, of in {"mg": value, "low": "low", "high": "high"}.items()}
+    rows = theme.labelled(rows, "gpu", "model", "zone").assign(**mg)
+    model = (", " + rows["model"]).where(rare, "")
+    return rows.assign(name=rows["gpu"] + ", " + rows["evidence"] + model)
 
 
 def _by_evidence(rows: pd.DataFrame) -> alt.Opacity:
     """Full for what was measured, paler for what was not."""
     shades = {"measured": 1, "mixed": 0.85, "modelled": 0.7}
-    known = [name for name in shades if name != "mixed" or name in set(rows["evidence"])]
-    scale = alt.Scale(domain=known, range=[shades[name] for name in known])
+    if "mixed" not in set(rows["evidence"]):
+        del shades["mixed"]
+    scale = alt.Scale(domain=list(shades), range=list(shades.values()))
     return alt.Opacity("evidence:O", title=None, scale=scale)
 
 
 def operational_regions(rows: pd.DataFrame) -> alt.LayerChart:
     """Operational carbon of a generated token by region on two bases.
 
-    rows: zone, gpu, model, batch, basis (lifecycle or direct), evidence; median, low and high (90 %) in g.
+    rows: zone, gpu, model, batch, basis (lifecycle or direct), evidence; median, low, high in g.
     """
     columns = ["zone", "gpu", "model", "batch", "basis", "evidence", "name", "mg", "low", "high"]
     rows = _milligrams(rows, "median")[columns]
-    bases = {"lifecycle": ("square", -10), "direct": ("triangle", 14)}
-    shapes = alt.Scale(domain=list(bases), range=[shape for shape, _ in bases.values()])
     base = alt.Chart(rows).encode(
-        y=alt.Y("zone:N", title=None, sort=list(dict.fromkeys(rows["zone"]))),
-        yOffset=alt.YOffset("name:N", sort=list(dict.fromkeys(rows["name"]))),
+        y=alt.Y("zone:N", title=None, sort=theme.in_order(rows["zone"])),
+        yOffset=alt.YOffset("name:N", sort=theme.in_order(rows["name"])),
         color=theme.colour("gpu", values=rows["gpu"]),
     )
     title = "mg CO2e per generated token"
@@ -157,26 +142,27 @@ def operational_regions(rows: pd.DataFrame) -> alt.LayerChart:
         rule={"strokeWidth": 2},
         point={"size": 90},
         opacity=_by_evidence(rows),
-        shape=alt.Shape("basis:N", title=None, scale=shapes),
+        shape=theme.styled(alt.Shape, "basis", {"lifecycle": "square", "direct": "triangle"}),
         tooltip=columns,
     )
     texts = [
         base.transform_filter(f"datum.basis == '{name}'")
         .mark_text(dy=offset, fontSize=10)
         .encode(x=x, text=alt.Text("mg:Q", format=".2~g"))
-        for name, (_, offset) in bases.items()
+        for name, offset in {"lifecycle": -10, "direct": 14}.items()
     ]
     return alt.layer(marks, *texts).properties(width=theme.WIDTH, height=theme.HEIGHT)
 
 
 def total_per_token(rows: pd.DataFrame) -> alt.FacetChart:
-    """The two carbons of a generated token stacked per GPU, a panel for each region with its own scale.
+    """Both carbons of a generated token stacked by GPU, a panel a region with its own scale.
 
-    rows: zone, gpu, model, carbon (operational or embodied), evidence; g, and low and high (90 %) of the sum.
+    rows: zone, gpu, model, batch, carbon (operational or embodied), evidence; g, and low and high
+    (90 %) of the sum.
     """
     columns = ["zone", "gpu", "model", "batch", "carbon", "evidence", "name", "mg", "low", "high"]
     rows = _milligrams(rows, "g")[columns]
-    names, zones = (list(dict.fromkeys(rows[name])) for name in ("name", "zone"))
+    names = theme.in_order(rows["name"])
     rows["share"] = rows["mg"] / rows.groupby(["zone", "name"])["mg"].transform("sum")
     base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=names))
     bar = base.mark_bar().encode(
@@ -192,7 +178,7 @@ def total_per_token(rows: pd.DataFrame) -> alt.FacetChart:
     label = label.mark_text(align="left", dx=6).encode(x="high:Q", text="text:N")
     panel = alt.layer(bar, span.encode(x="low:Q", x2="high:Q"), label)
     panel = panel.properties(width=theme.WIDTH - 150, height=36 * len(names))
-    return panel.facet(row=alt.Row("zone:N", title=None, sort=zones)).resolve_scale(x="independent")
+    return panel.facet(**theme.panels(row=rows["zone"])).resolve_scale(x="independent")
 
 
 def embodied_share(rows: pd.DataFrame) -> alt.FacetChart:
@@ -200,9 +186,8 @@ def embodied_share(rows: pd.DataFrame) -> alt.FacetChart:
 
     rows: zone, gpu, batch, evidence; share, low, high (90 %).
     """
-    names = {"gpu": rows["gpu"].map(spec.label), "zone": rows["zone"].map(spec.zone_name)}
-    rows = rows[["zone", "gpu", "batch", "share", "low", "high", "evidence"]].assign(**names)
-    zones = list(dict.fromkeys(rows["zone"]))
+    rows = rows[["zone", "gpu", "batch", "share", "low", "high", "evidence"]]
+    rows = theme.labelled(rows, "gpu", "zone")
     base = alt.Chart(rows).encode(
         x=alt.X("batch:Q", title="batch", scale=alt.Scale(type="log", base=2)),
         color=theme.colour("gpu", values=rows["gpu"]),
@@ -216,6 +201,6 @@ def embodied_share(rows: pd.DataFrame) -> alt.FacetChart:
     dot = base.mark_point(filled=True, size=40).encode(
         y="share:Q", shape=theme.shape("evidence", rows["evidence"]), tooltip=list(rows.columns)
     )
-    width = (theme.WIDTH - 60) // max(len(zones), 1)
+    width = (theme.WIDTH - 60) // max(rows["zone"].nunique(), 1)
     panel = alt.layer(band, line, dot).properties(width=width, height=theme.HEIGHT - 60)
-    return panel.facet(column=alt.Column("zone:N", title=None, sort=zones))
+    return panel.facet(**theme.panels(column=rows["zone"]))

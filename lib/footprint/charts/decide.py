@@ -1,6 +1,6 @@
-"""Figures of the decisions: who emits less where, ties, paybacks, the front; phases apart, work that waits, plans of a day.
+"""Figures of the decisions: who emits less, paybacks, the front, split phases, waiting, plans.
 
-Rows in, an Altair chart out. Colour is the GPU, the region or the embodied method; a second cue tells series apart too.
+Colour is the GPU, the region or the embodied method; shape or dash tells series apart too.
 """
 
 import altair as alt
@@ -27,67 +27,61 @@ def printed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
     kept = rows[list(columns)]
     names = dict.fromkeys(("model", "gpu", "newer"), spec.label)
     names["zone"] = lambda zone: REGIONS.get(zone, zone)
-    read = {name: kept[name].map(named) for name, named in names.items() if name in kept}
+    labels = {name: kept[name].map(named) for name, named in names.items() if name in kept}
     short = kept.select_dtypes("float").map(lambda value: float(f"{value:.4g}"))
-    return kept.assign(**short, **read)
+    return kept.assign(**short, **labels)
 
 
-def _in_order(rows: pd.DataFrame, field: str) -> list:
-    return list(dict.fromkeys(rows[field]))
-
-
-def _series(field: str, looks: dict, title: str | None = None, **legend) -> dict:
-    """Colour and dash of a field, whose values have looks (colour, dash)."""
-    given = {"title": title, **({"legend": alt.Legend(**legend)} if legend else {})}
-    hues, dashes = ([look[at] for look in looks.values()] for at in (0, 1))
+def _series(field: str, styles: dict[str, tuple], **options) -> dict:
+    """The colour and dash of each value of a field; styles: (colour, dash) by value."""
+    hues = {name: hue for name, (hue, _) in styles.items()}
+    dashes = {name: dash for name, (_, dash) in styles.items()}
     return {
-        "color": alt.Color(f"{field}:N", scale=alt.Scale(domain=list(looks), range=hues), **given),
-        "strokeDash": alt.StrokeDash(
-            f"{field}:N", scale=alt.Scale(domain=list(looks), range=dashes), **given
-        ),
+        "color": theme.styled(alt.Color, field, hues, **options),
+        "strokeDash": theme.styled(alt.StrokeDash, field, dashes, **options),
     }
 
 
 def _by_method() -> dict:
     known = {name: method for name, method in carbon.METHODS.items() if method.compared}
-    looks = {name: (method.colour, list(method.dash)) for name, method in known.items()}
-    return _series("embodied_method", looks, title="embodied by")
+    styles = {name: (method.colour, list(method.dash)) for name, method in known.items()}
+    return _series("embodied_method", styles, title="embodied by")
+
+
+def _shaped(field: str, hues: dict[str, str], **options) -> dict:
+    """The colour of each of three values of a field, and a shape of its own."""
+    shapes = dict(zip(hues, ("circle", "square", "triangle-up"), strict=True))
+    return {
+        "color": theme.styled(alt.Color, field, hues, **options),
+        "shape": theme.styled(alt.Shape, field, shapes, **options),
+    }
 
 
 def _by_region() -> dict:
-    """Colour and shape of a region."""
-    names, shapes = list(REGIONS.values()), ["circle", "square", "triangle-up"]
-    hues = alt.Scale(domain=names, range=[theme.COLOURS[zone] for zone in REGIONS])
-    given = {"title": None, "sort": names}
-    return {
-        "color": alt.Color("region:N", scale=hues, **given),
-        "shape": alt.Shape("region:N", scale=alt.Scale(domain=names, range=shapes), **given),
-    }
+    hues = {name: theme.COLOURS[zone] for zone, name in REGIONS.items()}
+    return _shaped("region", hues, sort=list(hues))
 
 
 def _by_gpu(rows: pd.DataFrame) -> dict:
-    """Colour and shape of the paper's GPUs, and of all others alike; adds the column `named` to the rows."""
-    rows["named"] = rows["gpu"].where(rows["gpu"].isin(theme.DOMAINS["card"]), OTHERS)
-    domain, shapes = [*theme.DOMAINS["card"], OTHERS], ["circle", "square", "triangle-up"]
-    hues = [theme.COLOURS.get(name, theme.COLOURS["other"]) for name in domain]
-    return {
-        "color": alt.Color("named:N", title=None, scale=alt.Scale(domain=domain, range=hues)),
-        "shape": alt.Shape("named:N", title=None, scale=alt.Scale(domain=domain, range=shapes)),
-    }
+    """Colour and shape of the paper's GPUs and of all others; adds the column `named`."""
+    cards = theme.DOMAINS["card"]
+    rows["named"] = rows["gpu"].where(rows["gpu"].isin(cards), OTHERS)
+    hues = {name: theme.COLOURS[name] for name in cards} | {OTHERS: theme.COLOURS["other"]}
+    return _shaped("named", hues)
 
 
 def winners(rows: pd.DataFrame, by: str = "embodied_method") -> alt.FacetChart:
-    """Who emits less, cell by cell: the likelier GPU's colour, the deeper the surer; the number is the chance of `gpu`.
+    """The likelier GPU to emit less, by colour (deeper is surer), and the probability of `gpu`.
 
-    rows: gpu, newer, model, batch, zone, evidence, probability (NaN where one of the two cannot serve), and the column `by`,
-    a row of panels each.
+    rows: gpu, newer, model, batch, zone, evidence, probability (NaN where one of the two cannot
+    serve), and the column `by`, a row of panels each.
     """
     columns = ["gpu", "newer", "model", "batch", "zone", "evidence", "probability", by]
     rows = printed(rows, *columns)
-    chance, names = rows["probability"], rows[["gpu", "newer"]].iloc[0].tolist()
-    rows["percent"] = [f"{value:.0%}".rstrip("%") if pd.notna(value) else "–" for value in chance]
-    rows["less"] = np.where(chance > 0.5, *names)
-    rows["sure"] = (chance.fillna(0.5) - 0.5).abs() * 2
+    odds, names = rows["probability"], rows[["gpu", "newer"]].iloc[0].tolist()
+    rows["percent"] = [f"{value:.0%}".rstrip("%") if pd.notna(value) else "–" for value in odds]
+    rows["less"] = np.where(odds > 0.5, *names)
+    rows["sure"] = (odds.fillna(0.5) - 0.5).abs() * 2
     base = alt.Chart(rows).encode(
         x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("zone:N", title=None, sort=list(REGIONS.values())),
@@ -98,20 +92,19 @@ def winners(rows: pd.DataFrame, by: str = "embodied_method") -> alt.FacetChart:
     cells = base.mark_rect().encode(color=hue, opacity=sure)
     panel = cells + base.mark_text(fontSize=10).encode(text="percent:N")
     panel = panel.properties(width=theme.PANEL["width"], height=66)
-    row = alt.Row(f"{by}:N", title=None, sort=_in_order(rows, by))
-    return panel.facet(column=theme.by_model(rows["model"]), row=row, spacing=8)
+    return panel.facet(**theme.panels(column=rows["model"], row=rows[by]), spacing=8)
 
 
 def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
-    """Probability that a GPU emits less than the newer one over the intensity of the grid, by method; dotted: regions.
+    """Probability that a GPU emits less than the newer one, by grid intensity and method.
 
-    rows: PAIR, model, served (how requests come, a row of panels each), g_per_kwh, embodied_method, probability.
-    zones: zone, g_per_kwh.
+    rows: PAIR, model, served (a row of panels each), g_per_kwh, embodied_method, probability.
+    zones: zone, g_per_kwh, drawn as dotted lines.
     """
     columns = ["model", "served", "g_per_kwh", "embodied_method", "probability"]
     marks = zones.merge(rows[["model", "served"]].drop_duplicates(), how="cross")
     data = printed(pd.concat([rows, marks]), *PAIR, *columns, "zone")
-    gpus = _in_order(data.dropna(subset="gpu"), "gpu")
+    gpus = theme.in_order(data["gpu"].dropna())
     y = alt.Y(
         "probability:Q",
         title=f"P(the {gpus[0]} emits less)" if len(gpus) == 1 else "P(emits less)",
@@ -129,18 +122,17 @@ def odds(rows: pd.DataFrame, zones: pd.DataFrame) -> alt.FacetChart:
     even = alt.Chart().transform_aggregate(rows="count()").mark_rule(opacity=0.5)
     panel = alt.layer(even.encode(y=alt.datum(0.5)), rules, words, lines, data=data)
     panel = panel.properties(width=theme.PANEL["width"], height=150)
-    row = alt.Row("served:N", title=None, sort=_in_order(rows, "served"))
-    return panel.facet(column=theme.by_model(data["model"]), row=row)
+    return panel.facet(**theme.panels(column=data["model"], row=rows["served"]))
 
 
 def setups(rows: pd.DataFrame) -> alt.FacetChart:
-    """Probability that a token emits less on a GPU than on the newer one, a row a set-up, a mark a region.
+    """Probability that a token emits less on a GPU than on the newer one, by set-up and region.
 
-    Shaded: cannot tell. rows: PAIR, model, setup, served (a row of panels each), zone, probability.
+    rows: PAIR, model, setup, served (a row of panels each), zone, probability. Shaded: cannot tell.
     """
     columns = ["model", "setup", "served", "zone", "probability"]
     rows = printed(rows, *PAIR, *columns).rename(columns={"zone": "region"})
-    first, gpus = rows["newer"].iloc[0], _in_order(rows, "gpu")
+    first, gpus = rows["newer"].iloc[0], theme.in_order(rows["gpu"])
     last = gpus[0] if len(gpus) == 1 else "the other"
     words = f"datum.value == 0 ? '{first}' : datum.value == 1 ? '{last}' : 'even'"
     axis = alt.Axis(values=[0, 0.5, 1], labelExpr=words)
@@ -148,24 +140,25 @@ def setups(rows: pd.DataFrame) -> alt.FacetChart:
     band = alt.Chart().transform_aggregate(rows="count()")  # one row a panel, so it is drawn once
     band = band.mark_rect(opacity=0.1).encode(x=alt.datum(0.25), x2=alt.datum(0.75))
     tips = theme.tips("model", "setup", "served", "region", *PAIR, probability=".0%")
-    y = alt.Y("setup:N", title=None, sort=_in_order(rows, "setup"))
+    y = alt.Y("setup:N", title=None, sort=theme.in_order(rows["setup"]))
     dots = alt.Chart().mark_point(size=55, filled=False, opacity=1)
     dots = dots.encode(x=x, y=y, tooltip=tips, **_by_region())
     panel = alt.layer(band, dots, data=rows)
     panel = panel.properties(width=theme.PANEL["width"], height=alt.Step(22))
-    row = alt.Row("served:N", title=None, sort=_in_order(rows, "served"))
-    return panel.facet(column=theme.by_model(rows["model"]), row=row)
+    return panel.facet(**theme.panels(column=rows["model"], row=rows["served"]))
 
 
 def payback(rows: pd.DataFrame, lifetime_years: float = 5.0) -> alt.FacetChart:
-    """Years until a replacement has paid back, over the intensity of the grid; dashed: the lifetime of a GPU.
+    """Years until a replacement has paid back, by grid intensity; dashed: the lifetime of a GPU.
 
-    rows: model, g_per_kwh, accounting (sunk or amortised), years, low, high (90 %; missing where it never does).
+    rows: model, g_per_kwh, accounting (sunk or amortised), years, low, high (90 %; missing where
+    it never pays back).
     """
     data = printed(rows, "model", "g_per_kwh", "accounting", "years", "low", "high")
     data["years"] = data["years"].where(data["years"] <= MOST_YEARS)
-    looks = {"sunk": ("#7465b3", [1, 0]), "amortised": ("#b87a10", [4, 3])}
-    look = _series("accounting", looks, title="accounting", symbolType="stroke")
+    styles = {"sunk": ("#7465b3", [1, 0]), "amortised": ("#b87a10", [4, 3])}
+    legend = alt.Legend(symbolType="stroke")
+    look = _series("accounting", styles, title="accounting", legend=legend)
     scale = alt.Scale(type="log", nice=False, clamp=True, domain=[0.01, MOST_YEARS])
     y = alt.Y("years:Q", title="years", scale=scale, axis=alt.Axis(values=[0.01, 0.1, 1, 10, 100]))
     numbers = dict.fromkeys(("g_per_kwh", "years", "low", "high"), ".3g")
@@ -177,11 +170,11 @@ def payback(rows: pd.DataFrame, lifetime_years: float = 5.0) -> alt.FacetChart:
     )
     limit = alt.Chart().mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(lifetime_years))
     panel = alt.layer(band, limit, line, data=data).properties(**theme.PANEL)
-    return panel.facet(column=theme.by_model(data["model"]))
+    return panel.facet(**theme.panels(column=data["model"]))
 
 
 def front(rows: pd.DataFrame) -> alt.LayerChart:
-    """Configurations by carbon and by the reader's wait for a token; joined and named: those that no other beats.
+    """Configurations by carbon and time of a decode step; those on the front are joined and named.
 
     rows: gpu, batch, tpot_ms, mg (a token), low, high, on_front.
     """
@@ -200,19 +193,19 @@ def front(rows: pd.DataFrame) -> alt.LayerChart:
     dots = base.mark_point(filled=True, size=45, opacity=0.8)
     dots = dots.encode(tooltip=theme.tips("gpu", "batch", **numbers), **look)
     slowest = rows.loc[rows["on_front"], "tpot_ms"].max()
-    roomy = f"width > 400 || datum.tpot_ms == {slowest}"  # a phone has no room for all names
+    test = f"width > 400 || datum.tpot_ms == {slowest}"  # a phone has no room for all names
+    roomy = alt.condition(test, alt.value(1), alt.value(0))
     best = base.transform_filter("datum.on_front")
     line = best.mark_line(opacity=0.5, strokeWidth=1).encode(order="tpot_ms:Q")
     spans = best.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
     words = best.transform_filter("isValid(datum.name)")
-    words = words.mark_text(align="right", dx=-7, dy=9, fontSize=10).encode(
-        text="name:N", opacity=alt.condition(roomy, alt.value(1), alt.value(0))
-    )
+    words = words.mark_text(align="right", dx=-7, dy=9, fontSize=10)
+    words = words.encode(text="name:N", opacity=roomy)
     return alt.layer(line, spans, dots, words).properties(width=theme.WIDTH, height=360)
 
 
 def _spaced(rows: pd.DataFrame, ratio: float = 1.25) -> list:
-    """Rows of the front whose times lie far enough apart for their names to stand beside each other."""
+    """Rows of the front whose times lie far enough apart for their names."""
     kept, last = [], 0.0
     for at, time in rows.loc[rows["on_front"], "tpot_ms"].sort_values().items():
         if time > last * ratio:
@@ -221,13 +214,13 @@ def _spaced(rows: pd.DataFrame, ratio: float = 1.25) -> list:
 
 
 def carbon_ratios(rows: pd.DataFrame) -> alt.FacetChart:
-    """How many times a GPU emits what the newer one emits for a token, over batch, by region, with 90 % intervals.
+    """A token's carbon on a GPU over that on the newer one, by batch and region.
 
-    rows: gpu (a row of panels each), newer, model, batch, zone, evidence, median, low, high.
+    rows: gpu (a row of panels each), newer, model, batch, zone, evidence, median, low, high (90 %).
     """
     columns = ["gpu", "newer", "model", "batch", "zone", "median", "low", "high", "evidence"]
     rows = printed(rows, *columns).rename(columns={"zone": "region"})
-    look, gpus = _by_region(), _in_order(rows, "gpu")
+    look, gpus = _by_region(), theme.in_order(rows["gpu"])
     base = alt.Chart(rows).encode(
         x=alt.X("batch:O", title="batch", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("region:N", sort=list(REGIONS.values())),
@@ -245,16 +238,15 @@ def carbon_ratios(rows: pd.DataFrame) -> alt.FacetChart:
         tooltip=theme.tips("gpu", "region", "batch", "evidence", **numbers),
     )
     even = alt.Chart(rows).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
-    panels = {"column": theme.by_model(rows["model"])}
-    if len(gpus) > 1:
-        panels["row"] = alt.Row("gpu:N", title=None, sort=gpus)
+    panels = theme.panels(column=rows["model"], **({"row": rows["gpu"]} if len(gpus) > 1 else {}))
     return (even + marks).properties(**theme.PANEL).facet(**panels)
 
 
 def split(rows: pd.DataFrame) -> alt.LayerChart:
-    """GPUs by what prefill and decode add to a token; joined: those that no other beats in both phases.
+    """GPUs by what prefill and decode add to a token; those on the front are joined.
 
-    rows: gpu, prefill_mg, decode_mg (each in its best batch), prefill_batch, decode_batch, on_front.
+    rows: gpu, prefill_mg, decode_mg (each at its best batch), prefill_batch, decode_batch,
+    on_front.
     """
     columns = ["gpu", "prefill_mg", "decode_mg", "prefill_batch", "decode_batch", "on_front"]
     rows = printed(rows, *columns)
@@ -281,35 +273,28 @@ def split(rows: pd.DataFrame) -> alt.LayerChart:
 
 
 def _lifted(rows: pd.DataFrame, right: float = 0.3, level: float = 0.08) -> list[bool]:
-    """GPUs so close to the right of another that its name would run into them: theirs go above."""
+    """Whether a GPU is so close to the right of another that its name has to stand above."""
     at = np.log(rows[["prefill_mg", "decode_mg"]].to_numpy())
     across, up = np.moveaxis(at[:, None] - at[None, :], -1, 0)
     return ((across > 0) & (across < right) & (np.abs(up) < level)).any(axis=1).tolist()
 
 
 def waiting(rows: pd.DataFrame) -> alt.HConcatChart:
-    """What waiting saves, and how long it then is, over the hours that work may wait.
+    """What waiting saves, and how long work then waits, by the hours that it may wait.
 
     rows: slack_h, saving (a share), wait_h (the mean), series (who waits and what is known).
     """
-    names = _in_order(rows, "series")
     rows = printed(rows, "slack_h", "saving", "wait_h", "series")
-    looks = zip(
+    hues, dashes = (
         ("#3f7fb5", "#7a6fb0", "#2f9079", "#b87a10"),
         ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3]),
-        strict=True,
     )
-    series = _series(
-        "series",
-        dict(zip(names, looks, strict=False)),
-        columns=2,
-        symbolType="stroke",
-        labelLimit=300,
-    )
+    styles = dict(zip(theme.in_order(rows["series"]), zip(hues, dashes, strict=True), strict=False))
+    legend = alt.Legend(columns=2, symbolType="stroke", labelLimit=300)
     base = alt.Chart(rows).encode(
         x=alt.X("slack_h:Q", title="hours that it may wait"),
         tooltip=theme.tips("series", slack_h="d", saving=".1%", wait_h=".1f"),
-        **series,
+        **_series("series", styles, legend=legend),
     )
     axes = (
         alt.Y("saving:Q", title="less carbon", axis=alt.Axis(format="%")),
@@ -321,13 +306,13 @@ def waiting(rows: pd.DataFrame) -> alt.HConcatChart:
 
 
 def plans(rows: pd.DataFrame) -> alt.LayerChart:
-    """Tonnes a day of each plan, operational and embodied, with the 90 % interval of the whole.
+    """Tonnes a day of each plan, operational and embodied, with the 90 % interval of the sum.
 
-    rows: plan, part (operational or embodied), tonnes, low and high (of the plan's whole, the same in both rows).
+    rows: plan, part (operational or embodied), tonnes, low and high (of the plan's sum).
     """
-    names = _in_order(rows, "plan")
     rows = printed(rows, "plan", "part", "tonnes", "low", "high")
-    y = alt.Y("plan:N", title=None, sort=names, axis=alt.Axis(labelLimit=260))
+    order, axis = theme.in_order(rows["plan"]), alt.Axis(labelLimit=260)
+    y = alt.Y("plan:N", title=None, sort=order, axis=axis)
     base = alt.Chart(rows).encode(y=y)
     bars = base.mark_bar(opacity=0.85, height=16).encode(
         x=alt.X("sum(tonnes):Q", title="t CO2e a day"),

@@ -1,4 +1,4 @@
-"""Figures of the evidence: how sure a claim is, what was measured, how near a bound or a prediction came."""
+"""Figures of the evidence: claims, measurements, bounds and predictions."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import xarray as xr
 from footprint import spec
 from footprint.charts import theme
 
+NO_PROCESSOR = "No measured run of a processor is at hand."
 CAUSES = {
     "reading": ("reading weights", "#3f7fb5"),
     "traffic": ("KV cache and activations", "#7a6fb0"),
@@ -21,9 +22,9 @@ CAUSES = {
 
 
 def bound(table: pd.DataFrame) -> alt.LayerChart:
-    """Measured decode rate of the CPU runs at batch 1 beside the bound that the memory bandwidth of the same run sets."""
+    """Decode rate of the CPU runs at batch 1 beside the bound of their memory bandwidth."""
     if not len(table):
-        return theme.note("No measured run of a processor is at hand.")
+        return theme.note(NO_PROCESSOR)
     rows = table.assign(name=table["model"].map(spec.label) + ", " + table["dtype"])
     base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")))
     scale = alt.Scale(type="log", nice=False)
@@ -46,8 +47,10 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
 
 
 def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
-    """The probability of each claim (filled) and what it is `again` with another engine (hollow), with the band in which
-    nothing can be told."""
+    """The probability of each claim with one engine (filled) and `again` with another (hollow).
+
+    The shaded band is the one in which nothing can be told.
+    """
     rows = table[["id", "probability", "verdict", "because"]].assign(
         evidence=table["status"], again=again["probability"]
     )
@@ -70,7 +73,7 @@ def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
 
 
 def closure(rows: pd.DataFrame) -> alt.LayerChart:
-    """Prefill plus decode over generate of the measured runs, a strip a run."""
+    """Prefill plus decode over generate of measured runs, a strip a run."""
     if not len(rows):
         return theme.note("No measured run is at hand.")
     rows = rows.assign(run=rows["model"].map(spec.label) + " (" + rows["place"] + ")")
@@ -85,7 +88,7 @@ def closure(rows: pd.DataFrame) -> alt.LayerChart:
 
 
 def budget(table: pd.DataFrame) -> alt.Chart:
-    """Standard uncertainty of each term of the error budget, a strip a load (columns load, term, pct)."""
+    """Standard uncertainty of each term of the error budget by load (columns load, term, pct)."""
     points = alt.Chart(table).mark_point(filled=True, size=60)
     chart = points.encode(
         x=alt.X("pct:Q", title="standard uncertainty (% of the energy of a window)"),
@@ -98,9 +101,12 @@ def budget(table: pd.DataFrame) -> alt.Chart:
 
 
 def causes(table: pd.DataFrame) -> alt.FacetChart:
-    """What a decode step waits for: a row a GPU and batch, a panel a model (columns gpu, batch, model, cause, ms)."""
+    """What a decode step waits for, by model, GPU and batch.
+
+    table: columns gpu, batch, model, cause (see CAUSES), ms.
+    """
     names = {cause: name for cause, (name, _) in CAUSES.items()}
-    shades = alt.Scale(domain=list(names.values()), range=[shade for _, shade in CAUSES.values()])
+    hues = dict(CAUSES.values())
     rows = pd.DataFrame(
         {
             "model": table["model"].map(spec.label),
@@ -110,7 +116,7 @@ def causes(table: pd.DataFrame) -> alt.FacetChart:
             "ms": table["ms"],
         }
     )
-    colour = alt.Color("cause:N", title=None, sort=list(names.values()), scale=shades)
+    colour = theme.styled(alt.Color, "cause", hues, sort=list(hues))
     bars = alt.Chart(rows).mark_bar()
     bars = bars.encode(
         x=alt.X("ms:Q", title="milliseconds of a decode step"),
@@ -120,7 +126,7 @@ def causes(table: pd.DataFrame) -> alt.FacetChart:
         tooltip=theme.tips("model", "at", "cause", ms=".3g"),
     )
     panels = bars.properties(width=170, height=alt.Step(22))
-    return panels.facet(column=theme.by_model(rows["model"]))
+    return panels.facet(**theme.panels(column=rows["model"]))
 
 
 def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -129,24 +135,24 @@ def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def switches(board: xr.Dataset) -> pd.DataFrame:
-    """Every edge of the square wave of a sensor card laid over the others: columns edge, since_s, power_W."""
-    rows = []
-    for edge, name in {"load on": "switch_on_s", "load off": "switch_off_s"}.items():
-        for moment in board[name].values:
-            since = board["time_s"].values - moment
-            near = (since > -0.2) & (since < 1.4)
-            shown = {"since_s": since[near], "power_W": board["power_W"].values[near]}
-            rows.append(pd.DataFrame({"edge": edge, **shown}))
-    return pd.concat(rows, ignore_index=True)
+    """Readings around each switch of a square-wave load: columns edge, since_s, power_W."""
+    readings = board[["time_s", "power_W"]].to_dataframe()
+    rows = [
+        readings.assign(edge=edge, since_s=readings["time_s"] - moment)
+        for edge, name in {"load on": "switch_on_s", "load off": "switch_off_s"}.items()
+        for moment in board[name].values
+    ]
+    shown = pd.concat(rows, ignore_index=True)[["edge", "since_s", "power_W"]]
+    return shown[shown["since_s"].between(-0.2, 1.4, inclusive="neither")]
 
 
 def edges(boards: Mapping[str, xr.Dataset], most: int = 600) -> alt.FacetChart:
-    """What a sensor shows around each switch of a square-wave load, by the board's name, thinned evenly."""
-    rows = []
-    for name, board in boards.items():
-        for edge, panel in switches(board).groupby("edge"):
-            thin = thinned(panel.sort_values("since_s"), most)
-            rows.append(thin.assign(card=name, edge=edge))
+    """What a sensor shows around each switch of a square-wave load, by board, thinned evenly."""
+    rows = [
+        thinned(panel.sort_values("since_s"), most).assign(card=name)
+        for name, board in boards.items()
+        for _, panel in switches(board).groupby("edge")
+    ]
     dots = alt.Chart(pd.concat(rows).round({"since_s": 4, "power_W": 2}))
     dots = dots.mark_circle(size=12, opacity=0.4).encode(
         x=alt.X("since_s:Q", title="seconds since the switch"),
@@ -160,11 +166,11 @@ def edges(boards: Mapping[str, xr.Dataset], most: int = 600) -> alt.FacetChart:
 
 
 def coverage(table: pd.DataFrame) -> alt.Chart:
-    """Points at hand by device and model, measured and modelled told apart (columns device, model, kind)."""
+    """Number of points by device, model and evidence (columns device, model, kind)."""
     rows = table.rename(columns={"kind": "evidence"})
-    rows = rows.groupby(["device", "model", "evidence"]).size().rename("points").reset_index()
-    names = {name: rows[name].map(spec.label) for name in ("device", "model")}
-    points = alt.Chart(rows.assign(**names)).mark_point(filled=True)
+    rows = rows.value_counts(["device", "model", "evidence"], sort=False)
+    rows = theme.labelled(rows.rename("points").reset_index(), "device", "model")
+    points = alt.Chart(rows).mark_point(filled=True)
     chart = points.encode(
         x=alt.X("device:N", title=None, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("model:N", title=None),
@@ -177,7 +183,10 @@ def coverage(table: pd.DataFrame) -> alt.Chart:
 
 
 def predicted(rows: pd.DataFrame, quantities: Mapping[str, str], most: int = 1800):
-    """Expected over measured for left-out measurements, a panel a quantity (ids and names, in order), thinned evenly."""
+    """Expected over measured for left-out measurements, thinned evenly.
+
+    quantities: their names by id, a panel each.
+    """
     ratio = rows["expected"] / rows["value"]
     rows = rows.assign(ratio=ratio, what=rows["quantity"].map(quantities)).dropna(subset=["what"])
     names = ["gpu", "model", "engine", "software", "batch", "value", "expected", "ratio", "what"]
@@ -198,7 +207,7 @@ def predicted(rows: pd.DataFrame, quantities: Mapping[str, str], most: int = 180
 
 
 def errors(table: pd.DataFrame, by: str) -> alt.LayerChart:
-    """Median and 90th percentile of the size of the error by a column of `validation.summary`, most rows first."""
+    """Median and 90th percentile of the error by a column of `validation.summary`."""
     order = alt.SortField("rows", order="descending")
     base = alt.Chart(table).encode(y=alt.Y(f"{by}:N", title=None, sort=order))
     title = "size of the error: median (dot) to 90th percentile"

@@ -1,9 +1,9 @@
-"""The explorer: one figure that computes in the browser what `carbon.token` computes here, at the reader's settings.
+"""The explorer: a figure that computes `carbon.token` in the browser, at the reader's settings.
 
-Its expressions are Vega's and run once a change for every state of the world, so that each bar has its interval and each GPU
-the probability that it is the best. A page cannot sample as the library does, so each point carries how its time and energy
-move with the GPU's two errors, to first order in logarithms: seconds x exp(time z_time), joules x exp(shared z_time +
-power z_power), each with a slope below (`_low`) and one above its middle (`_high`).
+Its Vega expressions run for every sample of the world, so each bar has its interval and each GPU
+the probability that it is the best. Each point carries how its time and energy move with the two
+errors of its GPU, to first order in logarithms: seconds x exp(time z_time), joules x exp(shared
+z_time + power z_power), each with a slope below (`_low`) and above (`_high`) its median.
 """
 
 import re
@@ -47,8 +47,10 @@ SLIDERS = {  # name -> (title, least, most, step)
     "host_kg": ("Its making, kg", 0, 500, 1),
 }
 WHY = (  # a GPU has no bar
-    "!isValid(datum.token_J) ? 'does not fit' : !isValid(world[datum.gpu][approach][0]) ? 'no value by ' + approach"
-    " : datum.ttft_s > ttft ? 'first token too late' : datum.tpot_s > tpot ? 'next tokens too late' : ''"
+    "!isValid(datum.token_J) ? 'does not fit'"
+    " : !isValid(world[datum.gpu][approach][0]) ? 'no value by ' + approach"
+    " : datum.ttft_s > ttft ? 'first token too late'"
+    " : datum.tpot_s > tpot ? 'next tokens too late' : ''"
 )
 DRAWN = {
     "z_time": "world[datum.gpu].z_time",
@@ -64,7 +66,7 @@ def _moved(slope: str, error: str) -> str:
     return f"datum.{error} * (datum.{error} < 0 ? datum.{slope}_low : datum.{slope}_high)"
 
 
-POINT = {  # a GPU in one state of the world, at the settings: mg a token = slope x g/kWh + making, as `carbon.token` has it
+POINT = {  # a GPU in one sample, at the settings: mg a token = slope x g/kWh + making
     "seconds": f"datum.token_s * exp({_moved('time', 'z_time')})",
     "joules": f"datum.token_J * exp({_moved('shared', 'z_time')} + {_moved('power', 'z_power')})"
     " + datum.seconds * (host + datum.idle_W * (1 / utilisation - 1))",
@@ -76,10 +78,11 @@ POINT = {  # a GPU in one state of the world, at the settings: mg a token = slop
 
 
 def figure(points: pd.DataFrame, world: xr.Dataset, grids: pd.DataFrame) -> alt.VConcatChart:
-    """Controls, the answer in words, all GPUs ranked, and two of them against the grid's intensity.
+    """Controls, the answer in words, all GPUs ranked, and two of them by grid intensity.
 
-    points: a row a model, engine, batch and GPU that fits: token_s, token_J, ttft_s, tpot_s, idle_W and the slopes. world:
-    time_error, power_error, embodied_kg and `year`, the place of each sample's year. grids: name and g/kWh by year, by zone.
+    points: a row a model, engine, batch and GPU that fits, with token_s, token_J, ttft_s, tpot_s,
+    idle_W and the slopes. world: time_error, power_error, embodied_kg, and `year`, the place of
+    each sample's year. grids: the name and the g/kWh by year of each zone.
     """
     gpus, count = world["gpu"].values.tolist(), world.sizes["sample"]
     names = ["model", "engine", "batch", "gpu"]
@@ -104,7 +107,7 @@ def figure(points: pd.DataFrame, world: xr.Dataset, grids: pd.DataFrame) -> alt.
 
 
 def _samples(world: xr.Dataset) -> dict[str, list[float | None]]:
-    """Errors and embodied carbon of a GPU, sample by sample, to three digits; None where a method has no value."""
+    """Samples of a GPU's errors and embodied carbon, to three digits; None where unknown."""
     columns = {"z_time": world["time_error"], "z_power": world["power_error"]}
     columns |= {str(each["embodied_method"].item()): each for each in world["embodied_kg"]}
     return {
@@ -120,39 +123,34 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _read(name: str, columns) -> alt.NamedData:
-    """A table of the figure, by name, its columns but for the names being numbers."""
+    """A table of the figure by name, with these columns as numbers."""
     numbers = dict.fromkeys(columns, "number")
     return alt.NamedData(name, format=alt.CsvDataFormat(type="csv", parse=numbers))
 
 
 def _controls(points: pd.DataFrame, gpus: list[str], zones: dict[str, str]) -> list[alt.Parameter]:
     """The controls, in the order in which they are reached."""
-    models, engines, batches = (
-        list(dict.fromkeys(points[name])) for name in ("model", "engine", "batch")
-    )
+    models = theme.in_order(points["model"])
     methods = [name for name, method in carbon.METHODS.items() if method.compared]
-    within = {name: [ANY, *seconds] for name, seconds in LIMITS.items()}
-    said = {
-        name: ["any time", *(f"{s:g} s" if s >= 1 else f"{1e3 * s:g} ms" for s in seconds)]
-        for name, seconds in LIMITS.items()
-    }
-    labels = [spec.label(gpu) for gpu in gpus]
-    choose = {
-        "model": ("Model", models, [spec.label(name) for name in models]),
-        "batch": ("Batch", sorted(batches), None),
-        "engine": ("Engine", engines, None),
-        "region": ("Grid", [*zones, "own"], [*zones.values(), "your own (below)"]),
-        "approach": ("Embodied by", methods, None),
-        "ttft": ("First token within", within["ttft"], said["ttft"]),
-        "tpot": ("Each next within", within["tpot"], said["tpot"]),
-        "first": ("Compare", gpus, labels),
-        "second": ("with", gpus, labels),
-    }
+    labels = {"labels": [spec.label(gpu) for gpu in gpus]}
+
+    def within(name: str, limits: tuple[float, ...]) -> alt.BindRadioSelect:
+        words = [f"{limit:g} s" if limit >= 1 else f"{1e3 * limit:g} ms" for limit in limits]
+        return select(name=name, options=[ANY, *limits], labels=["any time", *words])
+
+    select = alt.binding_select
     bound = {
-        name: alt.binding_select(
-            name=title, options=options, **({"labels": words} if words else {})
-        )
-        for name, (title, options, words) in choose.items()
+        "model": select(name="Model", options=models, labels=[spec.label(name) for name in models]),
+        "batch": select(name="Batch", options=sorted(theme.in_order(points["batch"]))),
+        "engine": select(name="Engine", options=theme.in_order(points["engine"])),
+        "region": select(
+            name="Grid", options=[*zones, "own"], labels=[*zones.values(), "your own (below)"]
+        ),
+        "approach": select(name="Embodied by", options=methods),
+        "ttft": within("First token within", LIMITS["ttft"]),
+        "tpot": within("Each next within", LIMITS["tpot"]),
+        "first": select(name="Compare", options=gpus, **labels),
+        "second": select(name="with", options=gpus, **labels),
     }
     for name, (title, least, most, step) in SLIDERS.items():
         bound[name] = alt.binding_range(min=least, max=most, step=step, name=title)
@@ -160,28 +158,24 @@ def _controls(points: pd.DataFrame, gpus: list[str], zones: dict[str, str]) -> l
 
 
 def _worlds(points: pd.DataFrame, pair: bool = False) -> alt.Chart:
-    """Every GPU (or the two that are compared, where they serve) in every state of the world, with what `POINT` says."""
+    """Every GPU, or the compared `pair` where it serves, in every sample, with what POINT says."""
     base = alt.Chart(_read("cards", []))
     if pair:
         base = base.transform_filter("datum.gpu == first || datum.gpu == second")
     fields = [name for name in points if name != "key"]
-    found = alt.LookupData(_read("points", fields), key="key", fields=fields)
+    at = alt.LookupData(_read("points", fields), key="key", fields=fields)
     base = base.transform_calculate(key="model + '|' + engine + '|' + batch + '|' + datum.gpu")
-    base = base.transform_lookup(lookup="key", from_=found).transform_calculate(why=WHY)
+    base = base.transform_lookup(lookup="key", from_=at).transform_calculate(why=WHY)
     if pair:
         base = base.transform_filter("!datum.why")
     base = base.transform_calculate(**DRAWN).transform_flatten(list(DRAWN))
-    for name, text in POINT.items():
-        base = base.transform_calculate(**{name: text})
-    return base
+    return base.transform_calculate(**POINT)
 
 
 def _ends(base: alt.Chart, of: str, groupby: list[str], count: int) -> alt.Chart:
-    """`low` and `high` of a quantity in one of the rows of each group, null in the others: its 5th and 95th percentile."""
-    order = [alt.SortField(of)]
-    base = base.transform_window(
-        place="row_number()", sort=order, groupby=groupby, frame=[None, None]
-    )
+    """The 5th and 95th percentile of a quantity, `low` and `high` in one row of each group."""
+    across = {"sort": [alt.SortField(of)], "groupby": groupby, "frame": [None, None]}
+    base = base.transform_window(place="row_number()", **across)
     at = {name: max(1, round(share * count)) for name, share in (("low", 0.05), ("high", 0.95))}
     return base.transform_calculate(
         **{name: f"datum.place == {place} ? datum.{of} : null" for name, place in at.items()}
@@ -189,11 +183,11 @@ def _ends(base: alt.Chart, of: str, groupby: list[str], count: int) -> alt.Chart
 
 
 def _ranking(points: pd.DataFrame, count: int) -> alt.LayerChart:
-    """All GPUs, least carbon first: both parts, the interval, and how often the GPU is the best of all."""
+    """The 5th and 95th percentile of a quantity: `low` and `high` in one row of each group."""
     base = _worlds(points).transform_calculate(
-        whole="datum.why ? null : datum.operational + datum.making"
+        whole="datum.why ? null : datum.operational + datum.making",
+        order="datum.why ? 1e30 : datum.whole",
     )
-    base = base.transform_calculate(order="datum.why ? 1e30 : datum.whole")
     base = base.transform_joinaggregate(least="min(order)", groupby=["draw"])
     base = _ends(base, "whole", ["gpu"], count).transform_calculate(
         best="datum.order == datum.least && !datum.why ? 1 : 0"
@@ -211,7 +205,8 @@ def _ranking(points: pd.DataFrame, count: int) -> alt.LayerChart:
         edge="datum.why ? 0 : datum.high",
         first_part="'operational'",
         second_part="'embodied'",
-        said="datum.why ? datum.why : datum.best > 0 ? 'best in ' + format(100 * datum.best, '.0f') + ' %' : ''",
+        said="datum.why ? datum.why"
+        " : datum.best > 0 ? 'best in ' + format(100 * datum.best, '.0f') + ' %' : ''",
     )
     chosen = "datum.label == card[first] || datum.label == card[second]"
     bold = {"condition": {"test": chosen, "value": "bold"}, "value": "normal"}
@@ -223,19 +218,19 @@ def _ranking(points: pd.DataFrame, count: int) -> alt.LayerChart:
         y=alt.Y("name:N", title=None, sort=order, axis=alt.Axis(labelFontWeight=bold)),
         tooltip=theme.tips("name", **numbers, best=".0%"),
     )
-    parts = theme.DOMAINS["part"]
-    scale = alt.Scale(domain=parts, range=[theme.COLOURS[name] for name in parts])
-
-    def bar(part: str, start: str, end: str) -> alt.Chart:
-        colour = alt.Color(f"{part}:N", scale=scale, title=None)
-        mark = base.mark_bar(opacity=0.85, height=11)
-        return mark.encode(x=alt.X(f"{start}:Q", **x), x2=f"{end}:Q", color=colour)
-
+    ends = {"first_part": ("zero", "operational"), "second_part": ("operational", "whole")}
+    bars = [
+        base.mark_bar(opacity=0.85, height=11).encode(
+            x=alt.X(f"{start}:Q", **x),
+            x2=f"{end}:Q",
+            color=theme.colour(part, values=theme.DOMAINS["part"]),
+        )
+        for part, (start, end) in ends.items()
+    ]
     reach = base.mark_rule(strokeWidth=1.4).encode(x=alt.X("low:Q", **x), x2="high:Q")
     words = base.mark_text(align="left", dx=6, fontSize=10)
     words = words.encode(x=alt.X("edge:Q", **x), text="said:N")
-    bars = bar("first_part", "zero", "operational") + bar("second_part", "operational", "whole")
-    return (bars + reach + words).properties(width=PLOT, height=alt.Step(18))
+    return alt.layer(*bars, reach, words).properties(width=PLOT, height=alt.Step(18))
 
 
 def _pair(points: pd.DataFrame, count: int) -> alt.LayerChart:
@@ -244,29 +239,25 @@ def _pair(points: pd.DataFrame, count: int) -> alt.LayerChart:
     both = both.transform_flatten(["g"])
     both = both.transform_calculate(mg="datum.slope * datum.g + datum.making")
     both = _ends(both, "mg", ["gpu", "g"], count)
-    both = both.transform_aggregate(
-        groupby=["gpu", "g"], low="max(low)", high="max(high)", mean="mean(mg)"
-    )
+    summary = {"low": "max(low)", "high": "max(high)", "mean": "mean(mg)"}
+    both = both.transform_aggregate(groupby=["gpu", "g"], **summary)
     both = both.transform_calculate(which="datum.gpu == first ? 'this' : 'that'")
     log = alt.Scale(type="log", nice=False)
-    x = alt.X(
-        "g:Q", title="g CO2e per kWh", scale=alt.Scale(type="log", nice=False, domain=[1, 1000])
-    )
-    x = x.axis(values=[1, 10, 100, 1000])
+    grid = alt.Scale(type="log", nice=False, domain=[1, 1000])
+    x = alt.X("g:Q", title="g CO2e per kWh", scale=grid).axis(values=[1, 10, 100, 1000])
     y = {"title": "mg a token", "scale": log, "axis": alt.Axis(tickCount=4, format="~g")}
     said = "datum.label == 'this' ? card[first] : card[second]"
     names = alt.Legend(title=None, symbolType="stroke", labelExpr=said)
-    domain = ["this", "that"]
-    hues = alt.Scale(domain=domain, range=[theme.COLOURS["t4"], theme.COLOURS["rtx-6000-ada"]])
-    hue = alt.Color("which:N", legend=names, scale=hues)
-    dashes = alt.Scale(domain=domain, range=[[1, 0], [6, 3]])
+    hues = {"this": theme.COLOURS["t4"], "that": theme.COLOURS["rtx-6000-ada"]}
+    hue = theme.styled(alt.Color, "which", hues, legend=names)
+    dashes = {"this": [1, 0], "that": [6, 3]}
     band = both.mark_area(opacity=0.18, interpolate="monotone")
     band = band.encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q", color=hue)
     line = both.mark_line(interpolate="monotone").encode(
         x=x,
         y=alt.Y("mean:Q", **y),
         color=hue,
-        strokeDash=alt.StrokeDash("which:N", legend=names, scale=dashes),
+        strokeDash=theme.styled(alt.StrokeDash, "which", dashes, legend=names),
     )
     ties = _ties(points).transform_filter("isValid(datum.tie)")
     ties = ties.transform_quantile("tie", probs=[0.05, 0.5, 0.95], as_=["share", "g"])
@@ -280,27 +271,20 @@ def _pair(points: pd.DataFrame, count: int) -> alt.LayerChart:
 
 
 def _ties(points: pd.DataFrame) -> alt.Chart:
-    """One row a state of the world: the intensity at which both GPUs emit the same, or null, and whether the first wins."""
+    """A row a sample: the intensity at which both GPUs tie, and whether the first emits less."""
     base = _worlds(points, pair=True).transform_calculate(whole="datum.operational + datum.making")
-    names = [
-        (which, name) for which in ("first", "second") for name in ("slope", "making", "whole")
-    ]
-    base = base.transform_calculate(
-        **{
-            f"{which}_{name}": f"datum.gpu == {which} ? datum.{name} : null"
-            for which, name in names
-        }
-    )
-    base = base.transform_aggregate(
-        groupby=["draw"],
-        g_per_kwh="mean(g_per_kwh)",
-        **{f"{which}_{name}": f"max({which}_{name})" for which, name in names},
-    )
-    base = base.transform_calculate(
-        both="isValid(datum.first_whole) && isValid(datum.second_whole)",
-        over="(datum.second_making - datum.first_making) / (datum.first_slope - datum.second_slope)",
+    of = {
+        f"{which}_{name}": f"datum.gpu == {which} ? datum.{name} : null"
+        for which in ("first", "second")
+        for name in ("slope", "making", "whole")
+    }
+    base = base.transform_calculate(**of).transform_aggregate(
+        groupby=["draw"], g_per_kwh="mean(g_per_kwh)", **{name: f"max({name})" for name in of}
     )
     return base.transform_calculate(
+        both="isValid(datum.first_whole) && isValid(datum.second_whole)",
+        over="(datum.second_making - datum.first_making)"
+        " / (datum.first_slope - datum.second_slope)",
         tie="datum.both && datum.over > 0 ? datum.over : null",
         wins="!datum.both ? null : datum.first_whole < datum.second_whole ? 1 : 0",
     )
@@ -311,14 +295,16 @@ def _answer(points: pd.DataFrame) -> alt.Chart:
     row = _ties(points).transform_aggregate(
         wins="mean(wins)", ties="valid(tie)", count="valid(wins)", tie="median(tie)"
     )
-    won, tied = (
-        f"format(100 * datum.{share}, '.0f') + ' %'" for share in ("wins", "ties / datum.count")
-    )
+    won = "format(100 * datum.wins, '.0f') + ' %'"
+    tied = "format(100 * datum.ties / datum.count, '.0f') + ' %'"
     row = row.transform_calculate(
-        said="first == second ? 'Choose two different cards.' : !datum.count ? 'One of the two has no value here.' : "
-        f"card[first] + ' emits less than ' + card[second] + ' in ' + {won} + ' of the draws.'",
-        then="first == second || !datum.count ? '' : !datum.ties ? 'No grid turns that.' : 'They tie at ' + "
-        f"format(datum.tie, '.2~r') + ' g/kWh (median; ' + {tied} + ' of the draws have a tie).'",
+        said="first == second ? 'Choose two different cards.'"
+        " : !datum.count ? 'One of the two has no value here.'"
+        " : card[first] + ' emits less than ' + card[second]"
+        f" + ' in ' + {won} + ' of the draws.'",
+        then="first == second || !datum.count ? '' : !datum.ties ? 'No grid turns that.'"
+        " : 'They tie at ' + format(datum.tie, '.2~r')"
+        f" + ' g/kWh (median; ' + {tied} + ' of the draws have a tie).'",
     )
     base = row.mark_text(align="left", baseline="top", fontSize=13).encode(x=alt.value(WORDS))
     lines = [

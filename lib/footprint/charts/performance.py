@@ -1,6 +1,6 @@
-"""Figures of performance and energy, one function a figure: points in (see `trace.points`), an Altair chart out.
+"""Figures of performance and energy, from points (see `trace.points`).
 
-Colour is the GPU, a panel is a model or a phase, shape tells modelled from measured. Bands and bars are intervals.
+Colour is the GPU, a panel is a model or a phase, shape is the evidence; bands are intervals.
 """
 
 import altair as alt
@@ -25,7 +25,7 @@ def ends(points: xr.Dataset, quantity: str) -> dict[str, xr.DataArray]:
 
 
 def bounded(points: xr.Dataset, quantity: str) -> pd.DataFrame:
-    """A quantity of points as rows, with the bounds of its 90 % interval (_low, _high), its evidence and weights.
+    """The points of a quantity as rows, with the bounds of its 90 % interval (_low, _high).
 
     Models and GPUs have their printed names; what was not run or did not fit is left out.
     """
@@ -33,12 +33,12 @@ def bounded(points: xr.Dataset, quantity: str) -> pd.DataFrame:
     labels = {name: points[name] for name in ("evidence", "weights")}
     found = xr.Dataset({quantity: points[quantity], **bounds}).assign_coords(labels)
     rows = found.to_dataframe().dropna(subset=[quantity]).reset_index()
-    names = {name: rows[name].map(spec.label) for name in ("model", "gpu")}
-    return rows[["model", "gpu", "batch", "phase", *labels, quantity, *bounds]].assign(**names)
+    rows = rows[["model", "gpu", "batch", "phase", *labels, quantity, *bounds]]
+    return theme.labelled(rows, "model", "gpu")
 
 
 def _curves(rows: pd.DataFrame, quantity: str, title: str, phases: dict) -> alt.FacetChart:
-    """Curves against batch with their interval as a band: a colour a GPU, a row a phase, a column a model."""
+    """Curves against batch with bands: a colour a GPU, a row a phase, a column a model."""
     rows = rows.assign(what=rows["phase"].map(phases))
     base = alt.Chart(rows).encode(x=theme.BATCH, color=theme.colour("gpu", values=rows["gpu"]))
     scale = alt.Scale(type="log", nice=False)
@@ -52,29 +52,30 @@ def _curves(rows: pd.DataFrame, quantity: str, title: str, phases: dict) -> alt.
     )
     panel = (band + base.mark_line().encode(y=y) + dots).properties(**theme.PANEL)
     row = alt.Row("what:N", title=None, sort=list(phases.values()))
-    panels = panel.facet(row=row, column=theme.by_model(rows["model"]))
+    panels = panel.facet(row=row, **theme.panels(column=rows["model"]))
     return panels.resolve_scale(y="independent")
 
 
 def latency(points: xr.Dataset) -> alt.FacetChart:
-    """TTFT and TPOT against batch, from points whose time_s is that of a prefill and of a decode step."""
+    """TTFT and TPOT against batch; time_s is that of a prefill and of a decode step."""
     phases = {"prefill": "TTFT: a prefill", "decode": "TPOT: a decode step"}
     return _curves(bounded(points, "time_s"), "time_s", "seconds", phases)
 
 
 def energy_per_token(points: xr.Dataset) -> alt.FacetChart:
-    """Energy a token against batch, from points whose energy_J is that of a prompt token and of a generated token."""
+    """Energy a token against batch; energy_J is that of a prompt token and a generated one."""
     phases = {"decode": "decode: a new token", "prefill": "prefill: a prompt token"}
     return _curves(bounded(points, "energy_J"), "energy_J", "joules a token", phases)
 
 
 def ratios(rows: pd.DataFrame) -> alt.FacetChart:
-    """How many times a GPU needs what another one does, with 90 % intervals: a row a pair of GPUs; below 1 the first wins.
+    """Ratios of pairs of GPUs with 90 % intervals, a row of panels each; below 1 the first wins.
 
-    rows: model, over and under (ids of two GPUs), phase, batch, ratio, low, high, probability, evidence.
+    rows: model, over and under (ids of the GPUs), phase, batch, ratio, low, high, probability,
+    evidence.
     """
-    names = {name: rows[name].map(spec.label) for name in ("model", "over", "under")}
-    rows = rows.assign(**names, pair=names["over"] + " over " + names["under"])
+    rows = theme.labelled(rows, "model", "over", "under")
+    rows["pair"] = rows["over"] + " over " + rows["under"]
     base = alt.Chart(rows).encode(x=theme.BATCH, color=theme.colour("phase"))
     title = rows["pair"].iloc[0] if rows["pair"].nunique() == 1 else "ratio"
     y = alt.Y("ratio:Q", title=title, scale=alt.Scale(type="log", base=2))
@@ -88,27 +89,27 @@ def ratios(rows: pd.DataFrame) -> alt.FacetChart:
         tooltip=theme.tips("pair", "phase", "batch", "evidence", **numbers),
     )
     even = alt.Chart(rows).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1))
-    panels = {"column": theme.by_model(rows["model"])}
-    if rows["pair"].nunique() > 1:
-        panels["row"] = alt.Row("pair:N", title=None, sort=list(dict.fromkeys(rows["pair"])))
+    several = {"row": rows["pair"]} if rows["pair"].nunique() > 1 else {}
+    panels = theme.panels(column=rows["model"], **several)
     return (even + marks).properties(**theme.PANEL).facet(**panels)
 
 
 def memory(
     curves: pd.DataFrame, measured: pd.DataFrame, limits: dict[str, float]
 ) -> alt.FacetChart:
-    """Memory of each model against batch and the memory of each GPU as a line: above a line it does not fit.
+    """Memory of each model against batch, below a line for the memory of each GPU.
 
-    curves: model, batch, prompt, GiB; measured: the same with gpu, the peaks that runs saw. limits: GiB by the id of the GPU.
+    curves: model, batch, prompt, GiB. measured: the same with gpu and evidence, the peaks of runs.
+    limits: GiB by the id of the GPU.
     """
-    ends = pd.DataFrame(
-        {"gpu": spec.label(name), "limit": limit, "model": model}
+    lines = pd.DataFrame(
+        {"gpu": name, "limit": limit, "model": model}
         for name, limit in limits.items()
         for model in curves["model"].unique()
     )
-    seen = measured.rename(columns={"GiB": "peak"}).assign(gpu=measured["gpu"].map(spec.label))
-    data = pd.concat([curves, seen, ends], ignore_index=True)
-    data = data.assign(model=data["model"].map(spec.label))
+    seen = measured.rename(columns={"GiB": "peak"})
+    data = pd.concat([theme.labelled(rows, "gpu") for rows in (seen, lines)], ignore_index=True)
+    data = theme.labelled(pd.concat([curves, data], ignore_index=True), "model")
     scale = alt.Scale(type="log", base=2)
     y = alt.Y("GiB:Q", title="memory (GiB)", scale=scale)
     base = alt.Chart(data).encode(x=theme.BATCH)
@@ -129,11 +130,11 @@ def memory(
         tooltip=theme.tips("gpu", "batch", "prompt", "evidence", peak=".3g"),
     )
     layers = rule + line + dots if len(measured) else rule + line
-    return layers.properties(**theme.PANEL).facet(column=theme.by_model(data["model"].dropna()))
+    return layers.properties(**theme.PANEL).facet(**theme.panels(column=data["model"].dropna()))
 
 
 def cards(table: pd.DataFrame, named: list[str]) -> alt.LayerChart:
-    """Where the GPUs of the table stand: memory bandwidth against peak fp16 rate, those `named` (ids) in colour."""
+    """The GPUs of the table by memory bandwidth and peak fp16 rate, those `named` in colour."""
     size = {"width": 640, "height": 380}
     limits = {"bandwidth_GBps": (250, 11000), "peak_fp16_tflops": (55, 1300)}
     rows = table.astype(dict.fromkeys((*limits, "tdp_W"), float))
@@ -174,14 +175,13 @@ def cards(table: pd.DataFrame, named: list[str]) -> alt.LayerChart:
 
 
 def roomy(field: str) -> alt.Opacity:
-    """Opacity of names in a crowd: where a phone has no room for all of them, only the GPUs in colour are named."""
-    return alt.condition(
-        f"width > 400 || !test(/other/, datum.{field})", alt.value(1), alt.value(0)
-    )
+    """The opacity of names, which hides those of `other` GPUs on a narrow screen."""
+    test = f"width > 400 || !test(/other/, datum.{field})"
+    return alt.condition(test, alt.value(1), alt.value(0))
 
 
 def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Vertical shift of each label, in pixels, so that no two labels to the right of their dots overlap."""
+    """The vertical shift of each label in pixels, so that no two labels overlap."""
     placed: list[tuple[float, float, float]] = []
     shifts = np.zeros(len(names), dtype=int)
     for i in np.argsort(-x):
@@ -199,13 +199,12 @@ def _apart(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> np.ndarray:
 
 
 def headline(rows: pd.DataFrame) -> alt.FacetChart:
-    """Grams for a million tokens, operational and embodied stacked; the line is the total's interval, the words its batch.
+    """Grams of a million tokens: both carbons stacked, the interval of the total, the batch.
 
-    rows: model, gpu, zone, batch, operational, embodied, low, high (of the total; all in g), evidence, and `counted`: both
-    carbons, or operational carbon where nobody knows the embodied one.
+    rows: model, gpu, zone, batch, operational, embodied, low, high (of the total; all in g),
+    evidence, and `counted`: both carbons, or operational carbon if the embodied one is unknown.
     """
-    names = {name: rows[name].map(spec.label) for name in ("model", "gpu")}
-    rows = rows.assign(**names, region=rows["zone"].map(spec.zone_name))
+    rows = theme.labelled(rows, "model", "gpu", "zone").rename(columns={"zone": "region"})
     alone = rows["counted"].map({"both carbons": "", "operational carbon": ", operational alone"})
     rows["chosen"] = "batch " + rows["batch"].astype(str) + alone
     kept = ["gpu", "region", "model", "chosen", "low", "high", "evidence"]
@@ -223,7 +222,6 @@ def headline(rows: pd.DataFrame) -> alt.FacetChart:
     words = whole.mark_text(align="left", dx=4, fontSize=10).encode(
         x=alt.X("high:Q", title="g CO2e"), text="chosen:N"
     )
-    regions = alt.Column("region:N", title=None, sort=list(rows["region"].unique()))
-    models = alt.Row("model:N", title=None, sort=list(rows["model"].unique()))
     panel = (bars + reach + words).properties(width=165, height=alt.Step(26))
-    return panel.facet(row=models, column=regions).resolve_scale(x="independent")
+    panels = panel.facet(**theme.panels(row=rows["model"], column=rows["region"]))
+    return panels.resolve_scale(x="independent")

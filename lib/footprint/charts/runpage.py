@@ -1,4 +1,4 @@
-"""What a run's own page shows: its account of itself, its windows, its steps, its power, its answers."""
+"""What the page of a run shows: its attributes, windows, steps, power and answers."""
 
 import json
 
@@ -16,17 +16,17 @@ MOST_STEPS = 1500  # points in a chart; more are thinned evenly
 
 
 def account(tree: xr.DataTree) -> theme.Page:
-    """Table of the root attributes of a run, what was asked first."""
+    """Table of the root attributes of a run, its request first."""
     run = dict(tree.attrs)
-    asked = json.loads(run.pop("request"))
-    rows = [("asked", ", ".join(f"{key} {value}" for key, value in asked.items()))]
+    request = json.loads(run.pop("request"))
+    rows = [("asked", ", ".join(f"{key} {value}" for key, value in request.items()))]
     rows += [(key.replace("_", " "), value) for key, value in run.items()]
     table = pd.DataFrame(rows, columns=["what", "value"])
     return theme.table(table[table["value"].notna() & (table["value"] != "")])
 
 
 def windows_table(tree: xr.DataTree) -> theme.Page:
-    """Table of the points: time of an iteration (median and range over repeats, or interval), rates, memory, energy."""
+    """Table of the points: time of an iteration, rates, memory, energy."""
     data = trace.frame(energy.windows(tree))
     data = data[data["batch"] > 0]
     return theme.table(_modelled(data) if tree.attrs["kind"] == "modelled" else _measured(data))
@@ -74,15 +74,13 @@ def _modelled(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def steps(tree: xr.DataTree) -> alt.Chart:
-    """Every step time of prefill and decode windows, a strip a batch size: what a percentile would hide."""
+    """Every step time of prefill and decode windows, a strip a batch size."""
     windows = trace.frame(tree["windows"].to_dataset())[[*POINT, "lengths"]]
     rows = trace.frame(tree["steps"].to_dataset()).join(windows, on="window")
     rows = rows[rows["phase"].isin(["prefill", "decode"]) & (rows["lengths"] == "grid")]
     rows = rows.iloc[:: max(1, len(rows) // MOST_STEPS)].assign(ms=rows["step_s"] * 1e3)
-    sizes = [
-        f"batch {b}, prompt {p}" for b, p in zip(rows["batch"], rows["prompt_tokens"], strict=True)
-    ]
-    rows["shape"] = sizes
+    prompts = rows["prompt_tokens"].astype(str)
+    rows["shape"] = "batch " + rows["batch"].astype(str) + ", prompt " + prompts
     order = rows.sort_values(["batch", "prompt_tokens"])["shape"].unique().tolist()
     logarithmic = alt.Scale(type="log", nice=False)
     dots = alt.Chart(rows[["phase", "shape", "ms"]]).transform_calculate(jitter="random() - 0.5")
@@ -144,6 +142,6 @@ def modelled(tree: xr.DataTree) -> alt.FacetChart:
 
 
 def answers(rows: list[dict]) -> theme.Page:
-    """The prompts and what the model said, or one sentence when nothing was asked or nothing can be said."""
+    """The prompts and the model's answers, or a sentence if there are none."""
     nothing = "Nothing was asked of this model, or its weights are random and say nothing."
     return theme.table(pd.DataFrame(rows), empty=nothing)

@@ -1,6 +1,6 @@
-"""One look for every figure and table: fixed colours with meaning, an offline renderer, a badge for every number's status.
+"""The look of every figure and table: fixed colours, an offline renderer, badges of status.
 
-`python -m footprint.charts.theme FILE` writes the script bundle (Vega, Vega-Lite, vega-embed) that the pages load.
+`python -m footprint.charts.theme FILE` writes the scripts that pages load, Vega among them.
 """
 
 import html
@@ -8,12 +8,15 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import altair as alt
+import numpy as np
 import pandas as pd
+
+from footprint import spec
 
 COLOURS = {
     "prefill": "#c2693d",
@@ -65,13 +68,8 @@ SHAPES = {
 }
 STATUSES = ("measured", "modelled", "published", "derived", "unverified")
 VEGA_LITE = "6.4"
-MORE = (
-    "#b58a2e",
-    "#3a9bb8",
-    "#8c6a5d",
-    "#5b7fb5",
-    "#c2693d",
-)  # GPUs beside the paper's two, in order
+# GPUs beside the paper's two, in order
+MORE = ("#b58a2e", "#3a9bb8", "#8c6a5d", "#5b7fb5", "#c2693d")
 WIDTH, HEIGHT, PANEL = 620, 320, {"width": 150, "height": 190}
 BATCH = alt.X(
     "batch:Q",
@@ -83,23 +81,39 @@ PERCENT = re.compile(r"[-−]?[\d.,]+ ?%|–")
 LONG = 48  # a text of more characters gets a wider column
 
 
+def in_order(values: Iterable) -> list:
+    """Each value once, in the order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def labelled(rows: pd.DataFrame, *fields: str) -> pd.DataFrame:
+    """The rows with printed names instead of ids in these columns of models, GPUs or a `zone`."""
+    names = {name: spec.zone_name if name == "zone" else spec.label for name in fields}
+    return rows.assign(**{name: rows[name].map(named) for name, named in names.items()})
+
+
+def styled(channel: type, field: str, styles: Mapping, title: str | None = None, **options):
+    """A channel of a field, with a style (a colour, shape or dash) for each value."""
+    scale = alt.Scale(domain=list(styles), range=list(styles.values()))
+    return channel(f"{field}:N", title=title, scale=scale, **options)
+
+
 def colour(field: str, title: str | None = None, values=None, **options) -> alt.Color:
-    """The colour channel of a field whose values have fixed colours; `values`: those at hand, new GPUs among them."""
-    domain = DOMAINS[field] if values is None else list(dict.fromkeys(values))
+    """The colour channel of a field, of its DOMAIN or of other `values` (unknown GPUs too)."""
     more = itertools.cycle(MORE)
-    scale = alt.Scale(domain=domain, range=[COLOURS.get(name) or next(more) for name in domain])
-    return alt.Color(f"{field}:N", title=title, scale=scale, **options)
+    names = DOMAINS[field] if values is None else in_order(values)
+    hues = {name: COLOURS.get(name) or next(more) for name in names}
+    return styled(alt.Color, field, hues, title, **options)
 
 
 def shape(field: str, values=(), **options) -> alt.Shape:
-    """The shape channel of a field: measured and modelled never look alike; `values`: those at hand, others among them."""
-    domain = list(dict.fromkeys([*DOMAINS[field], *values]))
-    scale = alt.Scale(domain=domain, range=[SHAPES[name] for name in domain])
-    return alt.Shape(f"{field}:N", title=None, scale=scale, **options)
+    """The shape channel of a field, of its DOMAIN and of further `values`."""
+    shapes = {name: SHAPES[name] for name in in_order([*DOMAINS[field], *values])}
+    return styled(alt.Shape, field, shapes, **options)
 
 
 def tips(*names: str, **formats: str) -> list[alt.Tooltip]:
-    """What a mark says on hovering: names, and numbers in a format (`tips("gpu", ratio=".2f")`)."""
+    """Tooltips of names, and of numbers in a format: `tips("gpu", ratio=".2f")`."""
     shown = [alt.Tooltip(f"{name}:N") for name in names]
     return shown + [alt.Tooltip(f"{name}:Q", format=text) for name, text in formats.items()]
 
@@ -109,7 +123,7 @@ def interval(
 ) -> alt.LayerChart:
     """A mark at a value and a line between its bounds, along the axis of `value`.
 
-    marks: `rule` and `point`, the looks of the line and of the mark; all else are channels of the mark.
+    marks: `rule` and `point`, options of the line and of the mark; channels of the mark.
     """
     axis = "x" if isinstance(value, alt.X) else "y"
     rule, point = marks.pop("rule", {}), marks.pop("point", {})
@@ -119,13 +133,20 @@ def interval(
     return line + base.mark_point(filled=True, **point).encode(**{axis: value}, **marks)
 
 
-def by_model(names) -> alt.Column:
-    """A panel a model, in the order given."""
-    return alt.Column("model:N", title=None, sort=list(dict.fromkeys(names)))
+def panels(**fields: pd.Series) -> dict[str, alt.Row | alt.Column]:
+    """The channels `row` and `column` of a facet, with a panel for each value in order.
+
+    fields: columns of the rows, by channel: `panels(column=rows["model"])`.
+    """
+    channels = {"row": alt.Row, "column": alt.Column}
+    return {
+        name: channels[name](f"{values.name}:N", title=None, sort=in_order(values))
+        for name, values in fields.items()
+    }
 
 
 def _look() -> alt.theme.ThemeConfig:
-    """Quiet axes in the colour of the page's text, so that one chart serves a light page and a dark one."""
+    """Quiet axes in the colour of the page's text, for light and dark pages."""
     ink = "currentColor"
     words = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal"}
     words |= {"labelFontSize": 11, "titleFontSize": 12}
@@ -145,18 +166,13 @@ def _look() -> alt.theme.ThemeConfig:
     return alt.theme.ThemeConfig({"config": config})
 
 
-def _render(spec: dict) -> dict:
-    """A chart as page source: an empty host and the specification beside it; `charts.js` draws it when it is seen."""
-    text = json.dumps(spec, separators=(",", ":")).replace("</", "<\\/")
-    script = f'<script type="application/json">{text}</script>'
-    controls = (
-        '<form class="controls"></form>'
-        if any("bind" in each for each in spec.get("params", []))
-        else ""
-    )
-    return {
-        "text/html": f'<div class="vl-chart">{controls}<div class="vl-host"></div>{script}</div>'
-    }
+def _render(chart: dict) -> dict:
+    """HTML of a chart's specification, which `charts.js` draws once it is in view."""
+    text = json.dumps(chart, separators=(",", ":")).replace("</", "<\\/")
+    bound = any("bind" in parameter for parameter in chart.get("params", []))
+    inside = '<form class="controls"></form>' if bound else ""
+    inside += f'<div class="vl-host"></div><script type="application/json">{text}</script>'
+    return {"text/html": f'<div class="vl-chart">{inside}</div>'}
 
 
 def enable() -> None:
@@ -185,13 +201,13 @@ def badge(status: str) -> Page:
 
 
 def kinds(column) -> Page:
-    """The badges of the kinds of evidence in a column, for a sentence."""
-    names = sorted(set(column))
+    """Badges of the kinds of evidence in an array or column, for a sentence."""
+    names = sorted(set(np.ravel(column)))
     return Page(" ".join(badge(name) if name in STATUSES else name for name in names))
 
 
 def note(text: str) -> Page:
-    """One sentence in place of a figure or table that has nothing to show."""
+    """A sentence in place of an empty figure or table."""
     return Page(f'<p class="nothing">{html.escape(text)}</p>')
 
 
@@ -204,9 +220,8 @@ def _cell(value, digits: int) -> tuple[str, str]:
         return kind, badge(value) if value in STATUSES else html.escape(value)
     if pd.isna(value):
         return "number", "–"
-    if (
-        isinstance(value, int) or abs(value) >= 10**digits - 0.5
-    ):  # what rounds to a further digit needs no exponent
+    # less a half: what rounds up to a further digit needs no exponent
+    if isinstance(value, int) or abs(value) >= 10**digits - 0.5:
         return "number", f"{value:,.0f}"
     return "number", f"{value:#.{digits}g}".rstrip(".")
 
@@ -214,8 +229,11 @@ def _cell(value, digits: int) -> tuple[str, str]:
 def table(
     rows: pd.DataFrame | Sequence[dict], digits: int = 3, sorts: bool = False, empty: str = ""
 ) -> Page:
-    """A table for a page: columns of numbers to the right, with `digits` significant digits; statuses as badges; a box that
-    scrolls sideways by itself. `sorts`: readers may sort and filter its rows. `empty`: the sentence instead of no rows."""
+    """A table for a page, with numbers to the right and statuses as badges.
+
+    digits: significant digits of numbers. sorts: readers may sort and filter the rows. empty: the
+    sentence in place of no rows.
+    """
     frame = pd.DataFrame(rows)
     if empty and not len(frame):
         return note(empty)
@@ -223,37 +241,32 @@ def table(
     for name, values in frame.items():
         cells = [_cell(value, digits) for value in values.tolist()]
         number = bool(cells) and all(kind == "number" for kind, _ in cells)
-        kinds = [kind if number or kind != "number" else "" for kind, _ in cells]
-        head.append(
-            f'<th scope="col" class="{"number" if number else ""}">{html.escape(str(name))}</th>'
-        )
+        right, title = "number" if number else "", html.escape(str(name))
+        head.append(f'<th scope="col" class="{right}">{title}</th>')
+        classes = {"number": right}
         columns.append(
-            [
-                f'<td class="{kind}">{text}</td>'
-                for kind, (_, text) in zip(kinds, cells, strict=True)
-            ]
+            [f'<td class="{classes.get(kind, kind)}">{text}</td>' for kind, text in cells]
         )
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
-    whole = (
-        f'<table class="plain"><thead><tr>{"".join(head)}</tr></thead><tbody>{body}</tbody></table>'
-    )
-    return Page(f'<div class="table-box{" sorts" if sorts else ""}">{whole}</div>')
+    whole = f"<thead><tr>{''.join(head)}</tr></thead><tbody>{body}</tbody>"
+    box = f"table-box{' sorts' if sorts else ''}"
+    return Page(f'<div class="{box}"><table class="plain">{whole}</table></div>')
 
 
 def download(frame: pd.DataFrame, name: str, text: str) -> Page:
-    """A link that saves a table as a CSV file of this name; the page carries it, so that it needs no server."""
+    """A link that saves a table, which the page carries, as a CSV file of this name."""
     rows = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
     where = f'href="data:text/csv;charset=utf-8,{quote(rows)}" download="{name}"'
     return Page(f"<p><a {where}>{html.escape(text)}</a></p>")
 
 
 def link(text: str, href: str) -> Page:
-    """A link for a cell of a table (in a column of dtype object: pandas makes plain text of any other)."""
+    """A link for a cell of a table, in a column of dtype object."""
     return Page(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
 
 
 def bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script in a scope of its own (loading it twice is harmless)."""
+    """Vega, Vega-Lite and vega-embed as one script, which may be loaded twice."""
     import vl_convert
 
     return "(function(){" + vl_convert.javascript_bundle(vl_version=VEGA_LITE) + "})();\n"
