@@ -154,7 +154,7 @@ def test_an_invalid_trace_is_not_saved(tmp_path):
 
 
 def test_what_is_no_trace_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(Refused, match="no trace at"):
+    with pytest.raises(Refused, match="There is no file"):
         trace.load(tmp_path / "absent.nc")
     (tmp_path / "text.nc").write_text("not a file of that kind")
     with pytest.raises(Refused, match=r"text\.nc is not a trace in NetCDF"):

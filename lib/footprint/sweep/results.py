@@ -24,14 +24,14 @@ from typing import NamedTuple
 import psutil
 import xarray as xr
 
-from footprint import digest, root, trace
+from footprint import Refused, digest, root, trace
 from footprint.measure import provenance
 
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
 LOG = Path(".sweep") / "events.jsonl"
 VARIABLE = "FOOTPRINT_RUN"  # environment variable of all processes of a run: its scratch folder
 STEM = "THIS-RUN"  # placeholder in a page for its final name
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
+UNREADABLE = (Refused, OSError, KeyError, ValueError, TypeError, AttributeError)
 NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
 
 

@@ -5,9 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "file": ["check", "load", "new", "place", "save", "whole"],
-        "folder": ["files", "frame", "gather", "head", "labelled", "names", "read"],
+        "file": ["check", "checksum", "new", "place", "save", "whole"],
+        "folder": ["files", "frame", "gather", "labelled", "names"],
         "points": ["build_points", "check_points", "phase_tokens"],
+        "reader": ["content", "head", "load"],
         "schema": ["notebook", "variables"],
     },
 )

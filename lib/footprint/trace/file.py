@@ -1,5 +1,6 @@
 """The trace: one NetCDF file a run that holds what was observed, and nothing derived."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -60,19 +61,7 @@ def tree(attrs: Mapping, groups: Mapping[str, Mapping]) -> xr.DataTree:
 
 def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
     """The same tree if it follows the schema; else `Refused` names the file and the variable."""
-    version = tree.attrs.get("schema_version")
-    if version is None or int(version) > schema.VERSION:
-        raise Refused(
-            f"{name} has schema version {version}; versions up to {schema.VERSION} are allowed."
-        )
-    allowed = {"kind": schema.KINDS, "status": schema.RUN_STATUS}
-    present = {key: spec for key, spec in schema.OPTIONAL_ATTRS.items() if key in tree.attrs}
-    for key, (cast, meaning) in (schema.ATTRS | present).items():
-        value = tree.attrs.get(key)
-        text = isinstance(value, str)
-        number = np.isscalar(value) and not isinstance(value, str | bool)
-        if not (text if cast is str else number) or value not in allowed.get(key, (value,)):
-            raise Refused(f"{name}: the attribute {key} is {value!r}; {meaning} is allowed.")
+    check_attrs(tree.attrs, name)
     for group in SCHEMA:
         if group not in tree.children:
             raise Refused(f"{name} has no group {group!r}.")
@@ -98,6 +87,23 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
     return tree
 
 
+def check_attrs(attrs: Mapping, name: str) -> None:
+    """Raise `Refused` unless the root attributes follow the schema."""
+    version = attrs.get("schema_version")
+    if not isinstance(version, int | np.integer) or version > schema.VERSION:
+        raise Refused(
+            f"{name} has schema version {version}; versions up to {schema.VERSION} are allowed."
+        )
+    allowed = {"kind": schema.KINDS, "status": schema.RUN_STATUS}
+    present = {key: spec for key, spec in schema.OPTIONAL_ATTRS.items() if key in attrs}
+    for key, (cast, meaning) in (schema.ATTRS | present).items():
+        value = attrs.get(key)
+        text = isinstance(value, str)
+        number = np.isscalar(value) and not isinstance(value, str | bool)
+        if not (text if cast is str else number) or value not in allowed.get(key, (value,)):
+            raise Refused(f"{name}: the attribute {key} is {value!r}; {meaning} is allowed.")
+
+
 def _fault(values: xr.DataArray, dim: str, wanted: Variable) -> str:
     """What is wrong with a variable, as the end of a sentence; empty when nothing is."""
     units = values.attrs.get("units")
@@ -112,10 +118,27 @@ def _fault(values: xr.DataArray, dim: str, wanted: Variable) -> str:
     return ""
 
 
+def checksum(tree: xr.DataTree) -> str:
+    """Hash of all attributes but itself and of all values of a trace."""
+    attrs = {name: value for name, value in tree.attrs.items() if name != "checksum"}
+    found = hashlib.sha256(
+        repr(sorted((name, str(value)) for name, value in attrs.items())).encode()
+    )
+    for group in SCHEMA:
+        for name, values in sorted(tree[group].data_vars.items()):
+            found.update(f"{group}/{name} {values.size} ".encode())
+            text = values.dtype.kind not in "if"
+            data = repr(values.values.tolist()).encode() if text else values.values.tobytes()
+            found.update(data)
+    return found.hexdigest()
+
+
 def save(tree: xr.DataTree, path: str | Path) -> Path:
-    """Write a checked trace, whole or not at all (see `whole`)."""
+    """Write a checked trace with its checksum, whole or not at all (see `whole`)."""
     path = Path(path)
     check(tree, path.name)
+    tree = tree.copy(deep=False)
+    tree.attrs = {**tree.attrs, "checksum": checksum(tree)}
     encoding = {
         f"/{group}": {
             name: {"zlib": True}
@@ -152,17 +175,3 @@ def place(tree: xr.DataTree, folder: str | Path) -> Path:
     run, ending = tree.attrs, "-modelled" if tree.attrs["kind"] == "modelled" else ""
     name = "-".join([run["model"], run["engine"], run["dtype"]])
     return Path(folder, run["device"], f"{name}{ending}.nc")
-
-
-def load(path: str | Path) -> xr.DataTree:
-    """The checked trace in this file; `Refused` when there is none or it breaks the schema."""
-    path = Path(path)
-    if not path.is_file():
-        raise Refused(f"There is no trace at {path}.")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            tree = tree.load()
-    except (OSError, ValueError, KeyError) as error:
-        fault = str(error).splitlines()[0]
-        raise Refused(f"{path.name} is not a trace in NetCDF ({fault}).") from None
-    return check(tree, path.name)

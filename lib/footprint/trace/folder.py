@@ -5,22 +5,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
-from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from footprint import Refused
-from footprint.trace import file
-from footprint.trace.schema import ATTRS, DIMS, OPTIONAL_ATTRS, SCHEMA, VERSION, notebook, variables
-
-CORE = h5p.create(h5p.FILE_ACCESS)  # reads the file at once: it is small, and its pieces lie apart
-CORE.set_fapl_core(2**16, False)
-TEXT = h5t.py_create(h5py.string_dtype())  # Python's own objects: bytes
-NATIVE = {"U": (TEXT, object), "i": (h5t.NATIVE_INT64, np.int64), "f": (h5t.NATIVE_DOUBLE, float)}
-LETTER = {str: "U", int: "i", float: "f"}
-ODD = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
+from footprint.trace.reader import load
+from footprint.trace.schema import notebook
 
 
 def names(folder: str | Path) -> list[str]:
@@ -39,66 +30,6 @@ def files(folder: str | Path) -> list[Path]:
     return [Path(folder, name) for name in names(folder)]
 
 
-def head(path: str | Path) -> dict:
-    """Root attributes of a trace, unchecked; OSError or KeyError where there are none."""
-    opened = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
-    try:
-        return _attrs(opened)
-    finally:
-        opened.close()
-
-
-def read(path: str | Path) -> xr.DataTree:
-    """What `trace.load` gives, many times faster for a sound trace of this schema.
-
-    Units and number types are taken to be those that the schema's version stands for. Any other
-    file is left to `trace.load`, whose sentence says what is wrong with it.
-    """
-    try:
-        opened = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, CORE)
-        try:
-            attrs = _attrs(opened)
-            if attrs["schema_version"] != VERSION:
-                raise ValueError
-            groups = {name: _columns(opened, name, attrs["kind"]) for name in SCHEMA}
-        finally:
-            opened.close()
-        return file.check(file.tree(attrs, groups))
-    except ODD:
-        return file.load(path)
-
-
-def _attrs(opened: h5f.FileID) -> dict:
-    return {
-        name: _values(h5a.open(opened, name.encode()), LETTER[cast]).reshape(())[()]
-        for name, (cast, _) in (ATTRS | OPTIONAL_ATTRS).items()
-        if name in ATTRS or h5a.exists(opened, name.encode())
-    }
-
-
-def _columns(opened: h5f.FileID, group: str, kind: str) -> dict[str, np.ndarray]:
-    known, place = variables(group, kind), h5g.open(opened, group.encode())
-    if place.get_num_objs() != len(known) + (DIMS[group].encode() in place):
-        raise ValueError
-    return {
-        name: _values(h5d.open(place, name.encode()), variable.dtype)
-        for name, variable in known.items()
-    }
-
-
-def _values(item: h5a.AttrID | h5d.DatasetID, letter: str) -> np.ndarray:
-    """All values of an attribute or a dataset."""
-    stored, dtype = NATIVE[letter]
-    values = np.empty(item.shape, dtype)
-    if isinstance(item, h5a.AttrID):
-        item.read(values, stored)
-    elif values.size:
-        item.read(h5s.ALL, h5s.ALL, values, stored)
-    if letter == "U":
-        values = np.array([text.decode() for text in values.flat], object).reshape(item.shape)
-    return values
-
-
 def gather(
     folder: str | Path, each: Callable = lambda tree: tree["windows"].to_dataset()
 ) -> xr.Dataset:
@@ -114,7 +45,7 @@ def gather(
     for name in names(folder):
         path = Path(folder, name)
         try:
-            tree = read(path)
+            tree = load(path)
             run = tree.attrs
             copied = first.setdefault(run["run_id"] or name, name)
             if copied != name:
@@ -127,6 +58,8 @@ def gather(
             found.append(labelled(each(tree), run, path))
         except Refused as error:
             rejected.append(str(error))
+        except Exception as error:  # sound, but odd in a way that nobody foresaw
+            rejected.append(f"{path.name} cannot be used ({type(error).__name__}: {error}).")
     if rejected:
         warnings.warn(
             f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=2

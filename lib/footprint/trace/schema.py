@@ -62,7 +62,10 @@ ATTRS = {
     "window_s": (float, "shortest measured window that was asked, in s; NaN for a modelled run"),
 }
 # Root attributes that a trace may lack.
-OPTIONAL_ATTRS = {"notebook": (str, "the notebook that made the run: profile, predict, serve, ...")}
+OPTIONAL_ATTRS = {
+    "notebook": (str, "the notebook that made the run: profile, predict, serve, ..."),
+    "checksum": (str, "SHA-256 of all other attributes and of all values"),
+}
 
 
 class Variable(NamedTuple):
