@@ -131,32 +131,32 @@ def parser() -> argparse.ArgumentParser:
     pair = {"dest": "parameter", "nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
     runs.add_argument("-p", **pair, help="a parameter of the notebook")
     runs.add_argument("--to", help="folder of the results (default: notebooks/local)")
-    said = "only say what runs, what it will cost, and what cannot fit"
-    runs.add_argument("--dry-run", action="store_true", help=said)
-    said = "zone whose carbon intensity counts the grams (default: US)"
-    runs.add_argument("--grid", default="US", help=said)
+    about = "only say what runs, what it will cost, and what cannot fit"
+    runs.add_argument("--dry-run", action="store_true", help=about)
+    about = "zone whose carbon intensity counts the grams (default: US)"
+    runs.add_argument("--grid", default="US", help=about)
     runs.add_argument("--card", default="", help="for a dry run: id of the GPU to assume")
-    said = "how often a run that fails is tried (default: 2)"
-    runs.add_argument("--tries", type=int, default=2, help=said)
-    said = "end a run that takes longer (default: 6 hours)"
-    runs.add_argument("--limit", type=_positive, metavar="SECONDS", help=said)
-    said = "address of a Dask scheduler that spreads the runs"
-    runs.add_argument("--scheduler", default="", metavar="tcp://...", help=said)
+    about = "how often a run that fails is tried (default: 2)"
+    runs.add_argument("--tries", type=int, default=2, help=about)
+    about = "end a run that takes longer (default: 6 hours)"
+    runs.add_argument("--limit", type=_positive, metavar="SECONDS", help=about)
+    about = "address of a Dask scheduler that spreads the runs"
+    runs.add_argument("--scheduler", default="", metavar="tcp://...", help=about)
 
     def command(function, about: str, *shared: argparse.ArgumentParser):
         """A command under the name of its function; returns what adds its options."""
         name = function.__name__.removeprefix("_")
-        made = commands.add_parser(name, help=about, description=about, parents=[debug, *shared])
-        made.set_defaults(function=function)
-        return made.add_argument
+        parser = commands.add_parser(name, help=about, description=about, parents=[debug, *shared])
+        parser.set_defaults(function=function)
+        return parser.add_argument
 
     device = {"default": "", "help": "measure on this device: cpu, cuda, cuda:N"}
     folder = {"nargs": "?", "default": "notebooks", "help": "where to look (default: notebooks)"}
     where = "measure one model on one device: -p model llama-1b -p device cuda:0"
     add = command(_profile, f"{where}; or a matrix on your GPU", runs)
     add("--device", **device)
-    said = "a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end"
-    add("--matrix", default="", help=said)
+    about = "a matrix of notebooks/sweep.toml, into notebooks/runs, checked at the end"
+    add("--matrix", default="", help=about)
     command(_predict, "model one model on one GPU: -p model llama-7b -p gpu t4", runs)
     add = command(_sweep, "run a matrix of a TOML file; finished runs are not repeated", runs)
     add("--device", **device)
@@ -174,8 +174,8 @@ def parser() -> argparse.ArgumentParser:
     add("--stored", action="store_true", help=argparse.SUPPRESS)
     add = command(_report, "write an RO-Crate and flat tables into a folder of finished runs")
     add("folder", **folder)
-    said = "write the measured points in the field names proposed to MLPerf too"
-    add("--mlperf", action="store_true", help=said)
+    about = "write the measured points in the field names proposed to MLPerf too"
+    add("--mlperf", action="store_true", help=about)
     command(_preflight, "say what this machine has and what is missing")
     return top
 

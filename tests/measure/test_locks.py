@@ -39,11 +39,8 @@ def two_gpus(tmp_path, monkeypatch):
 
 
 def test_a_name_may_mean_several_gpus():
-    assert (
-        locks.boards("cuda") == [A, B]
-        and locks.boards("cuda:1") == [B]
-        and locks.boards("cpu") == []
-    )
+    assert locks.boards("cuda") == [A, B] and locks.boards("cuda:1") == [B]
+    assert locks.boards("cpu") == []
     assert locks.identities("cuda") == {digest(A), digest(B)}
     assert locks.identities("cpu") == {provenance.processor()}
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):

@@ -162,10 +162,8 @@ def test_it_falls_back_and_says_to_what(gpu, missing, power, counter, calls):
     watts, joules, status = seen.reader()()
     assert (seen.power, seen.source == "nvml_counter") == (power, counter)
     assert status == ("ok" if power != "none" else "not_supported")
-    assert (
-        watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True))
-        and np.isfinite(joules) == counter
-    )
+    assert watts == (123 if power != "none" else pytest.approx(np.nan, nan_ok=True))
+    assert np.isfinite(joules) == counter
 
 
 # -- the sampler -----------------------------------------------------------------------------------
@@ -202,11 +200,8 @@ def test_the_sampler_follows_the_load_in_a_process_of_its_own(gpu):
     with sampler.sampling(opened("cuda:0"), rate_hz=100.0, busiest=0.5) as recording:
         time.sleep(1.5)
     seen = recording.columns
-    assert (
-        (seen["code"] == 0).all()
-        and (np.diff(seen["time_s"]) > 0).all()
-        and len(seen["time_s"]) > 80
-    )
+    assert (seen["code"] == 0).all() and (np.diff(seen["time_s"]) > 0).all()
+    assert len(seen["time_s"]) > 80
     assert set(np.round(seen["power_W"])) >= {50.0, 250.0}
     passed = seen["time_s"][-1] - seen["time_s"][0]
     assert seen["counter_J"][-1] - seen["counter_J"][0] == pytest.approx(150 * passed, rel=0.1)
@@ -230,11 +225,8 @@ def test_a_lost_gpu_ends_the_sampler_with_its_reason(gpu):
         time.sleep(1.0)
         assert not recording.alive()
     last = recording.columns
-    assert (
-        WINDOW_STATUS[last["code"][-1]] == "gpu_lost"
-        and np.isnan(last["power_W"][-1])
-        and np.isfinite(last["power_W"][0])
-    )
+    assert WINDOW_STATUS[last["code"][-1]] == "gpu_lost" and np.isnan(last["power_W"][-1])
+    assert np.isfinite(last["power_W"][0])
 
 
 def test_it_ends_with_the_process_that_started_it(gpu):
@@ -260,6 +252,5 @@ def test_it_ends_with_the_process_that_started_it(gpu):
 def test_a_cpu_has_nothing_to_sample():
     with sampler.sampling(opened("cpu")) as recording:
         recording.revive()
-    assert set(recording.columns) == set(sampler.COLUMNS) and not any(
-        len(column) for column in recording.columns.values()
-    )
+    assert set(recording.columns) == set(sampler.COLUMNS)
+    assert not any(len(column) for column in recording.columns.values())

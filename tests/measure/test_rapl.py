@@ -34,12 +34,8 @@ def two_sockets(tmp_path):
 
 def test_packages_and_memory_are_summed_once_and_wrap_around(tmp_path, two_sockets):
     before, status = rapl.zones(tmp_path)
-    assert status == "ok" and sorted(before) == [
-        "package-0",
-        "package-0/dram",
-        "package-1",
-        "package-1/dram",
-    ]
+    assert status == "ok"
+    assert sorted(before) == ["package-0", "package-0/dram", "package-1", "package-1/dram"]
     for file, value in zip(
         two_sockets[:5], (25_000_000, 4_000_000, 7, 2_500_000, 4_500_000), strict=True
     ):
@@ -70,9 +66,8 @@ def test_absent_and_forbidden_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "read_text", forbidden)
     zones, status = rapl.zones(tmp_path)
     window = rapl.joules(zones, zones, status, 1.0)
-    assert status == window["host_status"] == "no_permission" and math.isnan(
-        window["package_start_J"]
-    )
+    assert status == window["host_status"] == "no_permission"
+    assert math.isnan(window["package_start_J"])
 
 
 def test_garbage_is_not_a_reading(tmp_path):

@@ -99,16 +99,11 @@ def card(library, tmp_path_factory):
 
 def test_a_card_holds_all_that_it_promises(card):
     assert set(card.data_vars) == set(sensor.SCHEMA.index) and set(card.attrs) == set(sensor.ATTRS)
-    assert (
-        card.attrs["device_name"] == "FAKE GPU"
-        and card.attrs["device"] == "fake-gpu"
-        and len(card.attrs["device_hash"]) == 12
-    )
+    assert card.attrs["device_name"] == "FAKE GPU" and card.attrs["device"] == "fake-gpu"
+    assert len(card.attrs["device_hash"]) == 12
     assert "GPU-FAKE" not in str(card.attrs)
-    assert (
-        float(card["counter_tick_s"]) == pytest.approx(0.1, rel=0.1)
-        and abs(float(card["residual"])) < 0.1
-    )
+    assert float(card["counter_tick_s"]) == pytest.approx(0.1, rel=0.1)
+    assert abs(float(card["residual"])) < 0.1
     assert (card["idle_W"] > 59).all() and card["call_s"].sel(call="both") < 1e-3
     assert all(card[name].attrs["long_name"] for name in sensor.SCHEMA.index)
 
@@ -123,11 +118,8 @@ def test_a_card_is_kept_and_found_by_its_board(card, tmp_path, monkeypatch):
     again = sensor.load(path)
     assert again.attrs == known.attrs and float(again["gain"]) == pytest.approx(0.95)
     values = sensor.values(Scripted("scripted"), lambda line: pytest.fail(line))
-    assert (
-        set(values) == set(window.UNKNOWN)
-        and values["gain"] == pytest.approx(0.95)
-        and values["gain_bound"] == 0.01
-    )
+    assert set(values) == set(window.UNKNOWN) and values["gain"] == pytest.approx(0.95)
+    assert values["gain_bound"] == 0.01
 
 
 def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(
@@ -137,9 +129,8 @@ def test_without_a_card_a_run_looks_for_two_seconds_and_assumes_the_rest(
     gpu(fake.constant(80), epoch=time.monotonic(), tick=0.05)
     said = []
     values = sensor.values(instrument.opened("cuda:0"), said.append)
-    assert values["counter_tick_s"] == pytest.approx(0.05, rel=0.1) and np.isnan(
-        values["power_duty"]
-    )
+    assert values["counter_tick_s"] == pytest.approx(0.05, rel=0.1)
+    assert np.isnan(values["power_duty"])
     assert values["gain_bound"] == sensor.GAIN_BOUND and "footprint sensor" in said[0]
     assert all(
         np.isnan(value) for value in sensor.values(instrument.opened("cpu"), said.append).values()

@@ -70,12 +70,10 @@ def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(setup):
     began = scripted.clock.now()
     row, times = window.fill(works(scripted, 0.7), 5.0, scripted)
     assert row["iterations"] == 8 == len(times) and row["paused_s"] == 0
-    assert row["stop_s"] - row["start_s"] == pytest.approx(5.6) and row[
-        "start_s"
-    ] - began == pytest.approx(1.4)
-    assert (
-        row["status"] == "ok" and row["protocol"] == "full" and row["boot_s"] == pytest.approx(5.6)
-    )
+    assert row["stop_s"] - row["start_s"] == pytest.approx(5.6)
+    assert row["start_s"] - began == pytest.approx(1.4)
+    assert row["status"] == "ok" and row["protocol"] == "full"
+    assert row["boot_s"] == pytest.approx(5.6)
 
 
 def test_a_part_time_sensor_gets_random_pauses_that_are_counted(setup):
@@ -96,9 +94,8 @@ def test_every_variable_of_the_window_is_in_the_schema(setup):
         row["sm_clock_start_MHz"],
         row["memory_clock_start_MHz"],
     ) == (40, 1500, 7000)
-    assert (
-        row["power_limit_start_W"] == row["power_limit_W"] == 400 and row["counter_tick_s"] == 0.1
-    )
+    assert row["power_limit_start_W"] == row["power_limit_W"] == 400
+    assert row["counter_tick_s"] == 0.1
 
 
 def test_a_warm_up_lasts_until_times_settle(setup):
@@ -166,11 +163,8 @@ def test_a_neighbour_on_the_cores_disturbs(setup, monkeypatch):
     monkeypatch.setattr(window.rapl, "cores", lambda: next(readings))
     monkeypatch.setattr(window.rapl.psutil, "cpu_count", lambda: 2)
     row = window.idle(10.0, scripted)
-    assert (
-        row["status"] == "disturbed"
-        and row["foreign_cpu_share"] == pytest.approx(8.5 / 20)
-        and "42%" in row["reason"]
-    )
+    assert row["status"] == "disturbed" and row["foreign_cpu_share"] == pytest.approx(8.5 / 20)
+    assert "42%" in row["reason"]
 
 
 def test_a_machine_without_a_gpu_has_nans_and_no_waiting():

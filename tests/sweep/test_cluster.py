@@ -235,11 +235,8 @@ def test_threads_are_as_they_were_before_dask(monkeypatch):
     monkeypatch.setenv("MKL_NUM_THREADS", "16")
     monkeypatch.setenv("PYTHONHASHSEED", "6640")
     found = cluster.environment()
-    assert (
-        "OMP_NUM_THREADS" not in found
-        and "PYTHONHASHSEED" not in found
-        and found["MKL_NUM_THREADS"] == "16"
-    )
+    assert "OMP_NUM_THREADS" not in found and "PYTHONHASHSEED" not in found
+    assert found["MKL_NUM_THREADS"] == "16"
 
 
 def test_no_scheduler_is_said_in_one_sentence(place, monkeypatch):

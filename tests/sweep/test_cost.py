@@ -51,41 +51,28 @@ def test_one_point_by_hand():
 
 def test_what_cannot_fit_is_what_the_model_says():
     found = priced(model="llama-7b", batches=[1, 64], prompt_tokens=[512], output_tokens=[128])
-    assert (
-        found.points == 2
-        and len(found.misfits) == 1
-        and found.misfits[0].startswith("batch 64, prompt 512, output 128 (")
-    )
+    assert found.points == 2 and len(found.misfits) == 1
+    assert found.misfits[0].startswith("batch 64, prompt 512, output 128 (")
     assert found.memory_GiB < 16
 
 
 def test_more_work_costs_more():
     small, repeats, windows = priced(repeats=1), priced(repeats=5), priced(repeats=1, window_s=20)
-    assert (
-        small.seconds < repeats.seconds
-        and small.seconds < windows.seconds
-        and small.energy_J < windows.energy_J
-    )
+    assert small.seconds < repeats.seconds and small.seconds < windows.seconds
+    assert small.energy_J < windows.energy_J
 
 
 def test_the_energy_of_a_processor_is_unknown_and_not_zero():
     (found,) = cost.costs([run(model="llama-24m", device="cpu")], GRID)
-    assert (
-        math.isnan(found.energy_J)
-        and math.isnan(found.operational_g)
-        and "no instrument" in found.note
-    )
+    assert math.isnan(found.energy_J) and math.isnan(found.operational_g)
+    assert "no instrument" in found.note
     assert 5 < found.seconds < 1000 and 0 < found.memory_GiB < 4
 
 
 def test_a_modelled_run_takes_a_moment():
     (found,) = cost.costs([run("predict", model="llama-7b", gpu="t4")], GRID)
-    assert (
-        found.seconds == cost.MODELLED_S
-        and math.isnan(found.energy_J)
-        and found.points == 14
-        and len(found.misfits) > 3
-    )
+    assert found.seconds == cost.MODELLED_S and math.isnan(found.energy_J) and found.points == 14
+    assert len(found.misfits) > 3
 
 
 def test_an_unknown_card_or_model_is_a_note(monkeypatch):

@@ -45,9 +45,8 @@ def test_page_and_trace_go_to_their_place_together(tmp_path):
     page = {**PAGE, "metadata": {"out": f"{results.STEM}.nc"}}
     scratch = filled(tmp_path / ".run-a", page, model="llama-24m")
     tree, place = results.settle(scratch, tmp_path)
-    assert (
-        place == tmp_path / "box" / "llama-24m-eager-fp32.nc" and tree.attrs["model"] == "llama-24m"
-    )
+    assert place == tmp_path / "box" / "llama-24m-eager-fp32.nc"
+    assert tree.attrs["model"] == "llama-24m"
     assert (
         json.loads(place.with_suffix(".ipynb").read_text())["metadata"]["out"]
         == "llama-24m-eager-fp32.nc"

@@ -150,15 +150,15 @@ class Nvml(Instrument):
         limit_mW = read(lib.nvmlDeviceGetEnforcedPowerLimit)
         throttle = read(lib.nvmlDeviceGetCurrentClocksEventReasons)
         processes = read(lib.nvmlDeviceGetComputeRunningProcesses_v3)
-        known = throttle is not math.nan
+        has_throttle = throttle is not math.nan
         return State(
             float(temperature_C),
             float(sm_clock_MHz),
             float(memory_clock_MHz),
             limit_mW / 1e3,
-            throttle=int(throttle) if known else -1,
-            throttled=known and bool(int(throttle) & SLOWED),
-            processes=None if processes is math.nan else frozenset(one.pid for one in processes),
+            throttle=int(throttle) if has_throttle else -1,
+            throttled=has_throttle and bool(int(throttle) & SLOWED),
+            processes=None if processes is math.nan else frozenset(item.pid for item in processes),
             status=next((status for status in statuses if status in FATAL), "ok"),
         )
 

@@ -54,8 +54,9 @@ class TorchEngine(Engine):
         return marks[0] if marks else math.nan
 
     def out_of_memory(self, error: Exception) -> bool:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def find(device: str) -> torch.device:

@@ -38,7 +38,7 @@ def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
 
 
 def _is_list(values: object, of: type) -> bool:
-    return isinstance(values, list) and all(isinstance(one, of) for one in values)
+    return isinstance(values, list) and all(isinstance(value, of) for value in values)
 
 
 def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
@@ -62,7 +62,7 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
     ]
     for when in _tables(block, "exclude", name):
         hits = _matching(notebook, when, requests, name)
-        requests = [one for one, hit in zip(requests, hits, strict=True) if not hit]
+        requests = [request for request, hit in zip(requests, hits, strict=True) if not hit]
     for rule in _tables(block, "override", name):
         when, new = rule.get("when"), {key: rule[key] for key in rule if key != "when"}
         if not isinstance(when, dict):
@@ -70,12 +70,13 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
             raise Refused(f"An override of matrix {name!r} has no `when`; {allowed}.")
         hits = _matching(notebook, when, requests, name)
         requests = [
-            workload.request(notebook, **(one | new)) if hit else one
-            for one, hit in zip(requests, hits, strict=True)
+            workload.request(notebook, **(request | new)) if hit else request
+            for request, hit in zip(requests, hits, strict=True)
         ]
-    known = {key: value for key, value in changes.items() if key in workload.PARAMETERS[notebook]}
-    requests = [workload.request(notebook, **(one | known)) for one in requests]
-    return [Run(notebook, one, float(limit_s)) for one in requests]
+    parameters = workload.PARAMETERS[notebook]
+    changes = {key: value for key, value in changes.items() if key in parameters}
+    requests = [workload.request(notebook, **(request | changes)) for request in requests]
+    return [Run(notebook, request, float(limit_s)) for request in requests]
 
 
 def _tables(block: dict, key: str, name: str) -> list[dict]:
@@ -88,12 +89,12 @@ def _tables(block: dict, key: str, name: str) -> list[dict]:
 
 def _matching(notebook: str, when: dict, requests: list[dict], name: str) -> list[bool]:
     """Which requests match a rule; a list of values matches any of them."""
-    hits, defaults = [True] * len(requests), workload.request(notebook)
+    allowed, defaults = {}, workload.request(notebook)
     for key, value in when.items():
         several = isinstance(value, list) and not isinstance(defaults.get(key), list)
         choices = value if several else [value]
-        allowed = [workload.request(notebook, **{key: one})[key] for one in choices]
-        hits = [hit and one[key] in allowed for hit, one in zip(hits, requests, strict=True)]
+        allowed[key] = [workload.request(notebook, **{key: choice})[key] for choice in choices]
+    hits = [all(request[key] in allowed[key] for key in allowed) for request in requests]
     if not any(hits):
         raise Refused(f"The rule {when} of matrix {name!r} matches none of its runs.")
     return hits
