@@ -69,7 +69,7 @@ class Case:
 
     def versus(self, quantity: str) -> xr.Dataset:
         """The older GPU over the newer one, at every point of every length."""
-        return compare.versus(*(self.both.sel(gpu=gpu) for gpu in (self.old, self.new)), quantity)
+        return compare.versus(self.both.sel(gpu=self.old), self.both.sel(gpu=self.new), quantity)
 
     def judged(self, chance, because: str, evidence=None) -> dict:
         """A row of the scoreboard; evidence: points (those of one length by default), or words."""

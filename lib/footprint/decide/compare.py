@@ -100,7 +100,7 @@ def versus(over: xr.Dataset, under: xr.Dataset, quantity: str = "energy_J") -> x
     quantity: time_s or energy_J. low, high: 90 % interval; probability: of a ratio above 1. The
     errors of two points are independent and log-normal; only the gain of one board cancels.
     """
-    first, second = (side.reset_coords(drop=True) for side in (over, under))
+    first, second = over.reset_coords(drop=True), under.reset_coords(drop=True)
     low, high = f"{quantity}_low_sd", f"{quantity}_high_sd"
     variance = sum(((side[low] + side[high]) / 2) ** 2 for side in (first, second))
     if quantity == "energy_J" and over["gpu"].item() == under["gpu"].item():

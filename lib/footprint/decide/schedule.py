@@ -179,7 +179,7 @@ def _tie_break(sent: tuple[int, ...]) -> np.ndarray:
 def _labelled(options: pd.DataFrame, asked, points, parts: dict) -> xr.Dataset:
     """The three groups of columns under the names of what they count."""
     busy, sent = parts["busy"], parts["sent"]
-    dense = np.zeros((*busy.shape[:2], *(points.sizes[name] for name in AXES)))
+    dense = np.zeros((*busy.shape[:2], *[points.sizes[name] for name in AXES]))
     dense[:, :, options["gpu"], options["model"], options["batch"]] = busy
     data = {
         "busy": (("hour", "zone", *AXES), dense, {"units": "GPUs"}),
@@ -207,7 +207,7 @@ def _programme(
     """What `linprog` takes: constraints over busy GPUs, GPUs and requests sent."""
     hours, zones, models, _, _ = sent
     count, places, cells = len(options), hours * zones, hours * zones * models
-    hour, zone, model, wait, to = (index.ravel() for index in np.indices(sent))
+    hour, zone, model, wait, to = np.indices(sent).reshape(len(sent), -1)
     cell = (hour * zones + zone) * models + model  # where a request is asked
     goal = (((hour + wait) % hours) * zones + to) * models + model  # where it is served
     columns = np.arange(len(cell))

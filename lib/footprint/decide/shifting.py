@@ -63,7 +63,8 @@ def shift(
     seen_cost = cost if seen is None else _run_means(seen, duration_h)
     seen_cost = np.where(np.isnan(seen_cost), np.inf, seen_cost)
     released = np.arange(kept)
-    grams, waits, zones = (np.empty((kept, len(slacks)), kind) for kind in (float, int, int))
+    grams = np.empty((kept, len(slacks)))
+    waits, zones = np.empty_like(grams, int), np.empty_like(grams, int)
     for at, slack in enumerate(slacks):
         starts = np.lib.stride_tricks.sliding_window_view(seen_cost, slack + 1, axis=1)[:, :kept]
         by_wait = starts.transpose(1, 2, 0)  # (time, wait, zone): ties go to the shorter wait

@@ -198,15 +198,16 @@ def tokens(
     coordinate `evidence` is `mixed` where one phase was measured and the other modelled.
     """
     took = sampled(points, world)
-    known = points["evidence"]
+    evidence = points["evidence"]
     if not by_phase:
         took = took.sum("phase", skipna=False)
-        known = joint_evidence(*(known.isel(phase=at, drop=True) for at in (0, 1)))
+        prefill, decode = evidence.isel(phase=0, drop=True), evidence.isel(phase=1, drop=True)
+        evidence = joint_evidence(prefill, decode)
     kg = world["embodied_kg"].sel(gpu=points["gpu"])
     if methods is not None:
         if unknown := set(methods) - set(kg[METHOD].values):
-            known = ", ".join(kg[METHOD].values)
-            raise Refused(f"The method {min(unknown)!r} is unknown here; allowed are {known}.")
+            allowed = ", ".join(kg[METHOD].values)
+            raise Refused(f"The method {min(unknown)!r} is unknown here; allowed are {allowed}.")
         kg = kg.sel({METHOD: list(methods)})
     found = carbon.token(
         took["time_s"],
@@ -217,7 +218,7 @@ def tokens(
         world["g_per_kwh"] if g_per_kwh is None else g_per_kwh,
         use or carbon.Use(),
     )
-    return found.transpose(..., "sample").assign_coords(evidence=known.reset_coords(drop=True))
+    return found.transpose(..., "sample").assign_coords(evidence=evidence.reset_coords(drop=True))
 
 
 def joint_evidence(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:

@@ -100,7 +100,7 @@ def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _of_one_kind(rows: pd.DataFrame) -> pd.DataFrame:
-    """The windows with the preferred evidence, dtype, weights and place of their trio."""
+    """The windows of the preferred kind of run of each (model, gpu, engine); see `PREFERRED`."""
     kinds = rows[list(PREFERRED)]
     ranks = {name: pd.Categorical(rows[name], words) for name, words in PREFERRED.items()}
     order = pd.DataFrame(ranks, rows.index).sort_values(list(PREFERRED)).index

@@ -154,5 +154,5 @@ def expanded(data: Mapping) -> np.ndarray:
 
 
 def bounds(energy_J, half_J, gain_bound) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % interval: the half-width of the rest, then the gain's bound as a whole."""
+    """The 95 % interval: the half-width, then the whole bound of the gain."""
     return (energy_J - half_J) / (1 + gain_bound), (energy_J + half_J) / (1 - gain_bound)

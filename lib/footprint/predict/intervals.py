@@ -105,7 +105,7 @@ def levels(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
 
 
 def covering(values, weights=None) -> float:
-    """The smallest of the values below or at which 90 % of the weight lies."""
+    """The smallest value at or below which 90 % of the weight lies."""
     return float(np.quantile(values, COVERED, weights=weights, method="inverted_cdf"))
 
 

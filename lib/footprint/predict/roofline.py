@@ -128,7 +128,7 @@ def model_arrays(models: list[spec.Model]) -> Models:
 
 
 def memory_of(gpu: spec.GPU) -> Memory:
-    """How its memory behaves: GDDR with error correction keeps less bandwidth and capacity."""
+    """The kind of a GPU's memory; with error correction GDDR keeps less bandwidth and capacity."""
     if gpu.probed:
         return Memory.probed
     if gpu.memory_family == "hbm":
@@ -169,7 +169,7 @@ def gpu_arrays(p: dict[str, float], gpus: list[spec.GPU]) -> GPUs:
 
 
 def without_tensor_cores(g: GPUs, dtype):
-    """Whether a dtype runs beside the tensor cores: fp32, and bf16 where it is emulated."""
+    """Whether a dtype does without tensor cores: fp32, and bf16 where it is emulated."""
     return (dtype == Dtype.fp32) | ((dtype == Dtype.bf16) & g.emulates)
 
 

@@ -1,4 +1,4 @@
-"""How far the model was off on whole GPUs, models or sources that a fit had not seen.
+"""How far the model was off on GPUs, models or sources that a fit had not seen.
 
 Reads `data/cross_validation.csv`, which `python -m footprint.predict.fit` writes: for each public
 measurement the value that was expected by a fit without its GPU (`gpu_`), without its model

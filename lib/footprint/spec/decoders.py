@@ -140,7 +140,7 @@ def model(name: str) -> Model:
 
 
 def _fields(source) -> dict:
-    """The fields of a `Model` in a config, which is a stranger's file and is checked."""
+    """The fields of a `Model` in a config, which is checked since anybody may have written it."""
     config, folder = (source, "") if isinstance(source, dict) else _read_config(Path(source))
     kind = config.get("model_type", "missing")
     unlike = [f"{key}={config[key]!r:.20}" for key in UNLIKE if config.get(key)]

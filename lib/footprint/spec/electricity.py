@@ -147,9 +147,9 @@ def at(intensity: xr.DataArray, times) -> xr.DataArray:
     try:
         found = intensity.sel(time=times.dt.floor("h"))
     except KeyError:
-        first, last = (str(intensity.time.values[end])[:13] for end in (0, -1))
+        hours = intensity["time"].values.astype("datetime64[h]")
         raise Refused(
-            f"Some of the times lie outside the series; {first}Z to {last}Z is allowed."
+            f"Some of the times lie outside the series; {hours[0]}Z to {hours[-1]}Z is allowed."
         ) from None
     return found.drop_vars("time") if times.dims != ("time",) else found
 

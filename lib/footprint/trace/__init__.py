@@ -1,4 +1,4 @@
-"""The file of a run, what it must hold, the reading of many, and the points that come of them."""
+"""The file of a run, its schema, the reading of many runs, and their points."""
 
 import lazy_loader
 
