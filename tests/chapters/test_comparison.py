@@ -1,4 +1,4 @@
-"""Numbers of the pages that compare two GPUs, on points that are made up: each follows from them by hand."""
+"""Numbers of the pages that compare two GPUs follow by hand from points that are made up."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ SHAPE = tuple(len(labels) for labels in AXES.values())
 
 @pytest.fixture
 def book():
-    """Prefill takes 1 s and decode 10 s on the T4, half on the other and a quarter with a serving engine; 50 W and 100 W."""
+    """Prefill takes 1 s, decode 10 s on the T4, half on the other, a quarter when serving."""
     seconds = np.ones((*SHAPE, 2)) * [1.0, 10.0]
     seconds[:, 1] /= 2
     seconds[:, :, 1] /= 4

@@ -1,4 +1,4 @@
-"""All chapters' cells with synthetic measured runs at hand: none fails, and a measured GPU stands in their figures."""
+"""With synthetic runs at hand no cell fails, and a measured GPU stands in the figures."""
 
 import ast
 import re

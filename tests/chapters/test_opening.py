@@ -1,4 +1,4 @@
-"""Numbers of the landing page, the scoreboard and the reviewer's table: each follows from what it is given."""
+"""Numbers of the landing page, the scoreboard and the reviewer's table."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The numbers of Together and of the explorer: parts add up, equal GPUs are even, what a page carries is the library's."""
+"""Numbers of Together and of the explorer: parts add up, and equal GPUs are even."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def test_the_balance_point_is_that_of_the_closed_form(together):
 
 
 def test_the_share_at_the_balance_point_is_one_half(together):
-    """The embodied share is I / (I + grid), with I the balance point, since energy and time are proportional."""
+    """The embodied share is I / (I + grid), with I the balance point."""
     equal = together["equal"].sel(embodied_method="ACT")
     grid = spec.grid("CA-QC").g_per_kwh
     shares = equal / (equal + grid)
@@ -51,7 +51,7 @@ def test_the_share_at_the_balance_point_is_one_half(together):
 
 
 def test_equal_gpus_differ_by_their_embodied_carbon_alone(together):
-    """Same time and energy on both: the one of fewer kilograms emits less, whatever the grid and the batch."""
+    """The GPU of fewer kilograms emits less, whatever the grid and the batch."""
     rows = together["odds"].query("embodied_method == 'ACT'")
     assert set(rows["probability"].dropna()) == {1.0} and together["older_wins"] == 9
     fates = together["fates"]
@@ -87,7 +87,7 @@ def explorer():
 
 
 def test_first_order_in_logarithms_is_as_good_as_the_samples(explorer):
-    """Energy and time of a token, sample by sample, from a point's five numbers and from both phases of the library."""
+    """Energy and time of a token from the slopes of a point and from the library."""
     n = 400
     world = load().market.isel(sample=slice(n))
     for engine, batch, model in (

@@ -1,17 +1,19 @@
 """The numbers of each page of the book, a function a page: `chapters.energy(book) -> dict`.
 
-The function of a page, named in `PAGES`, takes the `Book` and returns a dict of numbers; labelled numbers (a Series,
-DataArray or dict: prose names `share.t4`, and `share.min` and `share.max` of all); phrases (a `str` in Markdown whose words
-depend on numbers; a badge is a `theme.Page`); and frames or Datasets for figures and tables.
+The function of a page, named in `PAGES`, takes the `Book` and returns a dict of
+- numbers, and labelled numbers (a Series, DataArray or dict: prose names `share.t4`, `share.max`);
+- phrases (a `str` in Markdown whose words depend on numbers; a badge is a `theme.Page`);
+- frames or Datasets for figures and tables.
 
-The page's first cell, tagged remove-cell, is `n = chapters.show("energy")`, which glues all that prose can name:
-{glue:text}`ratio:.2f` formats a number, {glue:text}`word` takes plain words, {glue:md}`phrase:myst` words with Markdown in
-them, {glue:}`evidence` a badge; a whole paragraph that depends on numbers is a directive {glue:md} with :format: myst. Every
-page may name `old`, `new`, `prompt` and `output`. A badge that never changes is Markdown: [modelled]{.status .modelled}. A
-figure is a cell of one line, `charts.latency(n["points"])`, a table is `theme.table(n["bounds"])`.
+The first cell of a page, tagged remove-cell, is `n = chapters.show("energy")`, which glues what
+prose can name: {glue:text}`ratio:.2f` formats a number, {glue:text}`word` takes plain words,
+{glue:md}`phrase:myst` Markdown, {glue:}`evidence` a badge; a paragraph that depends on numbers is a
+directive {glue:md} with :format: myst. Every page may name `old`, `new`, `prompt` and `output`. A
+badge that never changes is Markdown: [modelled]{.status .modelled}. A figure is a cell of one line,
+`charts.latency(n["points"])`, a table is `theme.table(n["bounds"])`.
 
-What several pages need is a cached property of `Book`: `points` has all lengths and engines, `at("eager")` those of the
-book's length; `world`, `models`, `gpus`. Heavy imports stand in the functions that need them: each page is a process of its
+What several pages need is a cached property of `Book`: `points` (all lengths and engines), `world`,
+`models`, `gpus`; `at("eager")` has the points of the book's length. Each page is a process of its
 own. `python -m footprint.chapters [PAGE ...]` prints all numbers as JSON.
 """
 

@@ -1,8 +1,9 @@
-"""`python -m footprint.chapters [PAGE ...]`: the numbers of the pages as JSON, of all pages if none is named.
+"""`python -m footprint.chapters [PAGE ...]` prints the numbers of pages (default: all) as JSON.
 
-`python -m footprint.chapters book/assets/headline.svg` draws the README's figure, from the committed runs alone.
+`python -m footprint.chapters book/assets/headline.svg` draws the README's figure.
 """
 
+import itertools
 import json
 import sys
 
@@ -18,7 +19,7 @@ TABLES = (pd.DataFrame, xr.Dataset)
 
 
 def plain(value):
-    """A table or a Dataset as records; a NumPy scalar as a number; all else that JSON cannot say as its text."""
+    """A table or Dataset as records, a NumPy scalar as a number, all else as text."""
     if isinstance(value, xr.Dataset):
         value = value.to_dataframe().reset_index()
     if isinstance(value, pd.DataFrame):
@@ -40,10 +41,10 @@ def main(pages: list[str]) -> None:
         theme.enable()
         return figure().save(pages[0])
     chosen = {}
-    for page in pages or [page for found in PAGES.values() for page in found]:
-        found = numbers(page, load())
-        tables = {name: value for name, value in found.items() if isinstance(value, TABLES)}
-        chosen[page] = tables | named(found)
+    for page in pages or itertools.chain(*PAGES.values()):
+        values = numbers(page, load())
+        tables = {name: value for name, value in values.items() if isinstance(value, TABLES)}
+        chosen[page] = tables | named(values)
     print(json.dumps(chosen, default=plain, sort_keys=True, indent=1, ensure_ascii=False))
 
 

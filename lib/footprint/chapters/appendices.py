@@ -19,10 +19,10 @@ def runs(book: Book) -> dict:
     if not book.runs.sizes["window"]:
         return {"runs": pd.DataFrame()}
     table = list_runs(book.runs)
-    files = [PurePath(name) for name in table.pop("file")]
+    pages = [PurePath(*PurePath(name).parts[-3:]) for name in table.pop("file")]
     links = [
-        theme.link(file.stem, f"../notebooks/{file.parts[-3]}/{file.parts[-2]}/{file.stem}.html")
-        for file in files
+        theme.link(page.stem, f"../notebooks/{page.with_suffix('.html').as_posix()}")
+        for page in pages
     ]
     table.insert(0, "run", pd.Series(links, dtype=object))
     return {"runs": table}
@@ -35,16 +35,11 @@ def schema(book: Book) -> dict:
         for name, (kind, meaning) in (trace.ATTRS | trace.OPTIONAL_ATTRS).items()
     ]
     variables = [
-        {
-            "group": group,
-            "kind": kind,
-            "variable": name,
-            "units": item.units,
-            "meaning": f"{item.long_name}: {item.meaning}",
-        }
+        {"group": group, "kind": kind, "variable": name, "units": variable.units}
+        | {"meaning": f"{variable.long_name}: {variable.meaning}"}
         for group, kinds in trace.SCHEMA.items()
-        for kind, known in kinds.items()
-        for name, item in known.items()
+        for kind, variables in kinds.items()
+        for name, variable in variables.items()
     ]
     return {"attributes": pd.DataFrame(attributes), "variables": pd.DataFrame(variables)}
 
@@ -52,10 +47,8 @@ def schema(book: Book) -> dict:
 def reproduce(book: Book, costs: Mapping[str, Sequence] = {}) -> dict:
     """What each step took; `costs`: of the runs of the paper's matrix (`sweep.cost.of`), by GPU."""
     steps = pd.DataFrame(spec.table("steps"))
-    numbers = {
-        "minutes": steps["minutes"].astype(float),
-        "GB of disk": steps["disk_GB"].astype(float),
-    }
+    numbers = steps[["minutes", "disk_GB"]].astype(float)
+    numbers = numbers.rename(columns={"disk_GB": "GB of disk"})
     rows = [
         {
             "step": f"make sweep MATRIX=paper on {spec.label(gpu)}",
@@ -77,10 +70,8 @@ def your_gpu(book: Book) -> dict:
     decode, expected = book.measured.sel(phase="decode"), book.modelled.sel(phase="decode")
     shape = ["batch", "prompt", "output"]
     seen = decode["time_s"].notnull()
-    over = {
-        name: (decode[name] / expected[name].reindex_like(decode[name])).median(shape)
-        for name in ("time_s", "energy_J")
-    }
+    both = ["time_s", "energy_J"]
+    over = (decode[both] / expected[both].reindex_like(decode)).median(shape)
     columns = {
         "dtype": book.measured["dtype"],
         "weights": book.measured["weights"],
@@ -91,8 +82,8 @@ def your_gpu(book: Book) -> dict:
     columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}
     rows = xr.Dataset(columns).to_dataframe(["model", "gpu", "engine"]).reset_index()
     rows = rows[rows["points"] > 0].rename(columns={"gpu": "card"}).assign(status="measured")
-    names = {name: rows[name].map(spec.label) for name in ("model", "card")}
-    return {"changes": rows.assign(**names), "changed": _changed(book, int(seen.sum()))}
+    changes = theme.labelled(rows, "model", "card")
+    return {"changes": changes, "changed": _changed(book, int(seen.sum()))}
 
 
 def _changed(book: Book, points: int) -> str:
@@ -100,7 +91,8 @@ def _changed(book: Book, points: int) -> str:
         return "No GPU was measured in this copy: every point of a GPU in the chapters is modelled."
     gpus = book.measured["gpu"].values.tolist()
     beside = [spec.label(gpu) for gpu in gpus if gpu not in (book.old, book.new)]
-    said = f"{points} points of {', '.join(map(spec.label, gpus))} were measured, and take the place of modelled ones."
+    said = f"{points} points of {', '.join(map(spec.label, gpus))} were measured"
+    said += ", and take the place of modelled ones."
     if beside:
         said += f" {', '.join(beside)} stands beside the two cards that the chapters compare."
     return said

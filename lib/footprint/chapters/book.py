@@ -1,4 +1,4 @@
-"""What every page starts from, loaded once a process: runs, points, the cast of models and GPUs, and the world of samples."""
+"""What every page starts from: runs, points, the cast of models and GPUs, samples of the world."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,18 +15,19 @@ from footprint.trace import frame
 PAPER = ("llama-1b", "llama-3b", "llama-7b")
 BATCHES, PROMPTS, OUTPUTS = (1, 2, 4, 8, 16, 32, 64), (128, 512), (128,)
 ENGINES, DTYPE = ("eager", "serving"), "fp16"
-
-
+SMALL, LARGE = "llama-1b", "llama-7b"
+CLEAN, SUNNY, DIRTY = decide.ZONES
 ROWS = ("model", "device", "engine", "phase", "batch", "prompt_tokens", "output_tokens", "kind")
 ROWS += ("weights", "dtype", "place", "lengths")  # what tells the points of all runs apart
+LABELLED = 200  # more labels than these are of a figure or a table
 
 
 @dataclass(frozen=True)
 class Book:
-    """The evidence of one copy of the book; what a page does not ask for is not computed.
+    """The evidence of one copy of the book, computed when a page needs it.
 
-    old, new: ids of the two GPUs that pages compare. folder: where `runs` and `local` are, else `notebooks/`.
-    committed: whether the runs that come with the book count alone, not those of this machine.
+    old, new: ids of the two GPUs that pages compare. folder: where `runs` and `local` are
+    (default: `notebooks/`). committed: whether only the runs that come with the book count.
     """
 
     old: str = "t4"
@@ -44,10 +45,11 @@ class Book:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """All points of all runs, those of processors too, a row each: what they are, energy and peak memory."""
+        """All points of all runs, those of processors too, with energy and peak memory."""
+        columns = [*ROWS, "energy_J", "peak_memory_B"]
         if not self.runs.sizes["window"]:
-            return pd.DataFrame(columns=[*ROWS, "energy_J", "peak_memory_B"])
-        windows = frame(self.runs).reindex(columns=[*ROWS, "energy_J", "peak_memory_B"])
+            return pd.DataFrame(columns=columns)
+        windows = frame(self.runs).reindex(columns=columns)
         points = windows[windows["batch"] > 0].groupby(list(ROWS), sort=False)
         return points.agg({"energy_J": "median", "peak_memory_B": "max"}).reset_index()
 
@@ -78,10 +80,9 @@ class Book:
 
     @cached_property
     def length(self) -> dict[str, int]:
-        """Tokens of prompt and output of the requests that pages show: those of most measured points."""
-        seen = (self.measured["evidence"] == "measured").sum(
-            ["model", "gpu", "engine", "batch", "phase"]
-        )
+        """Prompt and output tokens of the requests of the pages: those of most measured points."""
+        measured = self.measured["evidence"] == "measured"
+        seen = measured.sum(["model", "gpu", "engine", "batch", "phase"])
         if not seen.size:
             return {"prompt": PROMPTS[0], "output": OUTPUTS[0]}
         most = seen.stack(length=("prompt", "output")).idxmax("length").item()
@@ -89,14 +90,16 @@ class Book:
 
     @cached_property
     def points(self) -> xr.Dataset:
-        """Points of the whole cast at every length and batch of the paper's matrix or of a measurement; measured where
-        somebody measured, else modelled."""
+        """Points of the cast at every length and batch of the paper's matrix or of a measurement.
+
+        They are measured where somebody measured, else modelled.
+        """
         points = decide.points(self.measured, self.modelled)
         return points.sel(model=self.models, gpu=self.gpus)
 
     @cached_property
     def modelled(self) -> xr.Dataset:
-        """What the model expects of the cast, each GPU in the number format that it was measured in."""
+        """Modelled points of the cast, each GPU in the dtype that it was measured in."""
         usual = {"batch": BATCHES, "prompt": PROMPTS, "output": OUTPUTS}
         sizes = {
             name: sorted({*values, *self.measured[name].values.tolist()})
@@ -113,7 +116,7 @@ class Book:
         return xr.concat(parts, "gpu", compat="override", **alike)
 
     def dtype(self, gpu: str) -> str:
-        """The number format of a GPU's points: half precision, unless it was measured in another one alone."""
+        """The dtype of a GPU's points: half precision, unless it was only measured in another."""
         if gpu not in self.measured["gpu"]:
             return DTYPE
         known = [name for name in np.unique(self.measured["dtype"].sel(gpu=gpu)) if name]
@@ -154,9 +157,6 @@ class Book:
         return {"old": spec.label(self.old), "new": spec.label(self.new), **self.length}
 
 
-LABELLED = 200  # more labels than these are of a figure or a table
-
-
 class Phrase(str):
     """Words of a page in Markdown."""
 
@@ -180,7 +180,7 @@ def numbers(page: str, book: Book, *given) -> dict:
 
 
 def named(found: dict) -> dict:
-    """What prose can name: numbers and phrases, and of labelled numbers each (`share.t4`) with `share.min` and `share.max`."""
+    """What prose can name: numbers, phrases, and labelled numbers (`share.t4`, `share.max`)."""
     names = {}
     for key, value in found.items():
         if isinstance(value, xr.Dataset):
@@ -201,7 +201,7 @@ def named(found: dict) -> dict:
 
 
 def show(page: str, *given, **cast) -> dict:
-    """Numbers of a page for its cells, those that prose can take in glued.
+    """The numbers of a page for its cells, glued for its prose.
 
     given: what the page's function takes besides the book. cast: arguments of `load`.
     """

@@ -1,15 +1,15 @@
-"""The numbers of the pages on a token's electricity and on what making a GPU emits."""
+"""The numbers of the pages on operational and embodied carbon."""
+
+import itertools
 
 import pandas as pd
 import xarray as xr
 
 from footprint import carbon, decide, spec
 from footprint.carbon import act, uncertainty
-from footprint.chapters.book import Book
+from footprint.chapters.book import CLEAN, DIRTY, LARGE, SUNNY, Book
 from footprint.charts import theme
 
-CLEAN, SUNNY, DIRTY = decide.ZONES
-SMALL, LARGE = "llama-1b", "llama-7b"
 OF_A_MAKER = "h100-80gb-sxm"  # the only GPU with a footprint by its maker
 POINTS = ["sample", "model", "gpu", "batch"]
 
@@ -19,8 +19,18 @@ def pair(book: Book, values):
     return values.sel(gpu=[book.old, book.new]).assign_coords(gpu=["old", "new"])
 
 
+def embodied_share(tokens: xr.Dataset) -> xr.DataArray:
+    """The embodied part of a token's carbon."""
+    return tokens["embodied_g"] / decide.total(tokens)
+
+
+def ends(samples: xr.DataArray) -> xr.Dataset:
+    """The ends of the 90 % interval."""
+    return carbon.summary(samples)[["low", "high"]].reset_coords(drop=True)
+
+
 def apart(tokens: xr.Dataset, model: str) -> list[xr.Dataset]:
-    """Tokens of this model on each GPU, those that rest on a measurement apart: of another model where this one has none."""
+    """Tokens of a model by GPU and evidence; of another model where it was not measured."""
     found = []
     for gpu in tokens["gpu"].values:
         here = tokens.sel(gpu=[gpu])
@@ -34,7 +44,7 @@ def apart(tokens: xr.Dataset, model: str) -> list[xr.Dataset]:
 
 
 def choices(tokens: xr.Dataset) -> list[dict]:
-    """Model, GPU and batch of each place: one request at a time, and the batch of least carbon in California."""
+    """Model, GPU and batch: one request at a time, and the batch of least carbon in California."""
     known = tokens["token_J"].notnull().all("sample")
     best = decide.best_batch(tokens).sel(zone=SUNNY).fillna(1)
     return [
@@ -52,35 +62,36 @@ def place(at: dict) -> dict:
 
 
 def operational(book: Book) -> dict:
-    """Grams of the electricity of a token, by region, basis and batch; the grids of the world; the hours of a year."""
+    """Operational carbon of a token by region, basis and batch; the world's grids and hours."""
     bases = decide.grids(basis=["lifecycle", "direct"])
     tokens = decide.tokens(book.at(), book.world, g_per_kwh=bases)
     both, region = pair(book, tokens), bases.sel(basis="lifecycle")
     grams = both["operational_g"].sel(basis="lifecycle", zone=DIRTY).median("sample")
     least = grams.min("batch")
-    same, own = (values.sel(gpu="old") / values.sel(gpu="new") for values in (grams, least))
+    same = grams.sel(gpu="old") / grams.sel(gpu="new")
+    own = least.sel(gpu="old") / least.sel(gpu="new")
     newer, older = float(same.max()), float((1 / same).max())
     joules = float(both["token_J"].sel(gpu="old", model=LARGE, batch=1).median())
-    share = both["embodied_g"] / decide.total(both)
+    share = embodied_share(both).sel(zone=CLEAN, embodied_method=carbon.MAIN)
     split = decide.tokens(book.at(), book.world, by_phase=True)["token_J"]
     prefill = pair(book, (split.sel(phase="prefill") / split.sum("phase")).median("sample"))
     return {
-        "evidence": theme.kinds(both["evidence"].values.ravel()),
+        "evidence": theme.kinds(both["evidence"]),
         "by_region": float(region.max() / region.min()),
         "by_batch": float((grams.max("batch") / least).max()),
         "by_gpu": float(own.max()),
         "by_gpu_same_batch": max(older, newer),
         "same_batch_for": "for the older one" if older > newer else "for the newer one too",
         "grams": pd.concat(
-            decide.intervals(_first(one)["operational_g"]) for one in apart(tokens, LARGE)
+            decide.intervals(one["operational_g"].isel(batch=[0])) for one in apart(tokens, LARGE)
         ),
         "joules": joules,
         "by_hand": _by_hand(joules),
         "million_tokens": carbon.J_PER_KWH / joules / 1e6,
         "g_per_kwh": region,
-        "fall": decide.grids(basis="lifecycle-hourly-mean")
-        / decide.grids(basis="direct"),  # one vintage
-        "embodied_share": share.sel(zone=CLEAN, embodied_method=carbon.MAIN).median(POINTS),
+        # of one vintage
+        "fall": decide.grids(basis="lifecycle-hourly-mean") / decide.grids(basis="direct"),
+        "embodied_share": share.median(POINTS),
         "pairs": _every_pair(tokens.sel(basis="lifecycle"), book.tokens),
         "prefill_one": prefill.sel(batch=1),
         "prefill": prefill,
@@ -89,29 +100,21 @@ def operational(book: Book) -> dict:
     }
 
 
-def _first(tokens: xr.Dataset) -> xr.Dataset:
-    """The tokens of the smallest batch."""
-    return tokens.isel(batch=[0])
-
-
 def _by_hand(joules: float) -> pd.DataFrame:
     """A token's grams in each region on three bases."""
-    rows = spec.frame("grids").query("year == 2023")
     kinds = ["lifecycle", "direct", "lifecycle-hourly-mean"]
-    rows = rows.set_index(["zone", "kind"]).loc[
-        [(zone, kind) for zone in decide.ZONES for kind in kinds]
-    ]
+    grids = spec.frame("grids").query("year == 2023").set_index(["zone", "kind"])
+    rows = grids.loc[list(itertools.product(decide.ZONES, kinds))].reset_index()
     grams = carbon.operational(1.0, rows["g_per_kwh"].values)
-    rows = rows.reset_index().assign(zone=lambda found: found["zone"].map(spec.zone_name))
-    rows = rows.assign(year=rows["year"].astype(str), joule=grams * 1e6, token=grams * joules * 1e3)
-    columns = {"zone": "region", "kind": "basis", "year": "year", "g_per_kwh": "g/kWh"}
-    columns |= {
-        "joule": "µg a joule",
-        "token": "mg a token",
-        "source": "source",
-        "status": "status",
+    columns = {
+        "region": rows["zone"].map(spec.zone_name),
+        "basis": rows["kind"],
+        "year": rows["year"].astype(str),
+        "g/kWh": rows["g_per_kwh"],
+        "µg a joule": grams * 1e6,
+        "mg a token": grams * joules * 1e3,
     }
-    return rows[list(columns)].rename(columns=columns)
+    return pd.DataFrame(columns | {"source": rows["source"], "status": rows["status"]})
 
 
 def _every_pair(tokens: xr.Dataset, whole: xr.Dataset) -> pd.DataFrame:
@@ -168,16 +171,13 @@ def _hours() -> dict:
 
 
 def embodied(book: Book) -> dict:
-    """What making a GPU emits, by each method: its parts, its interval, what others publish, and a token's share."""
+    """Embodied carbon of GPUs by method: parts, intervals, what others publish, what matters."""
     parts = carbon.compare()
-    kg = (
-        pair(book, book.world["embodied_kg"])
-        .sel(embodied_method=list(carbon.SOURCED))
-        .median("sample")
-    )
+    kg = pair(book, book.world["embodied_kg"]).sel(embodied_method=list(carbon.SOURCED))
+    kg = kg.median("sample")
     old_kg, new_kg = kg.sel(gpu="old"), kg.sel(gpu="new")
     server = float(carbon.host("two-socket").sum())
-    above = server > float(old_kg.max())
+    than = "more" if server > float(old_kg.max()) else "less"
     act_kg = parts["total_kg"].sel(embodied_method="ACT")
     busy_g = carbon.amortised(float(act_kg.sel(gpu=book.new)), 3600.0)
     maker_kg = float(parts["total_kg"].sel(embodied_method="vendor", gpu=OF_A_MAKER))
@@ -200,18 +200,13 @@ def embodied(book: Book) -> dict:
         "maker_over_act": maker_kg / float(act_kg.sel(gpu=OF_A_MAKER)),
         "years": carbon.Use().lifetime_years,
         "hour_g": carbon.amortised(kg.sel(embodied_method=carbon.MAIN, drop=True), 3600.0),
-        "use": _ends(book.world[["lifetime_years", "utilisation", "pue"]].to_array("use")),
+        "use": ends(book.world[["lifetime_years", "utilisation", "pue"]].to_array("use")),
         "server_kg": server,
-        "server_than": f"{'more' if above else 'less'} than a {spec.label(book.old)} by any approach",
+        "server_than": f"{than} than a {spec.label(book.old)} by any approach",
         **_same_chips(parts.sel(gpu=book.old)),
         "busy_g": busy_g,
         "tenth_g": busy_g * 10,
     }
-
-
-def _ends(samples: xr.DataArray) -> xr.Dataset:
-    """The ends of the 90 % interval."""
-    return carbon.summary(samples)[["low", "high"]].reset_coords(drop=True)
 
 
 def _act_by_hand(gpus: list[str]) -> pd.DataFrame:
@@ -227,28 +222,25 @@ def _act_by_hand(gpus: list[str]) -> pd.DataFrame:
         row |= {"ACT's node (nm)": fab["node_nm"], "EPA (kWh/cm²)": fab["epa_kwh_per_cm2"]}
         row |= {"GPA (g/cm²)": gas, "MPA (g/cm²)": fab["mpa_g_per_cm2"]}
         row |= {"memory (GB)": gpu.memory_GiB, "by hand (kg)": die_kg + memory_kg}
-        rows.append(
-            row | {"ACT (kg)": float(carbon.embodied(gpu)["total_kg"]), "status": "modelled"}
-        )
+        row |= {"ACT (kg)": float(carbon.embodied(gpu)["total_kg"]), "status": "modelled"}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _intervals(book: Book) -> dict:
-    """The 90 % intervals of every GPU by the methods that have priors, and with ACT's own table of memory."""
-    gpus = [book.old, book.new]
-    market = book.market["embodied_kg"].sel(embodied_method=[carbon.MAIN, "teardown"])
-    wide = _ends(market)
-    narrow = _ends(carbon.embodied_draws(gpus, book.world.sizes["sample"], memory="act"))
-    good = [float(act.die_yield(spec.gpu(gpu).die_mm2, "murphy")) for gpu in gpus]
+    """The 90 % intervals of every GPU by method, and with ACT's own table of memory."""
+    gpus = {"old": book.old, "new": book.new}
+    names = {carbon.MAIN: "ACT, Murphy yield", "teardown": "teardown"}
+    wide = ends(book.market["embodied_kg"].sel(embodied_method=list(names)))
+    samples = book.world.sizes["sample"]
+    narrow = ends(carbon.embodied_draws(list(gpus.values()), samples, memory="act"))
+    rows = wide.to_dataframe().reset_index().rename(columns={"embodied_method": "approach"})
+    dies = {name: spec.gpu(gpu).die_mm2 for name, gpu in gpus.items()}
     return {
-        "intervals": wide.rename(embodied_method="approach")
-        .assign_coords(approach=["ACT, Murphy yield", "teardown"])
-        .to_dataframe()
-        .reset_index()
-        .dropna(subset="low"),
+        "intervals": rows.assign(approach=rows["approach"].map(names)).dropna(subset="low"),
         "wide": pair(book, wide.sel(embodied_method=carbon.MAIN, drop=True)),
         "narrow": pair(book, narrow),
-        "good": dict(zip(("old", "new"), good, strict=True)),
+        "good": {name: float(act.die_yield(mm2, "murphy")) for name, mm2 in dies.items()},
         "defects": act.MURPHY_DEFECTS,
     }
 
@@ -257,15 +249,13 @@ def _matters(book: Book) -> dict:
     """Which input moves the embodied carbon of the older GPU the most, by ACT and by teardown."""
     by_act, torn = carbon.sensitivity(book.old, "act"), "input that nobody published"
     if book.world["embodied_kg"].sel(gpu=book.old, embodied_method="teardown").notnull().all():
-        torn = str(carbon.sensitivity(book.old, "teardown")["label"].values[0])
-    name, memory = (
-        str(by_act["label"].values[0]),
-        uncertainty.priors("act")["memory_kg_per_gb", "gddr"],
-    )
+        torn = carbon.sensitivity(book.old, "teardown")["label"][0].item()
+    first = by_act.isel(parameter=0)
+    name, memory = first["label"].item(), uncertainty.priors("act")["memory_kg_per_gb", "gddr"]
     return {
         "sensitivity": by_act,
         "matters": name[0].upper() + name[1:],
-        "matters_share": by_act["total_order"].values[0],
+        "matters_share": first["total_order"].item(),
         "memory_kg": memory,
         "memory_apart": float(memory["high"]) / float(memory["low"]),
         "matters_torn": torn,
@@ -273,17 +263,17 @@ def _matters(book: Book) -> dict:
 
 
 def _teardowns() -> dict:
-    """The teardown method applied to the GPUs that it is scaled from, with and without themselves."""
-    rows, known = [], spec.frame("teardown")
-    for one in known[known["gpu"] != "-"].itertuples():
+    """The teardown method on the GPUs that it is scaled from, with and without themselves."""
+    rows, teardowns = [], spec.frame("teardown")
+    for one in teardowns[teardowns["gpu"] != "-"].itertuples():
         row = {"card": one.card, "published (kg)": one.total_kgco2e}
-        for left, words in ((), ""), ((one.card,), " without it"):
-            kg = float(carbon.embodied(one.gpu, "teardown", without=left)["total_kg"])
+        for words, without in {"": (), " without it": (one.card,)}.items():
+            kg = float(carbon.embodied(one.gpu, "teardown", without=without)["total_kg"])
             error = f"{kg / one.total_kgco2e - 1:+.1%}"
             row |= {f"scaled{words} (kg)": kg, f"error{words}": error}
         rows.append(row | {"status": one.status})
-    odd = known.loc[known["card"].str.contains("SXM"), "remarks"].iloc[0]
-    return {"teardowns": len(known), "torn": pd.DataFrame(rows), "odd": odd}
+    odd = teardowns.loc[teardowns["card"].str.contains("SXM"), "remarks"].iloc[0]
+    return {"teardowns": len(teardowns), "torn": pd.DataFrame(rows), "odd": odd}
 
 
 def _published(book: Book, kg: xr.DataArray) -> dict:
@@ -291,23 +281,23 @@ def _published(book: Book, kg: xr.DataArray) -> dict:
     both = {book.old: "old", book.new: "new"}
     rows = published_kg([*both, "l4", "a100-40gb-sxm", OF_A_MAKER])
     rows = rows[~rows["set"].str.startswith("act")].assign(card=rows["gpu"].map(spec.label))
-    told = rows[rows["gpu"].isin(both) & ~rows["set"].str.startswith("paper")]
-    told = told.groupby(told["gpu"].map(both))["kg"].agg(["min", "max"])
-    lower = told["max"].max() <= float(kg.max())
+    others = rows[rows["gpu"].isin(both) & ~rows["set"].str.startswith("paper")]
+    others = others.groupby(others["gpu"].map(both))["kg"].agg(["min", "max"])
+    lower = others["max"].max() <= float(kg.max())
     above = "the highest lie above all of ours, so ours are no bracket of what is published"
     stated = book.world["embodied_kg"].sel(embodied_method="paper")  # NaN for other GPUs
     shown = rows.sort_values(["card", "kg"]).drop_duplicates(["card", "kg"])
     shown = shown[["card", "set", "kg", "boundary", "source", "status"]]
     return {
         "accounts": shown.rename(columns={"set": "who", "kg": "kg CO2e"}),
-        "others_kg": told.stack(),
+        "others_kg": others.stack(),
         "bracket": "ours hold all of it" if lower else above,
         "recalled_kg": pair(book, stated.isel(sample=0)),
     }
 
 
 def _same_chips(parts: xr.Dataset) -> dict:
-    """How much of the difference between ACT and teardown is about the same chips, and how much is boundary."""
+    """How much of the difference between ACT and teardown is about the same chips."""
     silicon = [name for name in parts["component"].values if name.startswith(("die", "memory"))]
     kg = parts[["embodied_kg", "total_kg"]].sel(embodied_method=["ACT", "teardown"])
     chips = kg["embodied_kg"].sel(component=silicon).sum("component")

@@ -8,21 +8,23 @@ import pandas as pd
 import xarray as xr
 
 from footprint import decide, predict, spec
-from footprint.chapters.book import PROMPTS, Book
+from footprint.chapters.book import LARGE, PROMPTS, SMALL, Book
 from footprint.charts import performance as charts
 from footprint.charts import theme
+from footprint.charts.evidence import NO_PROCESSOR
 from footprint.energy import runs
 from footprint.predict import roofline
 from footprint.trace.points import phase_tokens
 
-SMALL, LARGE, FULL = "llama-1b", "llama-7b", 64
+FULL = 64  # batch of a GPU that is full
 TIMES_MODELLED = (
-    "The times of the two cards are modelled until somebody runs the notebooks on them: {ref}`validation` tells how far "
-    "the model has been off on cards that others measured, and {ref}`reproduce` how to replace it."
+    "The times of the two cards are modelled until somebody runs the notebooks on them: "
+    "{ref}`validation` tells how far the model has been off on cards that others measured, and "
+    "{ref}`reproduce` how to replace it."
 )
 ENERGIES_MODELLED = (
-    "The energies of the two cards are modelled, from a fit in which no joule of either card took part, and their "
-    "intervals are as wide as that makes them."
+    "The energies of the two cards are modelled, from a fit in which no joule of either card took "
+    "part, and their intervals are as wide as that makes them."
 )
 TERMS = {
     "u_quantisation_pct": "ticks of the counter",
@@ -120,25 +122,25 @@ def _per_token(points: xr.Dataset) -> xr.Dataset:
 
 
 def _basis(book: Book, modelled: str) -> str:
-    """What the values of the two GPUs rest on; `modelled`: what is said as long as neither was measured."""
+    """What the values of the two GPUs rest on; `modelled`: the words if neither was measured."""
     seen = book.seen([book.old, book.new])
     if not seen.any():
         return modelled
     return (
-        f"{int(seen.sum())} of the {seen.size} pairs of a model and one of the two cards were measured; what was not, at "
-        "some batch or at all, is modelled, and marked so: {ref}`validation` tells how far the model has been off."
+        f"{int(seen.sum())} of the {seen.size} pairs of a model and one of the two cards were "
+        "measured; what was not, at some batch or at all, is modelled, and marked so: "
+        "{ref}`validation` tells how far the model has been off."
     )
 
 
 def performance(book: Book) -> dict:
-    """Times of two GPUs, the bound of each, what an engine changes, what fits; and processors, measured."""
+    """Times of two GPUs and their bounds, what an engine changes, what fits, and processors."""
     steps = _per_step(book.at())
     both = ratios(book.points.sel(engine="eager"), "time_s", book.old, book.new)
     bounds = _bounds(steps.sel(batch=1))
     engines = _per_step(book.points.sel(**book.length)).sel(batch=[1, FULL], phase="decode")
-    lead = engines["time_s"].sel(gpu=book.old, batch=1) / engines["time_s"].sel(
-        gpu=book.new, batch=1
-    )
+    one = engines["time_s"].sel(batch=1)
+    lead = one.sel(gpu=book.old) / one.sel(gpu=book.new)
     processors = _bounded(runs.processors(book.runs))
     return {
         "steps": steps,
@@ -160,52 +162,38 @@ def performance(book: Book) -> dict:
 def _bounds(steps: xr.Dataset) -> pd.DataFrame:
     """TPOT and TTFT at batch 1 beside the least that published bandwidth and peak rate allow."""
     rows = []
-    for model, gpu in itertools.product(steps.model.values, steps.gpu.values):
-        here = steps.sel(model=model, gpu=gpu)
-        if model not in spec.models() or gpu not in spec.gpus() or here["time_s"].isnull().all():
+    models = [name for name in steps.model.values if name in spec.models()]
+    gpus = [name for name in steps.gpu.values if name in spec.gpus()]
+    for model, gpu in itertools.product(map(spec.model, models), map(spec.gpu, gpus)):
+        here = steps.sel(model=model.id, gpu=gpu.id)
+        if here["time_s"].isnull().all():
             continue
-        shape, card = spec.model(model), spec.gpu(gpu)
-        step = shape.streamed_parameters * spec.bytes_of(str(here["dtype"].item()))
-        step /= card.bandwidth_GBps * 1e9
-        first = max(step, shape.flops(int(steps.prompt)) / (card.peak_fp16_tflops * 1e12))
-        ttft, tpot = here["time_s"].sel(phase=["prefill", "decode"]).values
-        rows.append(
-            {
-                "model": shape.name,
-                "card": card.name,
-                "TPOT bound (ms)": step * 1e3,
-                "TPOT (ms)": tpot * 1e3,
-                "TPOT over bound": tpot / step,
-                "TTFT bound (ms)": first * 1e3,
-                "TTFT (ms)": ttft * 1e3,
-                "TTFT over bound": ttft / first,
-                "status": here["evidence"].sel(phase="decode").item(),
-            }
-        )
+        weights_B = model.streamed_parameters * spec.bytes_of(str(here["dtype"].item()))
+        step = weights_B / (gpu.bandwidth_GBps * 1e9)
+        first = max(step, model.flops(int(steps.prompt)) / (gpu.peak_fp16_tflops * 1e12))
+        row = {"model": model.name, "card": gpu.name}
+        for name, phase, bound in (("TPOT", "decode", step), ("TTFT", "prefill", first)):
+            time = here["time_s"].sel(phase=phase).item()
+            row |= {f"{name} bound (ms)": bound * 1e3, f"{name} (ms)": time * 1e3}
+            row |= {f"{name} over bound": time / bound}
+        rows.append(row | {"status": here["evidence"].sel(phase="decode").item()})
     return pd.DataFrame(rows)
 
 
 def _by_engine(points: xr.Dataset, values: xr.DataArray, unit: str) -> pd.DataFrame:
-    """A row a model and GPU, a column a batch and engine; the evidence is `mixed` where the columns differ in it."""
-    points = points.transpose("model", "gpu", "batch", "engine")
-    table = {
-        f"{engine}, batch {batch} ({unit})": values.sel(batch=batch, engine=engine).stack(
-            pair=("model", "gpu")
-        )
-        for batch in points.batch.values
-        for engine in points.engine.values
-    }
-    index = points.stack(pair=("model", "gpu")).indexes["pair"]
-    rows = pd.DataFrame({name: column.values for name, column in table.items()}, index)
-    known = points["evidence"].stack(pair=("model", "gpu"), column=("batch", "engine"))
-    status = [" ".join(sorted({*each} - {"not run"})) for each in known.values]
-    rows = rows.assign(status=["mixed" if " " in each else each for each in status])
-    rows = rows.dropna(how="all", subset=list(table)).reset_index(names=["model", "card"])
-    return rows.assign(**{name: rows[name].map(spec.label) for name in ("model", "card")})
+    """Values by model and GPU (rows) and by batch and engine; evidence is `mixed` if it differs."""
+    stacked = {"pair": ("model", "gpu"), "column": ("batch", "engine")}
+    table = values.reset_coords(drop=True).stack(stacked).transpose("pair", "column").to_pandas()
+    table.columns = [f"{engine}, batch {batch} ({unit})" for batch, engine in table.columns]
+    known = points["evidence"].stack(stacked).transpose("pair", "column")
+    kinds = [set(each) - {"not run"} for each in known.values]
+    status = [" ".join(each) if len(each) < 2 else "mixed" for each in kinds]
+    rows = table.assign(status=status).dropna(how="all", subset=list(table))
+    return theme.labelled(rows.reset_index(names=["model", "card"]), "model", "card")
 
 
 def _memory(book: Book) -> dict:
-    """What models need by batch, what measured runs saw, and what the GPUs have, in GiB."""
+    """Memory that models need, that measured runs took, and that the GPUs have, in GiB."""
     points = book.points
     prompts = sorted({*PROMPTS, book.length["prompt"]})
     models = [name for name in book.models if name in spec.models()]
@@ -224,7 +212,7 @@ def _memory(book: Book) -> dict:
 
 
 def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
-    """Runs of processors beside the rate that streaming the weights at the probed bandwidth allows."""
+    """Runs of processors beside the rate that the probed bandwidth allows."""
     known = processors[processors["model"].isin(spec.models())]
     weights_B = [
         spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
@@ -236,21 +224,21 @@ def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
 
 def _processors_said(book: Book, share: pd.Series) -> str:
     if not len(share):
-        return "No measured run of a processor is at hand."
+        return NO_PROCESSOR
     said = (
-        f"The runs below were measured, on the processors at hand. At batch 1 they reach {share.min():.0%} to "
-        f"{share.max():.0%} of the bound that {{eq}}`eq-decode-bound` gives with the memory bandwidth probed in the "
-        f"same run, {share.median():.0%} in the median. "
+        "The runs below were measured, on the processors at hand. At batch 1 they reach "
+        f"{share.min():.0%} to {share.max():.0%} of the bound that {{eq}}`eq-decode-bound` gives "
+        f"with the memory bandwidth probed in the same run, {share.median():.0%} in the median. "
     )
     if (share > 1).any():
         said += (
-            f"A share above one ({(share > 1).sum()} of {len(share)}) says that the probe is a sample and no ceiling: "
-            "neighbours on a shared machine slowed the probe more than the run. "
+            f"A share above one ({(share > 1).sum()} of {len(share)}) says that the probe is a "
+            "sample and no ceiling: neighbours on a shared machine slowed the probe more than the "
+            "run. "
         )
     return said + (
-        f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show that where the "
-        "weights do not fit a cache, "
-        "reading them takes most of a step."
+        f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show "
+        "that where the weights do not fit a cache, reading them takes most of a step."
     )
 
 
@@ -281,7 +269,7 @@ def energy(book: Book) -> dict:
     joules = tokens.sel(engine="eager")
     both = ratios(book.points.sel(engine="eager"), "energy_J", book.old, book.new)
     decode = both[both["phase"] == "decode"].set_index(["model", "batch", "prompt", "output"])
-    small = decode.loc[(SMALL, 1, *book.length.values())]
+    small = decode.loc[SMALL, 1, *book.length.values()]
     cap = _beside_the_cap(book.at(), joules)
     engines = tokens.sel(batch=[1, FULL], phase="decode")
     token_J = engines["energy_J"]
@@ -316,7 +304,7 @@ def energy(book: Book) -> dict:
 
 
 def _beside_the_cap(points: xr.Dataset, joules: xr.Dataset) -> pd.DataFrame:
-    """Power and joules of a decoded token at batch 1 beside the power cap and what a step would use at it."""
+    """Power and joules of a decoded token at batch 1 beside those at the power cap."""
     points, joules = points.sel(batch=1, phase="decode"), joules.sel(batch=1, phase="decode")
     caps = [spec.gpu(gpu).tdp_W if gpu in spec.gpus() else np.nan for gpu in points.gpu.values]
     cap = xr.DataArray(caps, {"gpu": points.gpu})
@@ -333,4 +321,4 @@ def _beside_the_cap(points: xr.Dataset, joules: xr.Dataset) -> pd.DataFrame:
     columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}
     rows = xr.Dataset(columns).to_dataframe(["model", "gpu"]).dropna(subset="J a token")
     rows = rows.reset_index().rename(columns={"gpu": "card"})
-    return rows.assign(**{name: rows[name].map(spec.label) for name in ("model", "card")})
+    return theme.labelled(rows, "model", "card")

@@ -1,14 +1,15 @@
 """The numbers of the pages on which GPU to take: the decision, and the cells behind it."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from footprint import carbon, predict, spec
 from footprint import decide as choose
-from footprint.chapters.book import Book
-from footprint.chapters.carbon import CLEAN, DIRTY, LARGE, SMALL
-from footprint.chapters.totals import host_use
+from footprint.chapters.book import CLEAN, DIRTY, LARGE, SMALL, Book
+from footprint.chapters.totals import fates, host_use
 from footprint.charts import theme
 
 ENGINES = {"eager": "eager loop", "serving": "serving engine"}
@@ -20,49 +21,48 @@ DAYS_A_YEAR = carbon.YEAR_S / 86400
 
 
 def sides(book: Book, engine: str, way: str, gpus: tuple[str, ...] = ()) -> list[xr.Dataset]:
-    """What a token takes on both GPUs, one request at a time or each at its own best batch in Quebec."""
-    points, found = book.at(engine), []
+    """What a token takes on both GPUs, one request at a time or at its own best batch in Quebec."""
+    points, both = book.at(engine), []
     for gpu in gpus or (book.old, book.new):
-        side = choose.on_gpu(points, book.world, gpu)
+        batch = 1
         if way == OWN:
             tokens = choose.tokens(points.sel(gpu=[gpu]), book.world, methods=[carbon.MAIN])
             best = choose.best_batch(tokens).squeeze("gpu").sel(zone=CLEAN)
-            found.append(side.sel(batch=best.fillna(1).reset_coords(drop=True)))
-        else:
-            found.append(side.sel(batch=1))
-    return found
+            batch = best.fillna(1).reset_coords(drop=True)
+        both.append(choose.on_gpu(points, book.world, gpu).sel(batch=batch))
+    return both
 
 
 def _pair(book: Book, gpu: str) -> dict[str, str]:
     """Columns of a comparison: both GPUs, and for each whether any of its points was measured."""
     known = book.points["evidence"].sel(**book.length)
     seen = (known == "measured").any(["model", "engine", "batch", "phase"])
-    old, new = (("modelled", "measured")[int(seen.sel(gpu=each))] for each in (gpu, book.new))
-    return {"gpu": gpu, "evidence": old, "newer": book.new, "newer_evidence": new}
+    evidence = xr.where(seen, "measured", "modelled").to_series()
+    names = {"gpu": gpu, "newer": book.new}
+    return names | {"evidence": evidence[gpu], "newer_evidence": evidence[book.new]}
 
 
-def scenarios(book: Book, method: str = carbon.MAIN, old: str = "") -> xr.DataArray:
-    """Probability that a token emits less on an older GPU than on the newer one, alone and beside a host."""
+def scenarios(book: Book, old: str, method: str = carbon.MAIN) -> xr.DataArray:
+    """Probability that a token emits less on an older GPU than on the newer one, by scenario."""
     uses = {ALONE: carbon.Use(), HOSTED: host_use()}
     points = book.points.sel(**book.length)
-    return choose.scenarios(
-        points, book.world, uses, old=old or book.old, new=book.new, method=method
-    )
+    return choose.scenarios(points, book.world, uses, old=old, new=book.new, method=method)
 
 
 def decide(book: Book) -> dict:
-    """Which GPU emits less beside what host and engine, by grid; when one pays back; whether embodied carbon matters."""
+    """Which GPU emits less by host, engine and grid; when one pays back; what a choice saves."""
     older = [book.old, *book.others]
-    setups = {gpu: scenarios(book, old=gpu) for gpu in older}
+    setups = {gpu: scenarios(book, gpu) for gpu in older}
     real = [
-        scenarios(book, method).sel(engine="serving", counted=HOSTED) for method in carbon.SOURCED
+        scenarios(book, book.old, method).sel(engine="serving", counted=HOSTED)
+        for method in carbon.SOURCED
     ]
     alone = setups[book.old].sel(engine="eager", counted=ALONE, served=LONE)
     pairs = {(engine, way): sides(book, engine, way) for engine in ENGINES for way in (LONE, OWN)}
-    odds = [_odds(book, gpu) for gpu in older]
+    by_grid = [_odds(book, gpu) for gpu in older]
     said = spec.frame("literature").set_index("id")["value"]
     return {
-        "evidence": theme.kinds(book.at().sel(gpu=[book.old, book.new])["evidence"].values.ravel()),
+        "evidence": theme.kinds(book.at().sel(gpu=[book.old, book.new])["evidence"]),
         **_hosts(book, pairs),
         "host_W": choose.HOST_W,
         "host_kg": host_use().host_kg,
@@ -71,48 +71,47 @@ def decide(book: Book) -> dict:
         "settings": real[0].size,
         "alone": int((alone > 0.5).sum()),
         "alone_of": alone.size,
-        "setups": pd.concat(_setups(book, gpu, found) for gpu, found in setups.items()),
+        "setups": pd.concat(_setups(book, gpu, odds) for gpu, odds in setups.items()),
         **_beyond(book),
-        "odds": pd.concat(odds),
+        "odds": pd.concat(by_grid),
         "regions": choose.grids().to_dataframe().reset_index(),
         **_paybacks(pairs),
         **_choices(book),
         "said": said[["prism-changed", "prism-settings", "greenllm-saving"]],
-        **_crossings(odds[0]),
+        **_crossings(by_grid[0]),
     }
 
 
-def _setups(book: Book, gpu: str, found: xr.DataArray) -> pd.DataFrame:
+def _setups(book: Book, gpu: str, odds: xr.DataArray) -> pd.DataFrame:
     """Rows of the scenarios of one GPU, named by engine and by what is counted."""
-    rows = found.to_dataframe().reset_index()
+    rows = odds.to_dataframe().reset_index()
     name = rows["engine"].map(lambda name: ENGINES.get(name, name)) + ", " + rows["counted"]
     first = "" if gpu == book.old else f"{spec.label(gpu)}, "
     return rows.assign(setup=first + name, **_pair(book, gpu))
 
 
 def _odds(book: Book, gpu: str) -> pd.DataFrame:
-    """Probability that a token emits less on a GPU than on the newer one over the intensity of the grid, eager."""
-    found = []
+    """Probability that a token emits less on a GPU than on the newer one by grid, eager loop."""
+    rows = []
     for way in (LONE, OWN):
         tie = choose.break_even(*sides(book, "eager", way, (gpu, book.new)))
         odds = choose.old_wins(tie, INTENSITY).assign_coords(g_per_kwh=INTENSITY.values, served=way)
-        found.append(odds.rename("probability").to_dataframe().reset_index())
-    return pd.concat(found).assign(**_pair(book, gpu))
+        rows.append(odds.rename("probability").to_dataframe().reset_index())
+    return pd.concat(rows).assign(**_pair(book, gpu))
 
 
 def _hosts(book: Book, pairs: dict) -> dict:
-    """Watts of a host at which both GPUs take the same energy for a token, and the older GPU's energy over the newer's."""
+    """Watts of a host at which both GPUs take equal energy for a token, and ratios without one."""
     rows, ratios, ties = [], {}, {}
-    for at, both in pairs.items():
-        old, new = (side[["token_J", "token_s"]].median("sample") for side in both)
-        ties[at], ratios[at] = choose.host_tie(old, new), old["token_J"] / new["token_J"]
+    none = f"{spec.label(book.old)} has no lead"
+    for (engine, way), both in pairs.items():
+        old, new = [side[["token_J", "token_s"]].median("sample") for side in both]
+        tie = ties[engine, way] = choose.host_tie(old, new)
+        ratios[engine, way] = old["token_J"] / new["token_J"]
         watts = {
-            spec.label(model): f"{spec.label(book.old)} has no lead"
-            if np.isnan(tie)
-            else f"{tie:,.0f} W"
-            for model, tie in ties[at].to_series().items()
+            spec.label(model): none if np.isnan(watts) else f"{watts:,.0f} W"
+            for model, watts in tie.to_series().items()
         }
-        engine, way = at
         rows.append({"engine": ENGINES[engine], "served": way, **watts, "status": "modelled"})
     return {
         "hosts": pd.DataFrame(rows),
@@ -123,28 +122,23 @@ def _hosts(book: Book, pairs: dict) -> dict:
 
 
 def _beyond(book: Book) -> dict:
-    """What a batch beyond the largest of the runs would save, and which models leave room for it on the older GPU."""
-    batches = [int(book.at()["batch"].max()), max(choose.BATCHES)]
-    asked = {"engine": ["serving"], "batch": batches} | {
-        name: [size] for name, size in book.length.items()
-    }
-    more = predict.points(book.models, [book.old, book.new], **asked).squeeze()
+    """What a batch beyond the largest of the runs saves, and which models fit the older GPU."""
+    largest, beyond = int(book.at()["batch"].max()), max(choose.BATCHES)
+    sizes = {name: [size] for name, size in book.length.items()} | {"batch": [largest, beyond]}
+    more = predict.points(book.models, [book.old, book.new], engine=["serving"], **sizes).squeeze()
     joules = more["energy_J"].sum("phase", skipna=False) / more["generated"]
-    saved = 1 - joules.sel(batch=batches[1]) / joules.sel(batch=batches[0])
-    fits = [
-        spec.label(model)
-        for model in saved["model"].values
-        if saved.sel(model=model, gpu=book.old).notnull()
-    ]
+    saved = 1 - joules.sel(batch=beyond) / joules.sel(batch=largest)
+    fits = map(spec.label, saved.sel(gpu=book.old).dropna("model")["model"].values)
+    names = " and the ".join(fits)
     return {
-        "batches": {"largest": batches[0], "beyond": batches[1]},
+        "batches": {"largest": largest, "beyond": beyond},
         "saved": saved.sel(gpu=book.new),
-        "room": "the " + " and the ".join(fits) + " alone" if fits else "none of the models",
+        "room": f"the {names} alone" if names else "none of the models",
     }
 
 
 def _paybacks(pairs: dict) -> dict:
-    """When one newer GPU that replaces older ones has paid back, on grids as they are and on ones that get cleaner."""
+    """When a newer GPU that replaces older ones has paid back, also on grids that get cleaner."""
     known = choose.grid_years()
     trend = (known.isel(year=-1) / known.isel(year=0)) ** (1 / (known.sizes["year"] - 1))
     pace, curves, days = float(trend.min()), [], {}
@@ -153,24 +147,18 @@ def _paybacks(pairs: dict) -> dict:
         faster = (old["token_s"] / new["token_s"]).median("sample")
         outruns = np.floor(faster).where(faster >= 1, faster)  # whole GPUs, or a part of one
         given = {"replaced": outruns, "age_years": 3.0}
-        for counted, watts in ((ALONE, 0.0), (HOSTED, choose.HOST_W)):
-            use = carbon.Use(utilisation=0.5, host_W=watts)
-            days[engine, counted] = choose.payback(
-                old, new, choose.grids([CLEAN, DIRTY]), use=use, **given
-            )
+        for counted, watts in {ALONE: 0.0, HOSTED: choose.HOST_W}.items():
+            given["use"] = carbon.Use(utilisation=0.5, host_W=watts)
+            grids = choose.grids([CLEAN, DIRTY])
+            days[engine, counted] = choose.payback(old, new, grids, **given)
     for accounting in ("sunk", "amortised"):  # with a serving engine, beside a host
-        paid = (
-            choose.payback(old, new, INTENSITY, use=use, accounting=accounting, **given)
-            / DAYS_A_YEAR
-        )
+        paid = choose.payback(old, new, INTENSITY, accounting=accounting, **given) / DAYS_A_YEAR
         paid = choose.spread(paid.assign_coords(g_per_kwh=INTENSITY.values))
         curves.append(paid.assign(accounting=accounting))
     alone, host = days["serving", ALONE], days["serving", HOSTED]
-    named = [
-        f"{number:.2g} for {spec.label(model)}" for model, number in outruns.to_series().items()
-    ]
+    counts = outruns.to_series().items()
     return {
-        "replaced": ", ".join(named),
+        "replaced": ", ".join(f"{count:.2g} for {spec.label(model)}" for model, count in counts),
         "paid": _paid(days),
         "payback": pd.concat(curves).replace(np.inf, np.nan).rename(columns={"median": "years"}),
         "within_alone": _within(alone),
@@ -206,30 +194,34 @@ def _paid(days: dict) -> pd.DataFrame:
 
 
 def _choices(book: Book) -> dict:
-    """In how many cases a choice by both carbons would have saved something over a choice by one."""
+    """How often a choice by both carbons saves something over a choice by one."""
     points = book.at().sel(gpu=[book.old, book.new])
     saving = choose.choices(choose.tokens(points, book.world))
     share = (saving > choose.WORTH).mean(["sample", "model", "zone"])
-    names = {"operational": share["saving_operational"], "embodied": share["saving_embodied"]}
-    return {f"by_{name}": values for name, values in names.items()} | {"worth": choose.WORTH}
+    return {
+        "by_operational": share["saving_operational"],
+        "by_embodied": share["saving_embodied"],
+        "worth": choose.WORTH,
+    }
 
 
 def _crossings(odds: pd.DataFrame) -> dict:
     """Whether the likelier GPU for the 7B model turns with the grid, in both ways of serving."""
-    rows, found = odds[(odds["model"] == LARGE) & (odds["embodied_method"] == carbon.MAIN)], {}
-    for way, name in ((LONE, "lone"), (OWN, "own")):
-        at = rows[rows["served"] == way]
-        likely = at["probability"].to_numpy() > 0.5
-        turns = at["g_per_kwh"].to_numpy()[:-1][likely[1:] != likely[:-1]]
-        found[f"{name}_turns"] = f"turns near {turns[0]:.0f} g/kWh" if len(turns) else "never turns"
-        ends = at["probability"].iloc[[0, -1]]
-        found[f"{name}_odds"] = dict(zip(("cleanest", "dirtiest"), ends, strict=True))
+    rows = odds[(odds["model"] == LARGE) & (odds["embodied_method"] == carbon.MAIN)]
     grids = spec.frame("grids").query("kind == 'lifecycle' and year == 2023")["g_per_kwh"]
-    return found | {"cleanest_g": grids.min()}
+    numbers = {"cleanest_g": grids.min()}
+    for way, name in {LONE: "lone", OWN: "own"}.items():
+        at = rows[rows["served"] == way]
+        likely, share = at["probability"].to_numpy() > 0.5, at["probability"]
+        turns = at["g_per_kwh"].to_numpy()[:-1][likely[1:] != likely[:-1]]
+        words = f"turns near {turns[0]:.0f} g/kWh" if len(turns) else "never turns"
+        numbers[f"{name}_turns"] = words
+        numbers[f"{name}_odds"] = {"cleanest": share.iloc[0], "dirtiest": share.iloc[-1]}
+    return numbers
 
 
 def cells(book: Book) -> dict:
-    """Who more likely emits less at every batch, lifetime, region and method, and where the answer turns."""
+    """Who more likely emits less at every batch, lifetime, region and method."""
     use = carbon.Use(lifetime_years=choose.LIFETIMES)
     wins = choose.ratios(book.at(), book.world, use, old=book.old, new=book.new)
     odds = choose.probability(wins["carbon_ratio"])
@@ -237,15 +229,13 @@ def cells(book: Book) -> dict:
     sourced = rows["embodied_method"].isin(carbon.SOURCED)
     old, new = spec.label(book.old), spec.label(book.new)
     names = [new, f"likely {new}", "cannot tell", f"likely {old}", old]
-    fates = pd.cut(
-        rows["probability"], [-1, 0.05, 0.25, 0.75, 0.95, 1.1], right=False, labels=names
-    )
-    counts = pd.crosstab(rows["embodied_method"], fates, normalize="index")
+    classes = fates(rows["probability"], names)
+    counts = pd.crosstab(rows["embodied_method"], classes, normalize="index")
     counts = counts.reindex(odds["embodied_method"].values)
     shown = counts.map(lambda share: f"{share:.0%}").rename_axis("embodied by").reset_index()
     status = ["modelled" if name in carbon.SOURCED else "unverified" for name in counts.index]
     main = odds.sel(embodied_method=carbon.MAIN)
-    ends = main.isel(lifetime_years=[0, -1]).mean(["model", "batch", "zone"])
+    by_lifetime = main.isel(lifetime_years=[0, -1]).mean(["model", "batch", "zone"])
     some = odds.sel(embodied_method="teardown", lifetime_years=[3, 5, 8]).reset_coords("evidence")
     some = some.to_dataframe().reset_index()
     return {
@@ -253,14 +243,14 @@ def cells(book: Book) -> dict:
         "sourced": int(sourced.sum()),
         "unsourced": int((~sourced).sum()),
         "shares": shown.assign(status=status),
-        "shortest": float(ends[0]),
-        "longest": float(ends[1]),
+        "shortest": float(by_lifetime[0]),
+        "longest": float(by_lifetime[-1]),
         "by_life": some.assign(
             gpu=book.old, newer=book.new, life=some["lifetime_years"].astype(str) + " years"
         ),
         "all": _all_cells(wins, odds),
-        "about": f"All {len(rows):,} cells as a table: the probability that the {old} emits less and that it takes less "
-        "energy, and the embodied share on each card (medians).",
+        "about": f"All {len(rows):,} cells as a table: the probability that the {old} emits less "
+        "and that it takes less energy, and the embodied share on each card (medians).",
         "turns": _turns(book, main.sel(lifetime_years=5)),
         "ties": _ties(book),
     }
@@ -269,9 +259,12 @@ def cells(book: Book) -> dict:
 def _all_cells(wins: xr.Dataset, odds: xr.DataArray) -> pd.DataFrame:
     """Every cell as a row: probabilities and embodied shares by lifetime."""
     shares = wins["embodied_share"].median("sample")
-    columns = {"t4_emits_less": odds.reset_coords(drop=True)}
-    for name, gpu in (("t4", wins.attrs["old"]), ("rtx", wins.attrs["new"])):
-        columns[f"{name}_embodied"] = shares.sel(gpu=gpu).reset_coords(drop=True)
+    columns = {
+        "t4_emits_less": odds,
+        "t4_embodied": shares.sel(gpu=wins.attrs["old"]),
+        "rtx_embodied": shares.sel(gpu=wins.attrs["new"]),
+    }
+    columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}
     whole = xr.Dataset(columns).to_dataframe().reset_index()
     whole = whole.dropna(subset="t4_emits_less").rename(columns={"embodied_method": "approach"})
     index = ["model", "batch", "zone", "approach"]
@@ -282,27 +275,27 @@ def _all_cells(wins: xr.Dataset, odds: xr.DataArray) -> pd.DataFrame:
 
 
 def _turns(book: Book, odds: xr.DataArray) -> pd.DataFrame:
-    """The lifetime, the utilisation and the batches at which the likelier GPU changes, by region and model."""
+    """Lifetime, utilisation and batches at which the likelier GPU changes, by region and model."""
     both = [side.sel(embodied_method=carbon.MAIN) for side in sides(book, "eager", LONE)]
     limits = {"lifetime_years": (1, 10), "utilisation": (0.05, 1)}
-    titles = ["turns at lifetime (years)", "in draws", "turns at utilisation", "in draws "]
+    value = {"lifetime_years": "turns at lifetime (years)", "utilisation": "turns at utilisation"}
+    share = {"lifetime_years": "in draws", "utilisation": "in draws "}
     rows = []
     for zone in choose.ZONES:
         grid = spec.grid(zone).g_per_kwh
         ties = {by: choose.break_even(*both, by, g_per_kwh=grid)["value"] for by in limits}
         for model in odds["model"].values:
-            row, cells = {"region": spec.zone_name(zone), "model": spec.label(model)}, []
+            row = {"region": spec.zone_name(zone), "model": spec.label(model)}
             for by, (low, high) in limits.items():
                 tie = ties[by].sel(model=model)
-                known = tie.where((tie >= low) & (tie <= high))
-                share = float(known.notnull().mean())
-                cells += [float(known.median()) if share >= FEW else np.nan, f"{share:.0%}"]
-            likely = odds.sel(zone=zone, model=model).dropna("batch") > 0.5
-            at = np.flatnonzero(likely.values[1:] != likely.values[:-1])
-            turns = [f"{int(likely['batch'][i])} to {int(likely['batch'][i + 1])}" for i in at]
-            row |= dict(zip(titles, cells, strict=True)) | {
-                "turns between batches": ", ".join(turns) or "none"
-            }
+                tie = tie.where((tie >= low) & (tie <= high))
+                exists = float(tie.notnull().mean())
+                row[value[by]] = float(tie.median()) if exists >= FEW else np.nan
+                row[share[by]] = f"{exists:.0%}"
+            likely = odds.sel(zone=zone, model=model).dropna("batch").to_series() > 0.5
+            steps = itertools.pairwise(likely.items())
+            turns = [f"{one} to {next}" for (one, was), (next, now) in steps if was != now]
+            row["turns between batches"] = ", ".join(turns) or "none"
             rows.append(row | {"status": "modelled"})
     return pd.DataFrame(rows)
 
@@ -316,8 +309,9 @@ def _ties(book: Book) -> pd.DataFrame:
             at = ties.sel(model=model)
             below, above, value = at["old_below"], at["old_above"], at["value"]
             exists = float(value.notnull().mean())
-            bounds = value.quantile([0.05, 0.5, 0.95]).values if exists >= FEW else [np.nan] * 3
-            low, middle, high = bounds
+            low = middle = high = np.nan
+            if exists >= FEW:
+                low, middle, high = value.quantile([0.05, 0.5, 0.95]).values
             row = {"model": spec.label(model), "served": way, "a tie exists": f"{exists:.0%}"}
             row |= {"tie (g/kWh)": middle, "low": low, "high": high}
             shares = {f"{old} below": below & ~above, f"{old} above": ~below & above}

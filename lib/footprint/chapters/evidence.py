@@ -1,4 +1,4 @@
-"""What the numbers rest on: how runs are measured, how far the model has been off, what is known of the sensor."""
+"""The numbers of the pages on the evidence: how runs are measured, the model's errors, sensors."""
 
 from collections.abc import Sequence
 
@@ -6,34 +6,37 @@ import pandas as pd
 import xarray as xr
 
 from footprint import predict, spec
-from footprint.chapters.book import PAPER, Book
+from footprint.chapters.book import LARGE, PAPER, Book
+from footprint.charts.evidence import NO_PROCESSOR
 from footprint.energy import runs
+from footprint.predict import validation as left_out
 
 EXAMPLE = (
-    "No card was measured in this copy, so what follows is the sensor card of a scripted one, whose name says *FAKE*: the "
-    "real bindings and the real programme on a fake driver, an example of what `footprint sensor --device cuda:0` leaves of "
-    "yours ({ref}`your-gpu`)."
+    "No card was measured in this copy, so what follows is the sensor card of a scripted one, "
+    "whose name says *FAKE*: the real bindings and the real programme on a fake driver, an example "
+    "of what `footprint sensor --device cuda:0` leaves of yours ({ref}`your-gpu`)."
 )
 ABSENT = (
-    "**The two cards were not at hand.** Their times and energies come from a model that was calibrated on other people's "
-    "public measurements of other cards, with intervals. One run on each card replaces it ({ref}`reproduce`)."
+    "**The two cards were not at hand.** Their times and energies come from a model that was "
+    "calibrated on other people's public measurements of other cards, with intervals. One run on "
+    "each card replaces it ({ref}`reproduce`)."
 )
 PARTLY = (
-    "**What was not measured is modelled.** Times and energies of all other points come from a model that was calibrated "
-    "on other people's public measurements, with intervals. A run replaces it ({ref}`reproduce`)."
+    "**What was not measured is modelled.** Times and energies of all other points come from a "
+    "model that was calibrated on other people's public measurements, with intervals. A run "
+    "replaces it ({ref}`reproduce`)."
 )
-NO_PROCESSOR = "No measured run of a processor is at hand."
 
 
 def _scripted_loads() -> pd.DataFrame:
     """Windows of scripted boards whose true energy is known, a row a load."""
     loads = pd.DataFrame(spec.table("sensor_coverage"))
-    figures = [name for name in loads if name == "windows" or name.endswith("_pct")]
-    return loads.astype(dict.fromkeys(figures, float))
+    numbers = loads.filter(regex="^windows$|_pct$").astype(float)
+    return loads.assign(**numbers)
 
 
 def method(book: Book) -> dict:
-    """How a run goes: closure of its phases, cover of its energy interval, its prompts."""
+    """How a run goes: closure of its phases, coverage of its energy interval, its prompts."""
     loads = _scripted_loads()
     covered = loads["coverage_pct"].min()
     known = loads[~loads["load"].str.contains("gain")]
@@ -63,10 +66,8 @@ def method(book: Book) -> dict:
 
 
 def validation(book: Book) -> dict:
-    """How far the model was off on cards, models and sources that it had not seen."""
+    """How far the model was off on GPUs, models and sources that it had not seen."""
     from scipy.stats import binom
-
-    from footprint.predict import validation as left_out
 
     rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
     cards, away = rows["gpu"], rows["source"]
@@ -117,9 +118,7 @@ def validation(book: Book) -> dict:
 
 
 def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Errors of each quantity with cards, models or sources left out."""
-    from footprint.predict import validation as left_out
-
+    """Errors of each quantity with GPUs, models or sources left out."""
     parts = []
     for name, each in rows.items():
         part = left_out.summary(each[each["quantity"].isin(left_out.QUANTITIES)], "quantity")
@@ -131,14 +130,13 @@ def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _causes(book: Book) -> dict:
     """What a decode step of the eager loop waits for, by the model."""
-    gpus = [book.old, book.new]
-    sizes = {"batch": [1, 64], **book.length}
+    gpus, sizes = [book.old, book.new], {"batch": [1, 64], **book.length}
     fits = predict.windows(list(PAPER), gpus, **sizes)["fits"]
-    found = (predict.causes(list(PAPER), gpus, **sizes).where(fits) * 1e3).rename("ms")
-    one = found.sel(model="llama-7b", gpu=book.old, batch=1).squeeze(drop=True)
-    streamed = spec.model("llama-7b").streamed_parameters * spec.bytes_of("fp16")
+    causes = (predict.causes(list(PAPER), gpus, **sizes).where(fits) * 1e3).rename("ms")
+    one = causes.sel(model=LARGE, gpu=book.old, batch=1).squeeze(drop=True)
+    streamed = spec.model(LARGE).streamed_parameters * spec.bytes_of("fp16")
     return {
-        "causes": found.squeeze(drop=True).to_dataframe().reset_index().dropna(),
+        "causes": causes.squeeze(drop=True).to_dataframe().reset_index().dropna(),
         "step_ms": float(one.sum()),
         "cause_ms": one,
         "other_ms": float(one.sel(cause=["traffic", "multiplying"]).sum()),
@@ -148,22 +146,22 @@ def _causes(book: Book) -> dict:
 
 def _peers() -> dict:
     """Errors that users of other predictors report, and ours on the same points."""
-    from footprint.predict import validation as left_out
-
     peers = left_out.peers()
     beside = peers.dropna(subset=["ours"])
     said = [
         f"{row.quantity} {row.theirs:.0%} by {row.tool}, {row.ours:.0%} by ours"
         for row in beside.itertuples()
     ]
-    shown = {name: peers[name].map("{:.0%}".format) for name in ("theirs", "ours")}
-    shown |= {"rows": peers["rows"].map("{:.0f}".format)}
-    dashed = {name: column.mask(peers[name].isna(), "–") for name, column in shown.items()}
+    formats = {"theirs": "{:.0%}", "ours": "{:.0%}", "rows": "{:.0f}"}
+    shown = {
+        name: peers[name].map(text.format).mask(peers[name].isna(), "–")
+        for name, text in formats.items()
+    }
     status = peers["rows"].isna().map({True: "published", False: "derived"})
     return {
         "peers_said": "; ".join(said),
         "peers_rows": beside["rows"].sum(),
-        "peers": peers.assign(**dashed, status=status),
+        "peers": peers.assign(**shown, status=status),
     }
 
 
@@ -171,16 +169,17 @@ def _processors_said(rows: pd.DataFrame) -> str:
     if not len(rows):
         return NO_PROCESSOR
     return (
-        "A processor is a card too: with the bandwidth and the matrix rate that a run probed, and nothing else of that "
-        "machine, the model expects the decode steps of the measured processor runs at batch 1 with a median error of "
-        f"{rows['distance'].median():.0%} ({len(rows)} runs, the worst {rows['distance'].max():.0%})."
+        "A processor is a card too: with the bandwidth and the matrix rate that a run probed, and "
+        "nothing else of that machine, the model expects the decode steps of the measured "
+        f"processor runs at batch 1 with a median error of {rows['distance'].median():.0%} "
+        f"({len(rows)} runs, the worst {rows['distance'].max():.0%})."
     )
 
 
 def sensor(
     book: Book, boards: Sequence[xr.Dataset] = (), values: Sequence[pd.DataFrame] = ()
 ) -> dict:
-    """Cover of the energy interval under scripted sensors; `boards`: sensor cards at hand, and the `values` of each."""
+    """Coverage of the energy interval by load and sensor; `boards`: sensor cards and `values`."""
     columns = {
         "says": "load and sensor",
         "coverage_pct": "held (%)",

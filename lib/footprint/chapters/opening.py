@@ -7,13 +7,12 @@ import pandas as pd
 import xarray as xr
 
 from footprint import carbon, decide, spec
-from footprint.chapters.book import Book
+from footprint.chapters.book import CLEAN, DIRTY, LARGE, SMALL, SUNNY, Book
+from footprint.chapters.carbon import embodied_share
+from footprint.chapters.totals import host_use
 from footprint.charts import theme
-from footprint.decide import world
 from footprint.energy import runs
 
-CLEAN, SUNNY, DIRTY = world.ZONES
-SMALL, LARGE = "llama-1b", "llama-7b"
 ONE, BEST = "batch 1", "least carbon"
 LAMP_W = 10
 STEPS = {"A1, H1": "4, both cards", "A2, H2": "4, both cards", "H3": "4, both cards"}
@@ -21,7 +20,7 @@ STEPS |= {"H4": "4", "protocol": "3"}  # of a reviewer; all others take the firs
 
 
 def index(book: Book) -> dict:
-    """Grams and joules of a token of the large model on two GPUs, alone and at the best batch, and what each lever saves."""
+    """Grams and joules of a token of the large model on two GPUs, and what each lever saves."""
     rows = headline(book)
     at = rows.set_index(["model", "gpu", "zone", "choice"])
     clean, dirty = at.loc[(LARGE, book.old, CLEAN, ONE)], at.loc[(LARGE, book.old, DIRTY, ONE)]
@@ -57,28 +56,28 @@ def index(book: Book) -> dict:
 
 
 def headline(book: Book) -> pd.DataFrame:
-    """Grams of a million tokens of two models on each GPU in each region, one request at a time and at the best batch.
+    """Grams of a million tokens by model, GPU and region, at batch 1 and at the best batch.
 
-    Rows of model, gpu, zone, choice: batch, token_J, operational, embodied, total with low and high (90 %), evidence. A GPU
-    of which nobody knows the embodied carbon stands by its operational carbon alone, as `counted` says.
+    Rows of model, gpu, zone, choice: batch, token_J, operational, embodied, total with low and high
+    (90 %), evidence. `counted` says whether a GPU's embodied carbon is known; if it is not, the
+    total is the operational carbon.
     """
     points = book.at().sel(model=[SMALL, LARGE])
     tokens = decide.tokens(points, book.world, g_per_kwh=decide.grids(), methods=[carbon.MAIN])
-    known = book.world["embodied_kg"].sel({world.METHOD: [carbon.MAIN]}).notnull().all("sample")
+    kg = book.world["embodied_kg"].sel(embodied_method=[carbon.MAIN])
+    known = kg.notnull().all("sample")
     tokens["embodied_g"] = tokens["embodied_g"].where(known, 0)
     best = decide.best_batch(tokens)
     batch = xr.concat([xr.ones_like(best), best], pd.Index([ONE, BEST], name="choice"))
     grams = tokens.assign(total_g=decide.total(tokens), evidence=tokens["evidence"])
-    chosen = (
-        grams.squeeze(world.METHOD, drop=True).sel(batch=batch.fillna(1)).where(batch.notnull())
-    )
+    grams = grams.squeeze("embodied_method", drop=True)
+    chosen = grams.sel(batch=batch.fillna(1)).where(batch.notnull())
     million = {f"{name}_g": name for name in ("operational", "embodied", "total")}
     samples = (chosen[list(million)] * 1e6).rename(million).assign(token_J=chosen["token_J"])
-    middle = samples.median("sample", skipna=False)
     bounds = samples["total"].quantile([0.05, 0.95], "sample", skipna=False)
-    whole = middle.assign(
-        low=bounds.isel(quantile=0, drop=True),
-        high=bounds.isel(quantile=1, drop=True),
+    bounds = bounds.assign_coords(quantile=["low", "high"]).to_dataset("quantile")
+    whole = samples.median("sample", skipna=False).assign(
+        **bounds,
         evidence=chosen["evidence"].reset_coords(drop=True),
         counted=xr.where(known, "both carbons", "operational carbon").squeeze(drop=True),
     )
@@ -91,18 +90,18 @@ def _basis(book: Book) -> str:
     seen = book.seen([book.old, book.new])
     if seen.any():
         return (
-            f"{int(seen.sum())} of the {seen.size} pairs of model and card behind them were measured, the others are "
-            "expectations of a model."
+            f"{int(seen.sum())} of the {seen.size} pairs of model and card behind them were "
+            "measured, the others are expectations of a model."
         )
     return (
-        f"No card was measured for them: neither a {book.names['old']} nor an {book.names['new']} was at hand. They come "
-        "from a model that was fitted to public measurements of many cards, and none of its readings of energy is of "
-        "these two."
+        f"No card was measured for them: neither a {book.names['old']} nor an {book.names['new']} "
+        "was at hand. They come from a model that was fitted to public measurements of many cards, "
+        "and none of its readings of energy is of these two."
     )
 
 
 def _ways(at: pd.DataFrame) -> pd.DataFrame:
-    """Grams of a million tokens on each GPU, one request at a time and at the batch of least carbon."""
+    """Grams of a million tokens on each GPU at batch 1 and at the batch of least carbon."""
     names = {
         CLEAN: "Quebec, clean (g)",
         SUNNY: "California (g)",
@@ -118,7 +117,7 @@ def _ways(at: pd.DataFrame) -> pd.DataFrame:
 
 
 def _serving(book: Book, batch: int, eager_J: float) -> dict:
-    """What a serving engine saves on a full GPU, and in how many cases the newer GPU then more likely emits less."""
+    """What a serving engine saves on a full GPU, and how often the newer GPU then emits less."""
     serving = book.at("serving")
     token_J = serving["energy_J"].sum("phase", skipna=False) / serving["generated"]
     lone, full = token_J.sel(model=LARGE, gpu=book.new, batch=[1, batch]).values
@@ -127,11 +126,7 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
         decide.on_gpu(one, book.world, gpu)[["token_s", "token_J"]].median("sample")
         for gpu in (book.old, book.new)
     ]
-    uses = {
-        "with a host": carbon.Use(
-            host_W=decide.HOST_W, host_kg=float(carbon.host(decide.HOST).sum())
-        )
-    }
+    uses = {"with a host": host_use()}
     engines = book.points.sel(engine=["serving"], **book.length)
     newer = decide.scenarios(engines, book.world, uses, old=book.old, new=book.new)
     return {
@@ -146,11 +141,21 @@ def _serving(book: Book, batch: int, eager_J: float) -> dict:
 
 
 def question(book: Book) -> dict:
-    """The claims, how sure each is with the eager loop and with a serving engine, and how each is read."""
+    """The claims, how each is read, and how sure it is with either engine."""
     board, other = _board(book, "eager"), _board(book, "serving")
-    moved = board["id"][board["verdict"] != other["verdict"]]
+    moved, changes = board["id"][board["verdict"] != other["verdict"]], "no verdict changes"
+    if len(moved):
+        changes = (
+            f"{len(moved)} verdicts change ({', '.join(moved)}), and so say as much about the "
+            "engine as about the cards"
+        )
     samples = book.world.sizes["sample"]
-    close = sorted({*_close(board, samples), *_close(other, samples)})
+    close, warning = sorted({*_close(board, samples), *_close(other, samples)}), ""
+    if close:
+        warning = (
+            f"A verdict close to a line is a word and no more: {', '.join(close)} lie so close to "
+            "one, with one engine or the other, that little would turn the word."
+        )
     return {
         "board": board,
         "other": other,
@@ -159,13 +164,8 @@ def question(book: Book) -> dict:
         "hold": (board["verdict"] == "holds").sum(),
         "sure": decide.SURE,
         "likely": decide.LIKELY,
-        "moved": f"{len(moved)} verdicts change ({', '.join(moved)}), and so say as much about the engine as about the cards"
-        if len(moved)
-        else "no verdict changes",
-        "close": f"A verdict close to a line is a word and no more: {', '.join(close)} lie so close to one, with one engine "
-        "or the other, that little would turn the word."
-        if close
-        else "",
+        "moved": changes,
+        "close": warning,
         "verdicts": _verdicts(board, other),
         "read": pd.DataFrame(spec.table("published"))[["id", "read_as", "rule"]].rename(
             columns={"read_as": "holds if", "rule": "its probability is the"}
@@ -180,7 +180,7 @@ def _board(book: Book, engine: str) -> pd.DataFrame:
 
 
 def _close(board: pd.DataFrame, samples: int) -> pd.Series:
-    """Claims whose probability is nearer to the line of a verdict than twice its error by the number of samples."""
+    """Claims whose probability is nearer to the line of a verdict than twice its sampling error."""
     sure, likely = decide.SURE, decide.LIKELY
     lines = np.array([1 - sure, 1 - likely, likely, sure])
     chance = 2 * np.sqrt(lines * (1 - lines) / samples)
@@ -190,12 +190,8 @@ def _close(board: pd.DataFrame, samples: int) -> pd.Series:
 
 def _verdicts(board: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Each claim, its reason folded away, and its verdict with either engine."""
-    folded = [
-        theme.Page(
-            f"<details><summary>{row.claim}</summary><p class='why'>{row.because}</p></details>"
-        )
-        for row in board.itertuples()
-    ]
+    why = "<details><summary>{}</summary><p class='why'>{}</p></details>"
+    folded = [theme.Page(why.format(row.claim, row.because)) for row in board.itertuples()]
     columns = {"id": board["id"], "claim (open it for why)": pd.Series(folded, dtype=object)}
     for name, rows in {"eager loop": board, "serving engine": other}.items():
         # rounded down: rounded up, it could look like the next verdict
@@ -206,7 +202,7 @@ def _verdicts(board: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def artifact(book: Book) -> dict:
-    """For each claim the number that a reviewer should find from the committed runs, and how far off it may be."""
+    """For each claim the number, and its range, that a reviewer finds from the committed runs."""
     from footprint.predict import validation
 
     book = replace(book, committed=True)
@@ -216,8 +212,8 @@ def artifact(book: Book) -> dict:
     making = (kg.sel(gpu=book.new) / kg.sel(gpu=book.old)).median("sample").values
     region = decide.grids()
     by_region = float(region.sel(zone=DIRTY) / region.sel(zone=CLEAN))
-    at = {"model": LARGE, "gpu": book.old, "batch": 1, "zone": CLEAN, world.METHOD: carbon.MAIN}
-    share = (tokens["embodied_g"] / decide.total(tokens)).sel(at)
+    at = {"model": LARGE, "gpu": book.old, "batch": 1, "zone": CLEAN}
+    share = embodied_share(tokens).sel(at | {"embodied_method": carbon.MAIN})
     closed = runs.closure(book.runs)["closure"]
     distance = validation.residuals("gpu")["distance"]
     old, new = book.names["old"], book.names["new"]
@@ -244,9 +240,8 @@ def artifact(book: Book) -> dict:
         "model": "error of a time, power or energy on a card that took no part in the fit",
     }
     table = pd.DataFrame(found).T.rename_axis("claim").reset_index()
-    steps = table["claim"].map(STEPS).fillna("1")
     table.insert(1, "what", table["claim"].map(what))
-    table.insert(5, "step", steps)
+    table.insert(5, "step", table["claim"].map(STEPS).fillna("1"))
     return {"expected": table.infer_objects()}
 
 
@@ -257,10 +252,9 @@ def _expected(expected: float, low: float, high: float, status: str) -> dict:
 def _one_ratio(book: Book, quantity: str, phase: str, model: str) -> dict:
     """The ratio of the two GPUs at batch 1, with its interval."""
     points = book.at().sel(model=model, phase=phase, batch=1)
-    sides = [points.sel(gpu=gpu) for gpu in (book.old, book.new)]
-    found = decide.versus(*sides, quantity)
-    numbers = [float(found[name]) for name in ("ratio", "low", "high")]
-    return _expected(*numbers, found["evidence"].item())
+    ratio = decide.versus(points.sel(gpu=book.old), points.sel(gpu=book.new), quantity)
+    numbers = [float(ratio[name]) for name in ("ratio", "low", "high")]
+    return _expected(*numbers, ratio["evidence"].item())
 
 
 def _middle(values: xr.DataArray | pd.Series, status: str) -> dict:

@@ -1,4 +1,4 @@
-"""The numbers of the pages on both carbons of a token: their sum, and the explorer in which readers set what moves it."""
+"""The numbers of the pages on the total carbon of a token, and of the explorer."""
 
 from dataclasses import replace
 
@@ -7,16 +7,13 @@ import pandas as pd
 import xarray as xr
 
 from footprint import carbon, decide, predict, spec
-from footprint.chapters.book import Book
+from footprint.chapters.book import CLEAN, DIRTY, LARGE, SMALL, SUNNY, Book
 from footprint.chapters.carbon import (
-    CLEAN,
-    DIRTY,
-    LARGE,
     POINTS,
-    SMALL,
-    SUNNY,
     apart,
     choices,
+    embodied_share,
+    ends,
     pair,
     place,
     published_kg,
@@ -30,15 +27,14 @@ RECALLED = " (its data sheet is recalled and not read [unverified]{.status .unve
 
 
 def together(book: Book) -> dict:
-    """Both carbons of a token: shares, where they are equal, which GPU emits less, in use, beside a host, as a score."""
+    """Both carbons of a token: shares, ratios of GPUs, in use, beside a host, as a score."""
     tokens, both = book.tokens, pair(book, book.tokens)
-    share = both["embodied_g"] / decide.total(both)
-    middle = share.sel(embodied_method=list(carbon.SOURCED)).median(POINTS)
+    middle = embodied_share(both).sel(embodied_method=list(carbon.SOURCED)).median(POINTS)
     clean, dirty = middle.sel(zone=CLEAN), middle.sel(zone=DIRTY)
     plain = float(clean.min()) >= decide.MATTERS > float(dirty.max())
     both_count = "on a dirty grid only the energy counts, on a clean one both do"
     return {
-        "evidence": theme.kinds(both["evidence"].values.ravel()),
+        "evidence": theme.kinds(both["evidence"]),
         "clean": clean,
         "dirty": dirty,
         "so": both_count if plain else "the cleaner the grid, the more the making counts",
@@ -66,13 +62,13 @@ def _published_shares(book: Book) -> pd.Series:
 
 
 def _totals(tokens: xr.Dataset) -> pd.DataFrame:
-    """Both carbons of a token of the 1B model, each GPU at its batch of least carbon in each region."""
+    """Both carbons of a token of the 1B model, each GPU at its best batch in each region."""
     rows, names = [], {"operational_g": "operational", "embodied_g": "embodied"}
     for one in apart(tokens.sel(embodied_method=carbon.MAIN), SMALL):
         whole = one["operational_g"] + one["embodied_g"].fillna(0.0)
         best = whole.mean("sample").argmin("batch")
         grams = one[list(names)].isel(batch=best).rename(names).mean("sample")
-        bounds = carbon.summary(whole.isel(batch=best))[["low", "high"]].reset_coords(drop=True)
+        bounds = ends(whole.isel(batch=best))
         rows.append(grams.to_array("carbon", "g").to_dataset().merge(bounds).to_dataframe())
     return pd.concat(rows).dropna(subset="g").reset_index()
 
@@ -83,14 +79,14 @@ def _balance(book: Book) -> dict:
     watts = (both["token_J"] / both["token_s"]).median(["model", "batch", "sample"]).drop_attrs()
     kg = pair(book, book.world["embodied_kg"]).median("sample").assign_attrs(units="kg")
     per_kg = carbon.amortised(1.0, 1.0) / carbon.operational(watts, 1.0)  # g/kWh for a kilogram
-    found = xr.Dataset({"watts": watts, "kg": kg, "equal": kg * per_kg}).reset_coords(drop=True)
-    rows = found.to_dataframe(["gpu", "embodied_method"]).reset_index()
+    table = xr.Dataset({"watts": watts, "kg": kg, "equal": kg * per_kg}).reset_coords(drop=True)
+    rows = table.to_dataframe(["gpu", "embodied_method"]).reset_index()
     sourced = rows["embodied_method"].isin(carbon.SOURCED)
     rows["status"] = np.where(sourced, "modelled", "unverified")
     rows["gpu"] = rows["gpu"].map(book.names)
     columns = {"gpu": "card", "watts": "W while it works", "embodied_method": "embodied by"}
     columns |= {"kg": "kg", "equal": "equal at (g/kWh)", "status": "status"}
-    ours = found["equal"].sel(embodied_method=list(carbon.SOURCED))
+    ours = table["equal"].sel(embodied_method=list(carbon.SOURCED))
     said = published_kg([book.old, book.new]).query("set in ['scarif', 'boavizta']")
     theirs = said["kg"] * said["gpu"].map(
         {book.old: float(per_kg[0]), book.new: float(per_kg[1])}
@@ -110,8 +106,7 @@ def _balance(book: Book) -> dict:
 
 def _share_by_batch(tokens: xr.Dataset, book: Book) -> dict:
     """The embodied share of the 1B model against the batch."""
-    one = tokens.sel(model=SMALL, embodied_method=carbon.MAIN)
-    share = one["embodied_g"] / decide.total(one)
+    share = embodied_share(tokens.sel(model=SMALL, embodied_method=carbon.MAIN))
     newer = share.sel(zone=CLEAN, gpu=book.new).median("sample").dropna("batch")
     first, last = float(newer.sel(batch=1)), float(newer[-1])
     waits = "a card that waits for its host draws less power in the same time."
@@ -125,7 +120,7 @@ def _share_by_batch(tokens: xr.Dataset, book: Book) -> dict:
 def _phases(book: Book) -> pd.DataFrame:
     """Milligrams of a token by phase in California, and its embodied share by region."""
     main = book.tokens.sel(embodied_method=carbon.MAIN)
-    share = (main["embodied_g"] / decide.total(main)).median("sample")
+    share = embodied_share(main).median("sample")
     split = book.emitted(by_phase=True).sel(embodied_method=carbon.MAIN, zone=SUNNY)
     mg = decide.total(split).median("sample") * 1e3
     rows = []
@@ -163,30 +158,36 @@ def _rivers(both: xr.Dataset) -> dict:
 
 
 def _same_batch(book: Book) -> dict:
-    """A token's carbon over that on the newer GPU at the same batch, and who more likely emits less."""
-    rows = []
-    for gpu in [book.old, *book.others]:
-        found = decide.ratios(book.at(), book.world, old=gpu, new=book.new)["carbon_ratio"]
-        main = decide.intervals(found.sel(embodied_method=carbon.MAIN))
-        rows.append(main.assign(gpu=gpu, newer=book.new))
-    ratio = decide.ratios(book.at(), book.world, old=book.old, new=book.new)["carbon_ratio"]
-    odds = decide.probability(ratio)
+    """Ratios of a token's carbon to that on the newer GPU at the same batch, and their odds."""
+    ratios = {
+        gpu: decide.ratios(book.at(), book.world, old=gpu, new=book.new)["carbon_ratio"]
+        for gpu in [book.old, *book.others]
+    }
+    rows = [
+        decide.intervals(ratio.sel(embodied_method=carbon.MAIN)).assign(gpu=gpu, newer=book.new)
+        for gpu, ratio in ratios.items()
+    ]
+    odds = decide.probability(ratios[book.old])
     shown = odds.reset_coords("evidence").to_dataframe().reset_index()
     cells = odds.sel(embodied_method=list(carbon.SOURCED)).values
     cells = cells[np.isfinite(cells)]
     names = ["newer_surely", "newer_likely", "open", "older_likely", "older_surely"]
-    fates = pd.cut(cells, [-1, 0.05, 0.25, 0.75, 0.95, 1.1], right=False, labels=names)
     return {
         "ratios": pd.concat(rows).dropna(subset="median"),
         "ratio": rows[0]["median"],
         "odds": shown.assign(gpu=book.old, newer=book.new),
         "odds_cases": cells.size,
-        "fates": fates.value_counts(),
+        "fates": fates(cells, names).value_counts(),
     }
 
 
+def fates(odds, names: list[str]) -> pd.Series | pd.Categorical:
+    """Probabilities in five classes with these names, from surely not to surely."""
+    return pd.cut(odds, [-1, 0.05, 0.25, 0.75, 0.95, 1.1], right=False, labels=names)
+
+
 def _own_batch(both: xr.Dataset, book: Book) -> dict:
-    """Who emits less with each GPU at its own best batch, by model and region."""
+    """Which GPU emits less, each at its own best batch, by model and region."""
     least = decide.total(both.sel(embodied_method=carbon.MAIN)).min("batch")
     batch, mg = decide.best_batch(both), least.median("sample") * 1e3
     wins = (least.sel(gpu="old") < least.sel(gpu="new")).mean("sample")
@@ -194,7 +195,7 @@ def _own_batch(both: xr.Dataset, book: Book) -> dict:
     for model in least["model"].values:
         for zone in decide.ZONES:
             row = {"model": spec.label(model), "region": spec.zone_name(zone)}
-            for side, gpu in (("old", book.old), ("new", book.new)):
+            for side, gpu in {"old": book.old, "new": book.new}.items():
                 at = {"model": model, "zone": zone, "gpu": side}
                 said = f"{float(mg.sel(at)):.2g} ({float(batch.sel(at)):.0f})"
                 row[f"{spec.label(gpu)} (mg, batch)"] = said
@@ -209,14 +210,14 @@ def _own_batch(both: xr.Dataset, book: Book) -> dict:
 
 
 def host_use() -> carbon.Use:
-    """The scenario of a GPU with its share of a host: watts while it works, and the host's embodied carbon."""
+    """The use of a GPU with its share of the watts and the embodied carbon of a host."""
     return carbon.Use(host_W=decide.HOST_W, host_kg=float(carbon.host(decide.HOST).sum()))
 
 
 def _in_use(book: Book) -> dict:
-    """A token of a GPU whose lifetime, utilisation and PUE are sampled, and of one beside a host."""
+    """A token of a GPU whose lifetime, utilisation and PUE are sampled, or with a host."""
     used, grams = pair(book, book.emitted(decide.sampled_use(book.world))), pair(book, book.tokens)
-    share = (used["embodied_g"] / decide.total(used)).sel(zone=CLEAN)
+    share = embodied_share(used).sel(zone=CLEAN)
     grows = decide.total(used) / decide.total(grams)
     use = host_use()
     hosted = pair(book, book.emitted(use)).sel(zone=CLEAN, embodied_method=carbon.MAIN)
@@ -225,28 +226,30 @@ def _in_use(book: Book) -> dict:
         "used_ratio": float(grows.sel(embodied_method=carbon.MAIN).median()),
         "host_W": use.host_W,
         "host_kg": use.host_kg,
-        "host_share": float((hosted["embodied_g"] / decide.total(hosted)).median()),
+        "host_share": float(embodied_share(hosted).median()),
     }
 
 
 def _score(token: xr.Dataset, book: Book) -> dict:
     """One request on the older GPU in Quebec as a Software Carbon Intensity, term by term."""
     count = float(book.length["output"])
-    joules, seconds = (float(token[name].median()) * count for name in ("token_J", "token_s"))
+    joules, seconds = float(token["token_J"].median()), float(token["token_s"].median())
     kg = float(book.world["embodied_kg"].sel(gpu=book.old, embodied_method=carbon.MAIN).median())
-    score = carbon.score(joules, spec.grid(CLEAN).g_per_kwh, kg, seconds, count)
-    rows = []
-    for name, term in score.data_vars.items():
-        row = {"term": name, "value": float(term), "unit": term.attrs["units"]}
-        rows.append(row | {"meaning": term.attrs["long_name"]})
+    grid = spec.grid(CLEAN).g_per_kwh
+    score = carbon.score(joules * count, grid, kg, seconds * count, count)
+    rows = [
+        {"term": name, "value": float(term), "unit": term.attrs["units"]}
+        | {"meaning": term.attrs["long_name"]}
+        for name, term in score.data_vars.items()
+    ]
     sci_mg = float(score["SCI"]) * 1e3
     return {"sci_mg": sci_mg, "boundary": score.attrs["boundary"], "sci": pd.DataFrame(rows)}
 
 
 def llamas() -> list[str]:
     """The LLaMA models of more than a billion parameters."""
-    rows = spec.frame("models").query("parameters > 1e9")["id"]
-    return [name for name in rows if name.startswith("llama")]
+    large = [name for name in spec.models() if spec.model(name).parameters > 1e9]
+    return [name for name in large if name.startswith("llama")]
 
 
 def explorer(book: Book) -> dict:
@@ -256,23 +259,21 @@ def explorer(book: Book) -> dict:
     known = decide.grid_years()
     use = carbon.Use(its["lifetime"], its["utilisation"], its["pue"])
     request = decide.Request(**SIZES, batch=[its["batch"]], engine=its["engine"])
-    alone, hosted = (
-        decide.optimum(its["model"], its["region"], request=request, use=used, world=world)
-        for used in (use, replace(use, host_W=HOST_W))
-    )
-    first, likeliest = (alone.loc[at, "gpu"] for at in (alone.index[0], alone["least"].idxmax()))
-    grew = (hosted.set_index("gpu")["mean_g"] / alone.set_index("gpu")["mean_g"]).sort_values()
+    given = {"request": request, "world": world}
+    alone = decide.optimum(its["model"], its["region"], use=use, **given).set_index("gpu")
+    host = replace(use, host_W=HOST_W)
+    hosted = decide.optimum(its["model"], its["region"], use=host, **given).set_index("gpu")
+    first, likeliest = alone.index[0], alone["least"].idxmax()
+    grew = (hosted["mean_g"] / alone["mean_g"]).sort_values()
     recalled = spec.frame("gpus").set_index("id")["status"][first] == "unverified"
-    best = (
-        "it is best" if first == likeliest else f"most often best is the {spec.label(likeliest)},"
-    )
+    other = f"most often best is the {spec.label(likeliest)},"
     return {
         "points": points,
         "world": world.assign(year=(known == world["g_per_kwh"]).all("zone").argmax("year")),
         "grids": grids,
         "its": {name: its[name] for name in ("batch", "utilisation")},
         "first": spec.label(first),
-        "best": best,
+        "best": "it is best" if first == likeliest else other,
         "often": alone["least"].max(),
         "plain": "" if alone["least"].max() >= 0.5 else ": no card is plainly the best",
         "recalled": RECALLED if recalled else "",
@@ -293,39 +294,34 @@ def explorer(book: Book) -> dict:
 
 
 def _carried() -> pd.DataFrame:
-    """What a token takes at each point that fits, how long its reader waits, and how both move with the GPU's errors."""
+    """What a token takes at each point that fits, TTFT and TPOT, and the slopes of the errors."""
     sizes = {name: [size] for name, size in SIZES.items()} | {"batch": list(decide.BATCHES)}
     points = predict.points(llamas(), spec.gpus(), engine=["eager", "serving"], **sizes)
     points = points.squeeze(["prompt", "output"])
     time, energy = points["time_s"], points["energy_J"]
-    first, later = (time.sel(phase=name, drop=True) for name in ("prefill", "decode"))
+    whole_time, whole_energy = time.sum("phase", skipna=False), energy.sum("phase", skipna=False)
     table = {
-        "token_J": energy.sum("phase", skipna=False) / points["generated"],
-        "token_s": time.sum("phase", skipna=False) / points["generated"],
-        "ttft_s": first,
-        "tpot_s": later / (SIZES["output"] - 1),
+        "token_J": whole_energy / points["generated"],
+        "token_s": whole_time / points["generated"],
+        "ttft_s": time.sel(phase="prefill", drop=True),
+        "tpot_s": time.sel(phase="decode", drop=True) / (SIZES["output"] - 1),
         "idle_W": points["idle_W"],
     }
     for end in ("_low", "_high"):
         time_sd, energy_sd = points[f"time_s{end}_sd"], points[f"energy_J{end}_sd"]
         shared = np.minimum(time_sd, energy_sd)
         power = np.sqrt(energy_sd**2 - shared**2)
-        for name, of, sd in (
-            ("time", time, time_sd),
-            ("shared", energy, shared),
-            ("power", energy, power),
-        ):
-            whole = of.sum("phase", skipna=False)
-            table[f"{name}{end}"] = (sd * of).sum("phase", skipna=False) / whole
+        table[f"time{end}"] = (time_sd * time).sum("phase", skipna=False) / whole_time
+        table[f"shared{end}"] = (shared * energy).sum("phase", skipna=False) / whole_energy
+        table[f"power{end}"] = (power * energy).sum("phase", skipna=False) / whole_energy
     return xr.Dataset(table).reset_coords(drop=True).to_dataframe().dropna().reset_index()
 
 
 def _grids_by_year() -> pd.DataFrame:
-    """The name of each zone and its lifecycle g/kWh in each year of the table; the paper's three regions first."""
+    """The name of each zone and its lifecycle g/kWh in each year, the paper's regions first."""
     rows = spec.frame("grids").query("kind == 'lifecycle'")
     table = rows.pivot(index=["zone", "name"], columns="year", values="g_per_kwh")
     table = table.reset_index("name").sort_values("name")
-    ours = table.loc[list(decide.ZONES)].assign(
-        name=[spec.zone_name(zone) for zone in decide.ZONES]
-    )
-    return pd.concat([ours, table.drop(list(decide.ZONES))])
+    zones = list(decide.ZONES)
+    ours = table.loc[zones].assign(name=list(map(spec.zone_name, zones)))
+    return pd.concat([ours, table.drop(zones)])
