@@ -1,4 +1,4 @@
-"""Run every benchmark (or those named) and print its rows: `python -m benchmarks [overhead efficiency pairs ...]`."""
+"""Print the rows of benchmarks: `python -m benchmarks [overhead efficiency pairs ...]`."""
 
 import sys
 
@@ -18,7 +18,7 @@ BENCHMARKS = {
 
 
 def main(names: list[str]) -> int:
-    """Print the rows of each benchmark as a table; the exit code is 1 when a row fails its own limit."""
+    """Print the rows of each benchmark; the exit code is 1 if a row fails its limit."""
     failed = False
     for name in names or BENCHMARKS:
         table = pd.DataFrame(BENCHMARKS[name]())

@@ -1,4 +1,4 @@
-"""A measurement in an interpreter of its own, on one core: what others have loaded or left in memory plays no part."""
+"""A measurement in an interpreter of its own, on one core."""
 
 import json
 import os

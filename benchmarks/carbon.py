@@ -1,4 +1,4 @@
-"""What a million draws of the making of every card take: seconds on one core and memory at the peak."""
+"""Seconds on one core and peak memory of a million samples of every GPU."""
 
 import json
 import sys

@@ -27,7 +27,7 @@ def one_core() -> Iterator[None]:
 
 
 def rows() -> list[dict]:
-    """Size and solve time of 24 hours, 3 regions, all cards, 6 models and 9 batches, bound to regions and free to move."""
+    """Size and solve time of a day in 3 regions, with all GPUs, 6 models and 9 batches."""
     points, world = (
         decide.configurations(MODELS, decide.mean_request()),
         decide.draw_world(spec.gpus()),

@@ -1,7 +1,7 @@
-"""What the sampler costs: its share of a core, and the wall time of the same work with and without it.
+"""What the sampler costs: its share of a core, and the wall time of work with and without it.
 
-Wall ratios on a small machine have a floor of some percent, so an A/A row (nothing against nothing) stands beside them;
-the share of a core is the sharp number. The driver's calls are those of a fake NVML that spins for 0.17 or 2.4 ms.
+An A/A row (nothing against nothing) shows the noise of the wall ratios, some percent on a small
+machine; the share of a core is precise. A fake NVML spins for 0.17 or 2.4 ms a call.
 """
 
 import sys
@@ -30,7 +30,7 @@ CALLS = {
 
 
 def rows() -> list[dict]:
-    """One row for A/A, one for each cost of a call: wall ratio (median, quartiles), share of a core, rate."""
+    """A row for A/A and for each cost of a call: wall ratio (quartiles), share of a core, rate."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         script = fake.install(patch, fake.build(Path(folder)), Path(folder) / "script")
 
@@ -68,9 +68,9 @@ def row(name: str, measured: np.ndarray) -> dict:
 
 
 def ratios(work: Callable, beside: dict[str, Callable]) -> dict[str, np.ndarray]:
-    """Wall time of `work` beside each over that beside nothing, round by round, in an order drawn for each round.
+    """Wall time of `work` beside each over that beside nothing, in rounds of random order.
 
-    All share the rounds, and so the moods of the machine: minutes apart they would not be alike.
+    All share the rounds, since the speed of a machine changes within minutes.
     """
     order, every = np.random.default_rng(0), {"nothing": nullcontext, **beside}
     found = {name: [] for name in beside}
@@ -106,7 +106,7 @@ def decode() -> Callable:
 
 
 def share(sampling: Callable) -> tuple[float, float]:
-    """Share of one core that the sampler uses beside nothing (median of ten seconds), and its rate in Hz."""
+    """Share of a core that the sampler uses alone (median of ten seconds), and its rate in Hz."""
     with sampling() as recording:
         time.sleep(SHARE_S)
     at, used = recording.columns["time_s"], recording.columns["cpu_s"]

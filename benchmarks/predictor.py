@@ -1,8 +1,8 @@
-"""How many configurations a second the GPU model answers on one core, and what each of them takes in memory.
+"""Configurations a second of the GPU model on one core, and the memory that each takes.
 
-A plain roofline in numpy (the larger of bytes over bandwidth and arithmetic over peak, times alone) is timed beside it in
-the same process on the same grid: the ratio is what power, energy, memory and intervals cost. Both
-work on a grid, so what a length does not change is computed once; a configuration is one cell of the answer.
+A plain roofline in numpy (times alone, the larger of bytes over bandwidth and arithmetic over peak)
+is timed beside it on the same grid: the ratio is what power, energy, memory and intervals cost. A
+configuration is one cell of the grid.
 """
 
 import json
@@ -22,8 +22,10 @@ REPEATS = 3
 
 
 def rows() -> list[dict]:
-    """One row for speed (`ok`: a million configurations a second), one for memory (`ok`: no more a configuration at the larger
-    size, so it is linear and can be cut into chunks)."""
+    """A row for speed and one for memory.
+
+    Speed is `ok` from a million configurations a second, memory if it grows at most linearly.
+    """
     found = alone.run("benchmarks.predictor")
     small, large = found["bytes_each"]
     size = found["configurations"]

@@ -1,7 +1,7 @@
 """What a sweep costs beside its measurements, and what thousands of traces cost to read.
 
-The grid is that of two small random models, three batches and two prompts, 32 tokens, ten iterations a point: start of the
-processes, imports, loading and warm-up count as loss, as they do for whoever waits for the result.
+The grid has two small random models, three batches, two prompts, 32 tokens and ten iterations a
+point; the start of processes, imports, loading and warm-up count as loss.
 """
 
 import json
@@ -90,7 +90,7 @@ print(took)
 
 @contextmanager
 def project() -> Iterator[Path]:
-    """A checkout with the real notebooks and the two models, which is the working directory meanwhile."""
+    """A checkout with the notebooks and the two models, as the working directory."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,7 +114,7 @@ def row(what: str, value: float, unit: str, limit: float, ok: bool) -> dict:
 
 
 def efficiency() -> list[dict]:
-    """Share of the wall time of a whole sweep, papermill and kernels included, that lies inside measured windows."""
+    """Share of a sweep's wall time, papermill and kernels included, inside measured windows."""
     with project() as folder:
         requests = [
             workload.request(
@@ -157,7 +157,7 @@ def efficiency() -> list[dict]:
 
 
 def pairs() -> list[dict]:
-    """Reported decode time of m135, batch 1, prompt 64, over that of a bare loop in a process of its own, in turns."""
+    """Decode time of m135 (batch 1, prompt 64) over that of a bare loop, in turns."""
     ratios = []
     with project() as folder:
         for index in range(PAIRS):

@@ -1,7 +1,9 @@
-"""What the book adds to Sphinx: equations become MathML at build time, so that pages show them without script or network; a
-number is never parted from its unit by a line's end; the first use of a word of the glossary in a chapter leads there; the
-page of a run has the run's name and its trace; a page with charts loads what draws them; and chapters are executed side by
-side."""
+"""What the book adds to Sphinx.
+
+Equations become MathML, which needs no script or network. A number stays on a line with its unit.
+The first use of a word of the glossary in a chapter is a link. The page of a run has its name and
+its trace. A page with charts loads what draws them. Chapters are executed in parallel.
+"""
 
 import os
 import re
@@ -43,7 +45,7 @@ UNIT = re.compile(r"(?<=\d) (?=(%|[kMG]?[WJ]\b|k?Wh\b|m?s\b|k?g\b|GB\b|GiB\b|mmÂ
 
 
 def convert(node, block: bool) -> str:
-    """MathML of an equation; what the converter does not know is a warning, and so an error of the build."""
+    """MathML of an equation; a warning, and so an error of the build, if it cannot be converted."""
     source = node.astext()
     for written, known in SAME.items():
         source = re.sub(written, known, source)
@@ -103,7 +105,7 @@ GLOSSARY = "book/glossary"
 
 @cache
 def glossary(env) -> dict[re.Pattern, tuple[str, str]]:
-    """For each word of the glossary what finds it in a text, longest first: where it stands and what it means."""
+    """The place and meaning of each word of the glossary by its pattern, longest first."""
     found = {}
     for item in env.get_doctree(GLOSSARY).findall(definition_list_item):
         word, meaning = item[0].astext(), " ".join(item[-1].astext().split())
@@ -116,7 +118,7 @@ def glossary(env) -> dict[re.Pattern, tuple[str, str]]:
 
 
 class Words(SphinxPostTransform):
-    """The first use of a word of the glossary in a chapter leads to it, and says on hovering what it means."""
+    """The first use of a word of the glossary in a chapter is a link with its meaning."""
 
     default_priority = 850
 
@@ -156,7 +158,7 @@ class Words(SphinxPostTransform):
 
 
 class RunPage(SphinxTransform):
-    """All runs of a template have its heading: put the run's name there, and a link to its trace."""
+    """The page of a run has the run's name as its heading, and a link to its trace."""
 
     default_priority = 400
 
@@ -174,7 +176,7 @@ class RunPage(SphinxTransform):
 
 
 class ByFile(jupyter_client.AsyncKernelManager):
-    """A kernel that is spoken to through files: the free port that it is told to take may be another's when it starts."""
+    """A kernel over ipc sockets, which have no races for free TCP ports."""
 
     folder = TemporaryDirectory(prefix="kernels-")
 
@@ -188,26 +190,24 @@ class ByFile(jupyter_client.AsyncKernelManager):
 
 
 def side_by_side(app: Sphinx, config) -> None:
-    """Let Sphinx read several pages at a time; two extensions that work after all are read only fail to say so."""
+    """Let Sphinx read pages in parallel; two extensions are safe for it but do not say so."""
     for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
         app.extensions[name].parallel_read_safe = True
     if os.name == "posix":
         jupyter_client.AsyncKernelManager = ByFile  # what nbclient starts kernels with
-    app.parallel = 2 * (
-        os.cpu_count() or 1
-    )  # chapters differ in length, and each waits for its kernel to start
+    # chapters differ in length, and each waits for its kernel to start
+    app.parallel = 2 * (os.cpu_count() or 1)
 
 
 def deal(app: Sphinx, env, docnames: list[str]) -> None:
-    """Sphinx cuts the list of pages into stretches; deal the pages out, so that no stretch has all the long chapters."""
+    """Deal the pages out, so that no stretch of the list has all the long chapters."""
     docnames[:] = [
         name for start in range(app.parallel) for name in sorted(docnames)[start :: app.parallel]
     ]
 
 
 def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """A page that has a chart loads the bundle that draws it, before `charts.js`; the roles that docutils gives to
-    references contradict each other, and a plain element has none."""
+    """Load the bundle that draws charts, and drop contradictory roles of docutils."""
     body = context.get("body", "")
     if 'class="vl-chart"' in body:
         app.add_js_file("vega/bundle.js", priority=400, loading_method="defer")

@@ -1,4 +1,4 @@
-"""The book as it lies in the repository: its contents, its figures, its numbers; and as built, its links."""
+"""The book in the repository (contents, figures, numbers) and as built (links)."""
 
 import os
 import re
@@ -20,14 +20,16 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.md"))
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 CELL = re.compile(r"```\{code-cell\} python\n(.*?)```", re.DOTALL)
-# Numbers that are names, units of a definition, or part of a sentence about the set-up; all others are computed.
+# Numbers that are names, units or part of the set-up; all others are computed.
 NAMES = re.compile(
     r"\b(?:1B|3B|7B|RTX\s+6000|batch 1|16 bits?|128 (?:tokens|generated)|CC BY 4\.0|20\d\d|CO2)\b"
-    r"|\bbelow 1\b|\bscope 2\b|\bPython 3\.\d+(?: or 3\.\d+)?|\b(?:25|75|9[05]) %|\b12 nm|\b[1-9]\.\s"
+    r"|\bbelow 1\b|\bscope 2\b|\bPython 3\.\d+(?: or 3\.\d+)?|\b(?:25|75|9[05]) %|\b12 nm"
+    r"|\b[1-9]\.\s"
 )
-# Where somebody's files lie: a home, a scratch folder, or an absolute path into a checkout, wherever it is.
+# Where somebody's files lie: a home, a scratch folder, an absolute path into a checkout.
 PLACE = re.compile(
-    rb"/(?:home|root|tmp|Users)/|(?<![\w.:/~-])/(?:[\w.-]+/)+(?:notebooks|lib/footprint|tests|\.venv|book|_build)\b"
+    rb"/(?:home|root|tmp|Users)/"
+    rb"|(?<![\w.:/~-])/(?:[\w.-]+/)+(?:notebooks|lib/footprint|tests|\.venv|book|_build)\b"
 )
 NUMBER = re.compile(r"(?<![\w`{#.\-])\d+(?:\.\d+)?(?![\w`}])")
 
@@ -45,7 +47,7 @@ def in_toc(node) -> list[str]:
 
 
 def prose(chapter: Path) -> str:
-    """A chapter without front matter, code, equations, tables and figures: what its author typed."""
+    """The prose of a chapter, without front matter, code, equations, tables and figures."""
     text = re.sub(r"\A---\n.*?\n---\n", "", chapter.read_text(), flags=re.DOTALL)
     for drop in (
         r"```.*?```",
@@ -200,7 +202,7 @@ def test_runs_are_shown_as_they_were_executed_and_chapters_never_as_they_were():
 
 @pytest.mark.slow
 def test_a_changed_row_changes_the_page(tmp_path):
-    """One byte of a grid's row, and the page that was built before says the new number and not the old."""
+    """After a change in a grid's row the page says the new number and not the old."""
     leave = shutil.ignore_patterns(
         ".git", ".venv", "_build", "*.egg-info", "local", ".*_cache", ".hypothesis"
     )

@@ -1,4 +1,4 @@
-"""Every page of the built book in headless Chromium, from its file: light on a wide screen, dark on a phone, no network."""
+"""Every page of the built book in headless Chromium, light and wide or dark and narrow."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from footprint import carbon, decide, spec
 from footprint.chapters.book import load
 from footprint.chapters.totals import SAMPLES
 
-# Of the theme, harmless: the first on every page, the second on the first page that a browser profile ever opens.
+# Of the theme, harmless: on every page, and on the first page of a browser profile.
 KNOWN = (
     "Identifier 'THEBE_JS_URL' has already been declared",
     "Got invalid theme mode: . Resetting to auto.",
@@ -27,17 +27,20 @@ STATE = """() => ({
     named: document.querySelectorAll('.vl-host[aria-label]').length,
     raw: document.querySelectorAll('.math:not(math)').length,
     sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-    cut: [...document.querySelectorAll('figure:has(.vl-chart)')].filter(
-        figure => { const box = figure.querySelector('.vl-chart'); return box.scrollWidth > box.clientWidth; }
-    ).map(figure => figure.id),
+    cut: [...document.querySelectorAll('figure:has(.vl-chart)')].filter(figure => {
+        const box = figure.querySelector('.vl-chart');
+        return box.scrollWidth > box.clientWidth;
+    }).map(figure => figure.id),
 })"""
 OVERLAPS = """() => [...document.querySelectorAll('.vl-host svg')].flatMap(chart => {
-    const words = [...chart.querySelectorAll('.role-legend text, .role-axis text, .role-title text')].filter(
+    const roles = '.role-legend text, .role-axis text, .role-title text';
+    const words = [...chart.querySelectorAll(roles)].filter(
         word => word.textContent.trim() && getComputedStyle(word).opacity !== '0').map(
         word => ({text: word.textContent, box: word.getBoundingClientRect()}));
     return words.flatMap((one, i) => words.slice(i + 1).filter(({box}) =>
         Math.min(one.box.right, box.right) - Math.max(one.box.left, box.left) > 2 &&
-        Math.min(one.box.bottom, box.bottom) - Math.max(one.box.top, box.top) > 4).map(two => `${one.text} | ${two.text}`));
+        Math.min(one.box.bottom, box.bottom) - Math.max(one.box.top, box.top) > 4
+    ).map(two => `${one.text} | ${two.text}`));
 })"""
 
 
@@ -202,16 +205,18 @@ def test_axe_finds_nothing_serious_or_critical(chromium, mode):
     assert not found, found
 
 
-# -- the explorer -----------------------------------------------------------------------------------------------------
-
-BARS = """() => Object.fromEntries([...document.querySelectorAll('.mark-rule [aria-label*="whole: "]')].map(bar => {
-    const said = Object.fromEntries(bar.getAttribute('aria-label').split('; ').map(part => part.split(': ')));
-    return [said.name, [said.whole, said.low, said.high, said.making].map(Number)];
-}))"""
+BARS = """() => {
+    const bars = document.querySelectorAll('.mark-rule [aria-label*="whole: "]');
+    return Object.fromEntries([...bars].map(bar => {
+        const parts = bar.getAttribute('aria-label').split('; ');
+        const said = Object.fromEntries(parts.map(part => part.split(': ')));
+        return [said.name, [said.whole, said.low, said.high, said.making].map(Number)];
+    }));
+}"""
 
 
 def explorer(page, settings: str = "") -> dict[str, list[float]]:
-    """The explorer at these settings: mean, low, high and making of each card that has a bar, in mg a token."""
+    """Mean, low, high and making (mg a token) of each bar of the explorer at these settings."""
     page.goto("about:blank")
     page.goto((HTML / "book" / "explorer.html").as_uri() + settings)
     page.wait_for_selector(".vl-chart[data-rendered]")

@@ -1,4 +1,4 @@
-"""What the documents name (commands, options, targets, files) exists, and every command and option is documented."""
+"""What the documents name exists, and every command and option is documented."""
 
 import re
 import shlex
