@@ -34,7 +34,7 @@ def test_every_colour_can_be_seen_on_both_grounds(name, ground):
 def test_colours_of_one_field_differ():
     for names in theme.DOMAINS.values():
         assert len({theme.COLOURS[name] for name in names}) == len(names)
-    for field in ("kind", "phase", "weights"):
+    for field in ("evidence", "weights"):
         assert len({theme.SHAPES[name] for name in theme.DOMAINS[field]}) == len(
             theme.DOMAINS[field]
         )
