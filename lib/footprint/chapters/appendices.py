@@ -91,11 +91,11 @@ def _changed(book: Book, points: int) -> str:
         return "No GPU was measured in this copy: every point of a GPU in the chapters is modelled."
     gpus = book.measured["gpu"].values.tolist()
     beside = [spec.label(gpu) for gpu in gpus if gpu not in (book.old, book.new)]
-    said = f"{points} points of {', '.join(map(spec.label, gpus))} were measured"
-    said += ", and take the place of modelled ones."
+    words = f"{points} points of {', '.join(map(spec.label, gpus))} were measured"
+    words += ", and take the place of modelled ones."
     if beside:
-        said += f" {', '.join(beside)} stands beside the two cards that the chapters compare."
-    return said
+        words += f" {', '.join(beside)} stands beside the two cards that the chapters compare."
+    return words
 
 
 def tables(book: Book) -> dict:

@@ -106,11 +106,11 @@ class Book:
             for name, values in usual.items()
         }
         models = [name for name in self.models if name in spec.models()]
-        known = [name for name in self.gpus if name in spec.gpus()]
+        listed = [name for name in self.gpus if name in spec.gpus()]
         engines = list(dict.fromkeys([*ENGINES, *self.measured["engine"].values.tolist()]))
         parts = []
-        for dtype in dict.fromkeys(map(self.dtype, known)):
-            gpus = [name for name in known if self.dtype(name) == dtype]
+        for dtype in dict.fromkeys(map(self.dtype, listed)):
+            gpus = [name for name in listed if self.dtype(name) == dtype]
             parts.append(predict.points(models, gpus, engine=engines, dtype=dtype, **sizes))
         alike = dict.fromkeys(("data_vars", "coords"), "minimal")  # what no GPU changes stands once
         return xr.concat(parts, "gpu", compat="override", **alike)
@@ -119,8 +119,8 @@ class Book:
         """The dtype of a GPU's points: half precision, unless it was only measured in another."""
         if gpu not in self.measured["gpu"]:
             return DTYPE
-        known = [name for name in np.unique(self.measured["dtype"].sel(gpu=gpu)) if name]
-        return DTYPE if DTYPE in known else known[0]
+        dtypes = [name for name in np.unique(self.measured["dtype"].sel(gpu=gpu)) if name]
+        return DTYPE if DTYPE in dtypes else dtypes[0]
 
     def at(self, engine: str = "eager") -> xr.Dataset:
         """The points of one engine and of the book's length, dims (model, gpu, batch, phase)."""
@@ -128,8 +128,8 @@ class Book:
 
     def seen(self, gpus: list[str], engine: str = "eager") -> xr.DataArray:
         """Whether anything was measured of each of the paper's models on each of these GPUs."""
-        known = self.points["evidence"].sel(model=list(PAPER), gpu=gpus, engine=engine)
-        return (known == "measured").any(["batch", "prompt", "output", "phase"])
+        evidence = self.points["evidence"].sel(model=list(PAPER), gpu=gpus, engine=engine)
+        return (evidence == "measured").any(["batch", "prompt", "output", "phase"])
 
     @cached_property
     def world(self) -> xr.Dataset:
@@ -172,17 +172,17 @@ def load(**cast) -> Book:
 
 def numbers(page: str, book: Book, *given) -> dict:
     """What the function of a page returns, its NumPy scalars as plain numbers."""
-    found = getattr(import_module("footprint.chapters"), page.replace("-", "_"))(book, *given)
+    values = getattr(import_module("footprint.chapters"), page.replace("-", "_"))(book, *given)
     return {
         key: value.item() if isinstance(value, np.generic) else value
-        for key, value in found.items()
+        for key, value in values.items()
     }
 
 
-def named(found: dict) -> dict:
+def named(values: dict) -> dict:
     """What prose can name: numbers, phrases, and labelled numbers (`share.t4`, `share.max`)."""
     names = {}
-    for key, value in found.items():
+    for key, value in values.items():
         if isinstance(value, xr.Dataset):
             value = value.to_array()
         if isinstance(value, xr.DataArray):
@@ -211,8 +211,8 @@ def show(page: str, *given, **cast) -> dict:
 
     theme.enable()
     book = load(**cast)
-    found = numbers(page, book, *given)
-    for key, value in named(book.names | found).items():
+    values = numbers(page, book, *given)
+    for key, value in named(book.names | values).items():
         words = isinstance(value, str) and not isinstance(value, theme.Page)
         glue(key, Phrase(value) if words else value, display=False)
-    return found
+    return values

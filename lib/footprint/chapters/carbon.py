@@ -31,28 +31,28 @@ def ends(samples: xr.DataArray) -> xr.Dataset:
 
 def apart(tokens: xr.Dataset, model: str) -> list[xr.Dataset]:
     """Tokens of a model by GPU and evidence; of another model where it was not measured."""
-    found = []
+    parts = []
     for gpu in tokens["gpu"].values:
         here = tokens.sel(gpu=[gpu])
-        known = here["token_J"].notnull().all("sample").squeeze("gpu", drop=True)
+        fits = here["token_J"].notnull().all("sample").squeeze("gpu", drop=True)
         for evidence in ("measured", "mixed", "modelled"):
-            batches = known & (here["evidence"] == evidence).squeeze("gpu", drop=True)
+            batches = fits & (here["evidence"] == evidence).squeeze("gpu", drop=True)
             models = [model] if evidence == "modelled" else [model, *tokens["model"].values]
             if models := [name for name in models if batches.sel(model=name).any()]:
-                found.append(here.sel(model=models[:1], batch=batches.sel(model=models[0])))
-    return found
+                parts.append(here.sel(model=models[:1], batch=batches.sel(model=models[0])))
+    return parts
 
 
 def choices(tokens: xr.Dataset) -> list[dict]:
     """Model, GPU and batch: one request at a time, and the batch of least carbon in California."""
-    known = tokens["token_J"].notnull().all("sample")
+    fits = tokens["token_J"].notnull().all("sample")
     best = decide.best_batch(tokens).sel(zone=SUNNY).fillna(1)
     return [
         {"model": model, "gpu": gpu, "batch": batch}
         for model in tokens["model"].values
         for gpu in tokens["gpu"].values
         for batch in dict.fromkeys([1, int(best.sel(model=model, gpu=gpu))])
-        if known.sel(model=model, gpu=gpu).any("batch")
+        if fits.sel(model=model, gpu=gpu).any("batch")
     ]
 
 
@@ -154,15 +154,15 @@ def _grids() -> dict:
 def _hours() -> dict:
     """The hourly intensities of California, and the PUE of data centres."""
     year = spec.hourly(SUNNY)
-    known = year.dropna("time")
-    days = known.groupby("time.dayofyear")
+    hours = year.dropna("time")
+    days = hours.groupby("time.dayofyear")
     return {
         "swing": float((days.max() / days.min()).median()),
-        "tenth_g": known.quantile(0.1).item(),
-        "nine_tenths_g": known.quantile(0.9).item(),
+        "tenth_g": hours.quantile(0.1).item(),
+        "nine_tenths_g": hours.quantile(0.9).item(),
         "typical": spec.typical(year, "America/Los_Angeles"),
         "hourly_status": theme.badge(spec.table("hourly")[0]["status"]),
-        "hourly_mean_g": float(known.mean()),
+        "hourly_mean_g": float(hours.mean()),
         "annual_g": spec.grid(SUNNY, 2022).g_per_kwh,
         "missing": len(year.attrs["missing"]),
         "missing_hours": ", ".join(year.attrs["missing"]),

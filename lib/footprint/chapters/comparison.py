@@ -185,8 +185,8 @@ def _by_engine(points: xr.Dataset, values: xr.DataArray, unit: str) -> pd.DataFr
     stacked = {"pair": ("model", "gpu"), "column": ("batch", "engine")}
     table = values.reset_coords(drop=True).stack(stacked).transpose("pair", "column").to_pandas()
     table.columns = [f"{engine}, batch {batch} ({unit})" for batch, engine in table.columns]
-    known = points["evidence"].stack(stacked).transpose("pair", "column")
-    kinds = [set(each) - {"not run"} for each in known.values]
+    evidence = points["evidence"].stack(stacked).transpose("pair", "column")
+    kinds = [set(each) - {"not run"} for each in evidence.values]
     status = [" ".join(each) if len(each) < 2 else "mixed" for each in kinds]
     rows = table.assign(status=status).dropna(how="all", subset=list(table))
     return theme.labelled(rows.reset_index(names=["model", "card"]), "model", "card")
@@ -213,30 +213,30 @@ def _memory(book: Book) -> dict:
 
 def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
     """Runs of processors beside the rate that the probed bandwidth allows."""
-    known = processors[processors["model"].isin(spec.models())]
+    rows = processors[processors["model"].isin(spec.models())]
     weights_B = [
         spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
-        for row in known.itertuples()
+        for row in rows.itertuples()
     ]
-    bound = known["bandwidth"] * 1e9 / np.array(weights_B)
-    return known.assign(bound_tokens_per_s=bound, share=known["tokens_per_s"] / bound)
+    bound = rows["bandwidth"] * 1e9 / np.array(weights_B)
+    return rows.assign(bound_tokens_per_s=bound, share=rows["tokens_per_s"] / bound)
 
 
 def _processors_said(book: Book, share: pd.Series) -> str:
     if not len(share):
         return NO_PROCESSOR
-    said = (
+    words = (
         "The runs below were measured, on the processors at hand. At batch 1 they reach "
         f"{share.min():.0%} to {share.max():.0%} of the bound that {{eq}}`eq-decode-bound` gives "
         f"with the memory bandwidth probed in the same run, {share.median():.0%} in the median. "
     )
     if (share > 1).any():
-        said += (
+        words += (
             f"A share above one ({(share > 1).sum()} of {len(share)}) says that the probe is a "
             "sample and no ceiling: neighbours on a shared machine slowed the probe more than the "
             "run. "
         )
-    return said + (
+    return words + (
         f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show "
         "that where the weights do not fit a cache, reading them takes most of a step."
     )

@@ -35,8 +35,8 @@ def sides(book: Book, engine: str, way: str, gpus: tuple[str, ...] = ()) -> list
 
 def _pair(book: Book, gpu: str) -> dict[str, str]:
     """Columns of a comparison: both GPUs, and for each whether any of its points was measured."""
-    known = book.points["evidence"].sel(**book.length)
-    seen = (known == "measured").any(["model", "engine", "batch", "phase"])
+    measured = book.points["evidence"].sel(**book.length) == "measured"
+    seen = measured.any(["model", "engine", "batch", "phase"])
     evidence = xr.where(seen, "measured", "modelled").to_series()
     names = {"gpu": gpu, "newer": book.new}
     return names | {"evidence": evidence[gpu], "newer_evidence": evidence[book.new]}
@@ -60,13 +60,13 @@ def decide(book: Book) -> dict:
     alone = setups[book.old].sel(engine="eager", counted=ALONE, served=LONE)
     pairs = {(engine, way): sides(book, engine, way) for engine in ENGINES for way in (LONE, OWN)}
     by_grid = [_odds(book, gpu) for gpu in older]
-    said = spec.frame("literature").set_index("id")["value"]
+    literature = spec.frame("literature").set_index("id")["value"]
     return {
         "evidence": theme.kinds(book.at().sel(gpu=[book.old, book.new])["evidence"]),
         **_hosts(book, pairs),
         "host_W": choose.HOST_W,
         "host_kg": host_use().host_kg,
-        "host_said_W": said["ecologits-host"] / 8,
+        "host_said_W": literature["ecologits-host"] / 8,
         "newer": min(int((one < 0.5).sum()) for one in real),
         "settings": real[0].size,
         "alone": int((alone > 0.5).sum()),
@@ -77,7 +77,7 @@ def decide(book: Book) -> dict:
         "regions": choose.grids().to_dataframe().reset_index(),
         **_paybacks(pairs),
         **_choices(book),
-        "said": said[["prism-changed", "prism-settings", "greenllm-saving"]],
+        "said": literature[["prism-changed", "prism-settings", "greenllm-saving"]],
         **_crossings(by_grid[0]),
     }
 
@@ -139,11 +139,11 @@ def _beyond(book: Book) -> dict:
 
 def _paybacks(pairs: dict) -> dict:
     """When a newer GPU that replaces older ones has paid back, also on grids that get cleaner."""
-    known = choose.grid_years()
-    trend = (known.isel(year=-1) / known.isel(year=0)) ** (1 / (known.sizes["year"] - 1))
+    years = choose.grid_years()
+    trend = (years.isel(year=-1) / years.isel(year=0)) ** (1 / (years.sizes["year"] - 1))
     pace, curves, days = float(trend.min()), [], {}
     for engine in ENGINES:
-        old, new = (side.sel(embodied_method=carbon.MAIN) for side in pairs[engine, OWN])
+        old, new = [side.sel(embodied_method=carbon.MAIN) for side in pairs[engine, OWN]]
         faster = (old["token_s"] / new["token_s"]).median("sample")
         outruns = np.floor(faster).where(faster >= 1, faster)  # whole GPUs, or a part of one
         given = {"replaced": outruns, "age_years": 3.0}
@@ -165,7 +165,7 @@ def _paybacks(pairs: dict) -> dict:
         "within_host": _within(host),
         "drifted_alone": _within(choose.drifting(alone, pace)),
         "drifted_host": _within(choose.drifting(host, pace)),
-        "years": {"first": int(known["year"][0]), "last": int(known["year"][-1])},
+        "years": {"first": int(years["year"][0]), "last": int(years["year"][-1])},
         "trend": abs(1 - trend),
         "moved": {zone: "fell" if trend.sel(zone=zone) < 1 else "rose" for zone in choose.ZONES},
         "pace": 1 - pace,

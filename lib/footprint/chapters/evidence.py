@@ -39,7 +39,7 @@ def method(book: Book) -> dict:
     """How a run goes: closure of its phases, coverage of its energy interval, its prompts."""
     loads = _scripted_loads()
     covered = loads["coverage_pct"].min()
-    known = loads[~loads["load"].str.contains("gain")]
+    plain = loads[~loads["load"].str.contains("gain")]
     prompts = spec.table("prompts")
     tick_s, share = 0.1, 0.01
     return {
@@ -49,12 +49,12 @@ def method(book: Book) -> dict:
         "held": "in each of them, for every load and sensor"
         if covered == 100
         else f"in {covered:.0f} % of them or more",
-        "half_width_pct": known["half_width_pct"].median(),
+        "half_width_pct": plain["half_width_pct"].median(),
         "seconds": 5,
         "meter_pct": 6,
         "gain_pct": 5,
-        "without_gain_pct": known["half_width_without_gain_pct"].median(),
-        "held_without_gain_pct": known["coverage_without_gain_pct"].min(),
+        "without_gain_pct": plain["half_width_without_gain_pct"].median(),
+        "held_without_gain_pct": plain["coverage_without_gain_pct"].min(),
         "prompts": len(prompts),
         "tasks": len({row["task"] for row in prompts}),
         "lengths": len(spec.table("azure_lengths")),
@@ -71,13 +71,13 @@ def validation(book: Book) -> dict:
 
     rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
     cards, away = rows["gpu"], rows["source"]
-    known = cards[cards["quantity"].isin(left_out.QUANTITIES)]
-    by_quantity = left_out.summary(known, "quantity").set_index("quantity")
-    by_gpu = left_out.summary(known, "gpu").set_index("gpu")
+    errors = cards[cards["quantity"].isin(left_out.QUANTITIES)]
+    by_quantity = left_out.summary(errors, "quantity").set_index("quantity")
+    by_gpu = left_out.summary(errors, "gpu").set_index("gpu")
     both = by_gpu.reindex([book.old, book.new]).fillna({"rows": 0})  # NaN where nobody measured
     worst = by_gpu.sort_values("median error").iloc[-1]
     plain = cards.assign(plain=left_out.plain_roofline(cards)).dropna(subset=["plain"])
-    named = known.assign(card=known["gpu"].map(spec.label))
+    named = errors.assign(card=errors["gpu"].map(spec.label))
     covered, count = cards["covered"], int(cards["covered"].count())
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
     processors = left_out.processors(runs.processors(book.runs))
@@ -104,7 +104,7 @@ def validation(book: Book) -> dict:
         "worst": spec.label(worst.name),
         "worst_error": worst["median error"],
         "worst_rows": worst["rows"],
-        "by_engine": left_out.summary(known, "engine").assign(status="derived"),
+        "by_engine": left_out.summary(errors, "engine").assign(status="derived"),
         "processors": processors,
         "processors_said": _processors_said(processors),
         "count": count,
@@ -148,7 +148,7 @@ def _peers() -> dict:
     """Errors that users of other predictors report, and ours on the same points."""
     peers = left_out.peers()
     beside = peers.dropna(subset=["ours"])
-    said = [
+    words = [
         f"{row.quantity} {row.theirs:.0%} by {row.tool}, {row.ours:.0%} by ours"
         for row in beside.itertuples()
     ]
@@ -159,7 +159,7 @@ def _peers() -> dict:
     }
     status = peers["rows"].isna().map({True: "published", False: "derived"})
     return {
-        "peers_said": "; ".join(said),
+        "peers_said": "; ".join(words),
         "peers_rows": beside["rows"].sum(),
         "peers": peers.assign(**shown, status=status),
     }

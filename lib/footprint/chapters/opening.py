@@ -217,7 +217,7 @@ def artifact(book: Book) -> dict:
     closed = runs.closure(book.runs)["closure"]
     distance = validation.residuals("gpu")["distance"]
     old, new = book.names["old"], book.names["new"]
-    found = {
+    numbers = {
         "A1, H1": _one_ratio(book, "time_s", "decode", LARGE),
         "A2, H2": _one_ratio(book, "energy_J", "decode", SMALL),
         "H3": _one_ratio(book, "energy_J", "prefill", LARGE),
@@ -239,7 +239,7 @@ def artifact(book: Book) -> dict:
         "protocol": "prefill plus decode over generate, processor",
         "model": "error of a time, power or energy on a card that took no part in the fit",
     }
-    table = pd.DataFrame(found).T.rename_axis("claim").reset_index()
+    table = pd.DataFrame(numbers).T.rename_axis("claim").reset_index()
     table.insert(1, "what", table["claim"].map(what))
     table.insert(5, "step", table["claim"].map(STEPS).fillna("1"))
     return {"expected": table.infer_objects()}

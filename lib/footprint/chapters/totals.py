@@ -87,10 +87,9 @@ def _balance(book: Book) -> dict:
     columns = {"gpu": "card", "watts": "W while it works", "embodied_method": "embodied by"}
     columns |= {"kg": "kg", "equal": "equal at (g/kWh)", "status": "status"}
     ours = table["equal"].sel(embodied_method=list(carbon.SOURCED))
-    said = published_kg([book.old, book.new]).query("set in ['scarif', 'boavizta']")
-    theirs = said["kg"] * said["gpu"].map(
-        {book.old: float(per_kg[0]), book.new: float(per_kg[1])}
-    ).astype(float)
+    published = published_kg([book.old, book.new]).query("set in ['scarif', 'boavizta']")
+    factors = {book.old: float(per_kg.sel(gpu="old")), book.new: float(per_kg.sel(gpu="new"))}
+    theirs = published["kg"] * published["gpu"].map(factors).astype(float)
     quebec = {kind: spec.grid(CLEAN, 2023, kind).g_per_kwh for kind in ("lifecycle", "direct")}
     within = theirs.min() < quebec["lifecycle"] < theirs.max()
     return {
@@ -137,11 +136,11 @@ def _phases(book: Book) -> pd.DataFrame:
 
 def _rivers(both: xr.Dataset) -> dict:
     """The embodied share in Quebec by what its hydropower is taken to emit."""
-    said = spec.frame("literature").set_index("id")["value"]
+    literature = spec.frame("literature").set_index("id")["value"]
     intensities = {
         "as in the table of grids": spec.grid(CLEAN).g_per_kwh,
-        "as a producer of Quebec states": said["hydropower-north"],
-        "as the mean of the world's": said["hydropower-world"],
+        "as a producer of Quebec states": literature["hydropower-north"],
+        "as the mean of the world's": literature["hydropower-world"],
     }
     grid = xr.DataArray(list(intensities.values()), {"counted": list(intensities)})
     made = both["embodied_g"].sel(embodied_method=list(carbon.SOURCED))
@@ -150,7 +149,7 @@ def _rivers(both: xr.Dataset) -> dict:
     shown = shown.add_prefix("making, ").assign(status="derived")
     shown.insert(0, "g/kWh", grid.to_series())
     return {
-        "river_g": said[["hydropower-north", "hydropower-world"]],
+        "river_g": literature[["hydropower-north", "hydropower-world"]],
         "north": share.sel(counted="as a producer of Quebec states"),
         "world": share.sel(counted="as the mean of the world's"),
         "rivers": shown.rename_axis("hydropower counted").reset_index(),
@@ -197,8 +196,8 @@ def _own_batch(both: xr.Dataset, book: Book) -> dict:
             row = {"model": spec.label(model), "region": spec.zone_name(zone)}
             for side, gpu in {"old": book.old, "new": book.new}.items():
                 at = {"model": model, "zone": zone, "gpu": side}
-                said = f"{float(mg.sel(at)):.2g} ({float(batch.sel(at)):.0f})"
-                row[f"{spec.label(gpu)} (mg, batch)"] = said
+                cell = f"{float(mg.sel(at)):.2g} ({float(batch.sel(at)):.0f})"
+                row[f"{spec.label(gpu)} (mg, batch)"] = cell
             share = float(wins.sel(model=model, zone=zone))
             rows.append(row | {f"P({spec.label(book.old)} emits less)": f"{share:.0%}"})
     return {
@@ -256,7 +255,7 @@ def explorer(book: Book) -> dict:
     """What the explorer carries, and its ranking at the settings that it opens with."""
     its, points, grids = controls.ITS, _carried(), _grids_by_year()
     world = book.market.isel(sample=slice(SAMPLES))
-    known = decide.grid_years()
+    years = decide.grid_years()
     use = carbon.Use(its["lifetime"], its["utilisation"], its["pue"])
     request = decide.Request(**SIZES, batch=[its["batch"]], engine=its["engine"])
     given = {"request": request, "world": world}
@@ -269,7 +268,7 @@ def explorer(book: Book) -> dict:
     other = f"most often best is the {spec.label(likeliest)},"
     return {
         "points": points,
-        "world": world.assign(year=(known == world["g_per_kwh"]).all("zone").argmax("year")),
+        "world": world.assign(year=(years == world["g_per_kwh"]).all("zone").argmax("year")),
         "grids": grids,
         "its": {name: its[name] for name in ("batch", "utilisation")},
         "first": spec.label(first),
@@ -281,9 +280,9 @@ def explorer(book: Book) -> dict:
         "carried": points[["model", "gpu", "engine", "batch"]].nunique(),
         "samples": SAMPLES,
         "years": {
-            "first": int(known["year"][0]),
-            "last": int(known["year"][-1]),
-            "count": known.sizes["year"],
+            "first": int(years["year"][0]),
+            "last": int(years["year"][-1]),
+            "count": years.sizes["year"],
         },
         "request": SIZES,
         "zones": len(grids),

@@ -62,10 +62,10 @@ def embodied_bars(table: xr.Dataset, intervals: pd.DataFrame) -> alt.FacetChart:
     return panel.facet(**theme.panels(column=table["approach"].to_series()), spacing=12)
 
 
-def tornado(found: xr.Dataset) -> alt.HConcatChart:
+def tornado(sensitivity: xr.Dataset) -> alt.HConcatChart:
     """What matters for a GPU, from `carbon.sensitivity`: swings and Sobol indices."""
-    rows = found.to_dataframe().reset_index().assign(median=found.attrs["median"])
-    unit = {"kg": "kg CO2e per card"}.get(found.attrs["units"], found.attrs["units"])
+    rows = sensitivity.to_dataframe().reset_index().assign(median=sensitivity.attrs["median"])
+    unit = {"kg": "kg CO2e per card"}.get(sensitivity.attrs["units"], sensitivity.attrs["units"])
     labels = alt.Y("label:N", sort=rows["label"].tolist(), title=None)
     hue = theme.COLOURS["embodied"]
     share = alt.Axis(format="%")

@@ -43,8 +43,8 @@ def _series(field: str, styles: dict[str, tuple], **options) -> dict:
 
 
 def _by_method() -> dict:
-    known = {name: method for name, method in carbon.METHODS.items() if method.compared}
-    styles = {name: (method.colour, list(method.dash)) for name, method in known.items()}
+    methods = {name: method for name, method in carbon.METHODS.items() if method.compared}
+    styles = {name: (method.colour, list(method.dash)) for name, method in methods.items()}
     return _series("embodied_method", styles, title="embodied by")
 
 

@@ -31,8 +31,8 @@ def bounded(points: xr.Dataset, quantity: str) -> pd.DataFrame:
     """
     bounds = {f"{quantity}_{end}": values for end, values in ends(points, quantity).items()}
     labels = {name: points[name] for name in ("evidence", "weights")}
-    found = xr.Dataset({quantity: points[quantity], **bounds}).assign_coords(labels)
-    rows = found.to_dataframe().dropna(subset=[quantity]).reset_index()
+    table = xr.Dataset({quantity: points[quantity], **bounds}).assign_coords(labels)
+    rows = table.to_dataframe().dropna(subset=[quantity]).reset_index()
     rows = rows[["model", "gpu", "batch", "phase", *labels, quantity, *bounds]]
     return theme.labelled(rows, "model", "gpu")
 
