@@ -43,9 +43,9 @@ def build(folder: Path) -> Path:
 
 
 def write(path: Path, points: Points, **keys) -> Path:
-    """A script: straight lines of power through `points` (s, W), over and over, and the sensor's `keys`.
+    """Write a script: power along `points` (s, W), repeated for ever, and the sensor's `keys`.
 
-    faults: a list of (call, NVML code, after how many calls, after how many seconds, how many times).
+    faults: tuples of call, NVML code, first call, first second, and number of times.
     """
     faults = keys.pop("faults", [])
     lines = [f"point {t!r} {watts!r}" for t, watts in np.asarray(points, float).tolist()]
@@ -59,7 +59,7 @@ def write(path: Path, points: Points, **keys) -> Path:
 
 
 def install(patch: pytest.MonkeyPatch, library: Path, script: Path) -> Callable[..., Path]:
-    """Put the fake under the real bindings, here and in processes started from here; gives a function that scripts it."""
+    """Put the fake under the real bindings, in child processes too; returns its script writer."""
     patch.setenv("FAKE_NVML", str(script))
     patch.setenv("LD_LIBRARY_PATH", str(library.parent))
     patch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -77,7 +77,7 @@ def install(patch: pytest.MonkeyPatch, library: Path, script: Path) -> Callable[
 
 
 def energy(points: Points, start_s: float, stop_s: float) -> float:
-    """True joules of a script between two times: the trapezoids of its points, whole rounds and parts of them."""
+    """True joules of a script between two times."""
     at, watts = np.asarray(points, float).T
     inner = np.concatenate([[0.0], np.cumsum(np.diff(at) * (watts[1:] + watts[:-1]) / 2)])
 
@@ -91,7 +91,7 @@ def energy(points: Points, start_s: float, stop_s: float) -> float:
     return until(stop_s) - until(start_s)
 
 
-# -- loads ------------------------------------------------------------------------------------------------------------
+# -- loads -----------------------------------------------------------------------------------------
 
 
 def constant(watts: float) -> list:
@@ -114,18 +114,18 @@ def steps(levels: Sequence[float], seconds: float) -> list:
     return [(t, watts) for i, watts in enumerate(levels) for t in (i * seconds, (i + 1) * seconds)]
 
 
-# -- time -------------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 class VirtualTime:
-    """A clock in a file that the fake library moves on with every call: minutes of measurement in a second."""
+    """A clock in a file, which every call of the fake library moves on."""
 
     def __init__(self, path: Path):
         path.write_bytes(bytes(4096))
         self.path, self.cell = path, np.memmap(path, np.float64, "r+")
 
     def set(self, seconds: float) -> None:
-        """Go to this time; back is allowed, since everything the fake shows follows from the time alone."""
+        """Go to this time, forwards or back."""
         self.cell[0] = seconds
 
     def clock(self) -> Clock:

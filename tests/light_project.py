@@ -1,4 +1,4 @@
-"""A project whose notebooks write a trace in a moment: what a sweep does with runs does not depend on what they measure."""
+"""A project whose notebooks write a trace in a moment, for tests of sweeps."""
 
 import json
 import os
@@ -24,9 +24,7 @@ light.write(request)
 
 def seed(points: int = 2, samples: int = 40, **attrs):
     """A small measured trace with plausible numbers."""
-    from footprint.trace import (
-        file as trace,
-    )  # not at the top: the notebooks import this module too, and shall start fast
+    from footprint.trace import file as trace  # not at the top: notebooks must start fast
 
     blank = {str: "", int: 1, float: 1.0}
     kept = {
@@ -73,7 +71,7 @@ def seed(points: int = 2, samples: int = 40, **attrs):
 
 
 def project(folder: Path) -> Path:
-    """A checkout with a light `profile.ipynb`; the real parameters cell, then `behave` and `write`."""
+    """A checkout whose `profile.ipynb` has the real parameters, then calls `behave` and `write`."""
     import nbformat
 
     from footprint import trace
@@ -115,10 +113,8 @@ def write(request: dict) -> None:
     out = Path(request["out"])
     out.with_suffix(".part").write_bytes(Path("seed.h5").read_bytes())
     asked, seen = provenance.asked(request), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    assert "," not in seen and request["device"] in (
-        "cpu",
-        "cuda:0",
-    )  # a run sees one card, and that is its first
+    assert "," not in seen, "a run sees one GPU"
+    assert request["device"] in ("cpu", "cuda:0"), "and that is its first"
     told = {"request": asked, "model": workload.slug(request["model"]), "dtype": request["dtype"]}
     told |= {"run_id": digest(f"{asked}{time.time_ns()}")}
     told |= {"device_hash": digest(seen) if seen else ""}
@@ -135,7 +131,7 @@ def matrix(path: Path, text: str) -> Path:
 
 
 def pairs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
-    """All results below a folder: bytes of trace and page by name; a trace without its page is an error."""
+    """Bytes of trace and page of all results below a folder, by name; each trace has a page."""
     from footprint import trace
 
     names = trace.names(folder)

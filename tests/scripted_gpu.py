@@ -18,7 +18,7 @@ EXAMPLE = Path(__file__).parents[1] / "book/assets/sensor-example.nc4"
 
 
 def measured(folder: Path, library: Path, done: list, **length) -> xr.Dataset:
-    """The sensor card of a GPU that goes from 60 W to 300 W with the pulses; `done` gets what was asked of the load."""
+    """The sensor card of a GPU with pulses from 60 to 300 W; `done` gets the steps of the load."""
     pulse = length.get("pulse_s", 1.5)
     with pytest.MonkeyPatch.context() as patch:
         write = fake.install(patch, library, folder / "script")

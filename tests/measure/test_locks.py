@@ -30,7 +30,7 @@ def two_gpus(tmp_path, monkeypatch):
     def opened(device):
         gpus = {"cuda": A, "cuda:0": A, "cuda:1": B, A: A, B: B}
         if device == "cpu":
-            return instrument.NoInstrument()
+            return instrument.NoInstrument("cpu")
         if device not in gpus:
             raise Refused(f"There is no GPU {device!r}; this machine shows 2.")
         return SimpleNamespace(identity=lambda: instrument.Identity("FAKE", gpus[device], "1"))

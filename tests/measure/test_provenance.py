@@ -14,7 +14,9 @@ from footprint.trace.schema import ATTRS
 
 
 def test_it_fills_its_attributes_and_names_nobody():
-    attrs = provenance.attributes(workload.request("profile", model="llama-24m"), NoInstrument())
+    attrs = provenance.attributes(
+        workload.request("profile", model="llama-24m"), NoInstrument("cpu")
+    )
     assert set(attrs) < set(ATTRS)
     assert attrs["energy_source"] == "none" and attrs["device_hash"] == ""
     text = json.dumps(attrs)

@@ -106,9 +106,6 @@ class NoInstrument(Instrument):
     power = source = "none"
     calls = MappingProxyType({})
 
-    def __init__(self, device: str = "cpu"):
-        super().__init__(device)
-
     def identity(self) -> Identity:
         return Identity()
 

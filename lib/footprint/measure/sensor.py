@@ -49,7 +49,7 @@ SCHEMA = SCHEMA.set_index("name")  # variables of a sensor card; dim: empty for 
 
 
 class Load(NamedTuple):
-    """The load of a sensor card: make a context, fill the memory, keep the GPU busy for some s."""
+    """The load of a sensor card: make a context, fill the memory, keep the GPU busy for seconds."""
 
     context: Callable[[], object]
     weights: Callable[[], object]

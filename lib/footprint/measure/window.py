@@ -39,7 +39,7 @@ class Setup(NamedTuple):
     the host; rng: source of random pauses.
     """
 
-    instrument: Instrument = NoInstrument()
+    instrument: Instrument = NoInstrument("cpu")
     sensor: Mapping = UNKNOWN
     quick: bool = False
     own: frozenset = frozenset()
