@@ -3,6 +3,8 @@
 import getpass
 import json
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,19 @@ def test_gpus_are_known_by_the_names_they_give_themselves():
 )
 def test_a_relative_of_a_gpu_is_not_that_gpu(name):
     assert provenance.gpu_id(name) not in spec.gpus()
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git to make a checkout with")
+def test_a_commit_is_that_of_this_project_or_of_none(tmp_path, monkeypatch):
+    code = tmp_path / "unpacked" / "lib" / "footprint" / "measure" / "provenance.py"
+    monkeypatch.setattr(provenance, "__file__", str(code))
+    assert provenance.commit() == "", "no checkout at all"
+    code.parent.mkdir(parents=True)
+    author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    first = ("commit", "-q", "--allow-empty", "-m", "another project")
+    for place, known in ((tmp_path, False), (tmp_path / "unpacked", True)):
+        for command in (("init", "-q"), (*author, *first)):
+            subprocess.run(["git", *command], cwd=place, check=True)
+        assert bool(provenance.commit()) == known
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit() == "", "no git"

@@ -78,10 +78,19 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Commit of the code, with `+` where the checkout has changes; empty outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty=+"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    """Commit of the code, with `+` where the checkout has changes; empty outside a checkout of it."""
+    here = Path(__file__).resolve().parents[3]
+
+    def git(*command: str) -> str:
+        try:
+            done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True)
+        except OSError:  # there is no git
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if git("rev-parse", "--show-toplevel") != str(here):
+        return ""  # unpacked from an archive, maybe within another project
+    return git("describe", "--always", "--dirty=+")
 
 
 def version(package: str) -> str:
