@@ -45,7 +45,7 @@ sweep: $(VENV)/.profile  ## run a matrix of notebooks/sweep.toml: make sweep MAT
 
 test: $(VENV)/.test render  ## lint and spelling, then all fast tests, the book and its pages among them
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=footprint --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=footprint --cov-report=term --cov-fail-under=94
 
 slow: $(VENV)/.test  ## the tests that take longer
 	@$(BIN)/python -m pytest -m slow

@@ -1,7 +1,7 @@
-"""What the page checks and `look.py` share: a browser, the pages of the built book, and when a page has settled.
+"""What the page checks and `look.py` share: a browser, the built pages, when a page has settled.
 
-`python tests/browser.py` looks for a browser and gets one where there is none: Playwright's own, or, for root with apt, the
-distribution's.
+`python tests/browser.py` looks for a browser and gets one where there is none: Playwright's own,
+or, for root with apt, the distribution's.
 """
 
 import os
@@ -30,7 +30,7 @@ QUIET = (
 
 
 def launched(playwright):
-    """The system's browser or Playwright's own, without a window. Raises RuntimeError, one sentence, where none starts."""
+    """The system's browser or Playwright's own, headless; RuntimeError where none starts."""
     from playwright.sync_api import Error
 
     system = next(filter(None, map(shutil.which, NAMES)), None)

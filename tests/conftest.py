@@ -1,4 +1,4 @@
-"""Fixtures of several test files: the scripted GPU. Generated cases have no time limit: machines are shared and noisy."""
+"""Fixtures of several test files. Generated cases have no time limit: machines are noisy."""
 
 import pytest
 from hypothesis import settings
@@ -21,7 +21,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def gpu(library, tmp_path, monkeypatch):
-    """A function that scripts the fake GPU for this process and those it starts; returns the path of the script."""
+    """A function that scripts the fake GPU for this process and its children, into a file."""
     return fake.install(monkeypatch, library, tmp_path / "fake-nvml.txt")
 
 

@@ -22,7 +22,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def compiler() -> list[str]:
-    """The C compiler of the system, else Zig's. Raises RuntimeError, in one sentence, where there is none."""
+    """The C compiler of the system, else Zig's; RuntimeError where there is none."""
     if system := next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None):
         return [system]
     if importlib.util.find_spec("ziglang"):

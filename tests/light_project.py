@@ -121,6 +121,7 @@ def write(request: dict) -> None:
     with h5py.File(out.with_suffix(".part"), "r+") as file:
         for name, value in told.items():
             file.attrs[name] = value
+        del file.attrs["checksum"]  # that of the seed
     os.replace(out.with_suffix(".part"), out)
 
 

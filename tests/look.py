@@ -1,4 +1,4 @@
-"""Save a screenshot of every page of the built book, light and dark, wide and phone: python tests/look.py FOLDER [PAGE ...]"""
+"""Screenshots of the pages, light, dark, wide and phone: python tests/look.py FOLDER [PAGE ...]"""
 
 import sys
 from pathlib import Path

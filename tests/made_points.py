@@ -18,10 +18,10 @@ def points(
     evidence="modelled",
     **changes,
 ) -> xr.Dataset:
-    """A points Dataset made up for a test: a prefill takes a tenth of the time that `time` gives for a decode.
+    """Made-up points: a prefill takes a tenth of the time that `time` gives for a decode.
 
-    None for a point that runs out of memory. changes: models, gpus, engine, batches, prompt, output, dtype, gain_sd, and
-    deviations by name (time_s_low_sd ...), which log_sd sets for all.
+    None for a point that runs out of memory. changes: models, gpus, engine, batches, prompt,
+    output, dtype, gain_sd, and deviations by name (time_s_low_sd ...), which log_sd sets for all.
     """
     labels = {
         "model": list(changes.get("models", MODELS)),

@@ -1,4 +1,4 @@
-"""Traces of GPUs that nobody measured, with the times and watts that the model expects times a factor, for tests."""
+"""Made-up traces of GPUs: the times and watts that the model expects, times a factor."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +26,9 @@ def run(
     repeats: int = 2,
     **attrs,
 ) -> Path:
-    """A measured trace of a model on a GPU in `folder`/<gpu>; `like`: the GPU of the tables whose times it has.
+    """A measured trace in `folder`/<gpu>; `like`: the GPU of the tables whose times it has.
 
-    workload: as `PAPER`. attrs: root attributes that differ from an eager run in fp16 with random weights.
+    workload: as `PAPER`. attrs: what differs from an eager run in fp16 with random weights.
     """
     known = {name: cast() for name, (cast, _) in ATTRS.items()}
     known |= {"status": "ok", "model": model, "device": gpu, "device_name": gpu}

@@ -1,6 +1,6 @@
-"""Does the interval hold the truth? Scripted loads, windows of the real protocol on a virtual clock, the real budget.
+"""Does the interval hold the truth? Scripted loads, real windows and budget, a virtual clock.
 
-`python tests/scripted_loads.py` writes data/sensor_coverage.csv, the table of the book's method chapter (some minutes).
+`python tests/scripted_loads.py` writes data/sensor_coverage.csv, a table of the book (minutes).
 """
 
 import csv
@@ -46,7 +46,7 @@ NO_INSTANT = [("instant", 3, *fake.ALWAYS)]
 
 
 class Load(NamedTuple):
-    """One scripted load: what it is, its power, how long an iteration takes, the sensor, what a card says of it."""
+    """One scripted load: its power, how long an iteration takes, the sensor and its card."""
 
     says: str
     points: list
@@ -163,7 +163,7 @@ def slot(points: list) -> list:
 def simulate(
     load: Load, time: fake.VirtualTime, script: Path, count: int, seed: int
 ) -> tuple[xr.Dataset, np.ndarray]:
-    """Derived windows of `count` slots, and their true energies: sampler first, then windows, on the same virtual time."""
+    """Derived windows of `count` slots and their true energies, on one virtual clock."""
     points = slot(load.points)
     fake.write(script, points, clock=str(time.path), **load.script)
     time.set(0.0)

@@ -1,4 +1,4 @@
-"""The whole chain in real time beside a scripted GPU: model, windows, sampler, trace, joules; through papermill too."""
+"""The whole chain in real time beside a scripted GPU, through papermill too."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ NEVER = 10**9
 
 @pytest.fixture
 def beside(gpu, monkeypatch, tmp_path):
-    """Script a GPU that stands in as the instrument of a CPU run; returns the moment at which its script begins."""
+    """Script a GPU as the instrument of a CPU run; returns the moment at which it begins."""
     monkeypatch.setenv("FOOTPRINT_FAKE_GPU", "cuda:0")
     monkeypatch.setattr(sensor, "QUICK_S", 0.5)
     monkeypatch.chdir(tmp_path)
@@ -142,7 +142,7 @@ ON_GPU = {**SMALL, "device": "cuda:0", "engine": "scripted", "window_s": 0.3, "r
 
 @pytest.fixture
 def scripted(gpu, monkeypatch, tmp_path):
-    """A GPU that no table knows, and an engine that every process started from here has registered."""
+    """A GPU that no table knows, and an engine registered in every process from here."""
     gpu(fake.constant(150), epoch=time.monotonic(), tick=0.02)
     (tmp_path / "sitecustomize.py").write_text(REGISTER)
     places = [str(tmp_path), str(Path(__file__).parent), *sys.path]

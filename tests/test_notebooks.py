@@ -1,4 +1,4 @@
-"""Both templates, run by papermill as a user would; bad parameters stop them at once, with one sentence and no trace."""
+"""Both templates, run by papermill; bad parameters stop them at once, with one sentence."""
 
 import json
 import subprocess

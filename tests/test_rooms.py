@@ -1,4 +1,4 @@
-"""The plan of the house: which room may import which, and how large modules, rooms and functions may be."""
+"""The plan of the house: which room may import which, and how large things may be."""
 
 import ast
 import graphlib
@@ -60,7 +60,7 @@ def room(name: str) -> str:
 
 
 def ours(tree: ast.Module) -> set[str]:
-    """The modules of ours that a module imports, as `room/module`; a public function counts as its room."""
+    """Modules of ours that a module imports, as `room/module`; a function counts as its room."""
     parts = [name.split(".")[1:3] for name in imported(tree) if name.startswith("footprint.")]
     paths = {"/".join(part) if "/".join(part) in TREES else part[0] for part in parts}
     return {path for path in paths if path in TREES or path in ROOMS}

@@ -68,7 +68,7 @@ def test_a_browser_that_does_not_start_is_said_in_one_sentence(programs):
     ],
 )
 def test_a_browser_is_got_in_this_order(programs, monkeypatch, user, apt, works, ways):
-    """The download itself cannot be tested without the open internet: commands are noted and not run."""
+    """Commands are noted, not run: a download cannot be tested without the open internet."""
     programs(*["apt-get"] * apt)
     ran = []
 

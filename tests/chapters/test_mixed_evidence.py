@@ -94,7 +94,7 @@ def test_all_cells_run_and_a_measured_gpu_stands_in_the_figures(project, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", [("t4", "l4"), (ADA, "t4"), ("v100-16gb", "h100-80gb-pcie")])
 def test_any_two_gpus_are_compared_on_every_page(project, pair):
-    """Also a newer one that is slower, ones that the paper does not name, and one without a teardown."""
+    """Also a slower newer one, some that the paper does not name, and one without a teardown."""
     book = load(old=pair[0], new=pair[1])
     for page in {page for pages in PAGES.values() for page in pages}:
         said = str(named(book.names | numbers(page, book)))

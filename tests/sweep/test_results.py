@@ -158,7 +158,7 @@ def test_a_head_is_read_once(tmp_path, monkeypatch):
     trace.save(light.seed(), tmp_path / "a.nc")
     seen = {}
     first = results.finished(tmp_path, seen)
-    monkeypatch.setattr(trace.folder, "head", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(trace, "head", lambda path: pytest.fail("read again"))
     assert results.finished(tmp_path, seen) == first
 
 

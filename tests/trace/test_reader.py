@@ -1,4 +1,4 @@
-"""Reading a stranger's file: whatever it is, it is data, it ends soon, and a file that is refused is named."""
+"""Reading a stranger's file: it is data, it ends soon, and a file that is refused is named."""
 
 import contextlib
 import os

@@ -78,7 +78,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Commit of the code, with `+` where the checkout has changes; empty outside a checkout of it."""
+    """Commit of the code, with `+` where files have changed; empty outside a checkout."""
     here = Path(__file__).resolve().parents[3]
 
     def git(*command: str) -> str:

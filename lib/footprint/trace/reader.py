@@ -1,7 +1,7 @@
 """Reading a trace as data: a stranger's file is checked before, while and after HDF5 reads it.
 
-A regular file of a bounded size is read into memory at once; HDF5 gets these bytes, so that neither another process nor a
-link changes them. What our own files never hold is refused: links, external storage, virtual datasets, foreign filters.
+A regular file of a bounded size is read into memory at once, and HDF5 gets these bytes. What our
+own files never hold is refused: links, external storage, virtual datasets, foreign filters.
 """
 
 import math
