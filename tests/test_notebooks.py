@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from footprint import trace, workload
+from footprint import predict, trace, workload
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {
@@ -41,6 +41,7 @@ def test_the_first_cell_is_the_contract(template):
     book = nbformat.read(NOTEBOOKS / f"{template}.ipynb", as_version=4)
     nbformat.validate(book)
     (cell,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert "else results.save(" in book.cells[5].source, "what is finished is not overwritten"
     lines = cell.source.splitlines()
     assert all(": " in line and " = " in line and "  # " in line for line in lines), (
         "one a line, with type and comment"
@@ -64,11 +65,15 @@ def test_profile_leaves_a_notebook_and_a_trace(tmp_path):
     assert "vl-chart" in text and "No power was sampled" in text and "say nothing" in text
 
 
-def test_predict_leaves_a_notebook_and_a_trace(tmp_path):
+def test_predict_leaves_a_notebook_and_a_trace_beside_that_of_another_request(tmp_path):
+    other = predict.trace(workload.request("predict", model="llama-1b", gpu="rtx-6000-ada", seed=1))
+    earlier = trace.save(other, trace.place(other, tmp_path / "notebooks" / "local"))
+    before = earlier.read_bytes()
     done = papermill("predict", tmp_path, model="llama-1b", gpu="rtx-6000-ada", batches="[1, 4]")
     assert done.returncode == 0, done.stderr[-2000:]
-    (path,) = tmp_path.rglob("*.nc")
-    assert path.name == "llama-1b-eager-fp16-modelled.nc" and path.parent.name == "rtx-6000-ada"
+    (path,) = {*tmp_path.rglob("*.nc")} - {earlier}
+    assert path.name.startswith("llama-1b-eager-fp16-modelled-")
+    assert path.parent == earlier.parent and earlier.read_bytes() == before
     tree = trace.load(path)
     assert tree.attrs["kind"] == "modelled" and tree["windows"].sizes["window"] == 2 * 2 * 3
 

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,10 +110,119 @@ def test_what_had_finished_when_the_power_went_is_placed_by_who_comes_next(
         else:
             with pytest.raises(KeyboardInterrupt):
                 results.settle(scratch, tmp_path)
-    assert len(trace.names(tmp_path)) == (moment == "after")
+    assert len(trace.names(tmp_path)) == (moment != "before")
+    assert len([*tmp_path.glob("box/*.ipynb")]) == (moment == "after"), "no page without its trace"
     with results.claim(tmp_path, "a"):
         assert list(light.pairs(tmp_path)) == ["box/m-eager-fp32.nc"]
     assert not scratch.exists()
+
+
+def test_a_finished_run_waits_for_a_disk_that_has_room_again(tmp_path, monkeypatch):
+    scratch, real = tmp_path / ".run-a", os.replace
+
+    def full(source, target):
+        if Path(source).name == "run.nc":
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="space"), results.claim(tmp_path, "a"):
+        results.settle(filled(scratch), tmp_path)
+    results.recover(tmp_path)  # still full
+    monkeypatch.undo()
+    results.recover(tmp_path)
+    assert list(light.pairs(tmp_path)) == ["box/m-eager-fp32.nc"] and not scratch.exists()
+
+
+def test_a_page_does_not_follow_a_trace_that_another_run_replaced(tmp_path):
+    scratch = tmp_path / ".run-a"
+    scratch.mkdir()
+    (scratch / "run.ipynb").write_text("old")
+    (scratch / "commit").write_text("box/m-eager-fp32.nc")
+    os.utime(scratch / "commit", (1, 1))
+    place = results.settle(filled(tmp_path / ".run-b"), tmp_path)[1]
+    results.recover(tmp_path)
+    assert place.with_suffix(".ipynb").read_text() != "old" and not scratch.exists()
+
+
+def test_a_run_by_hand_leaves_a_finished_run_of_another_request(tmp_path):
+    pair = results.settle(filled(tmp_path / ".run-a", request=asked(seed=1)), tmp_path)[1]
+    before = pair.read_bytes()
+    beside = results.save(light.seed(request=asked(seed=2)), tmp_path)
+    assert pair.read_bytes() == before and beside.name.startswith("m-eager-fp32-")
+    assert results.save(light.seed(request=asked(seed=2)), tmp_path) == beside
+
+
+# -- a stranger's folder ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", [".sweep", ".sweep/lock", ".run-a", ".run-a/claim", "box"])
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing"])
+def test_nothing_is_written_through_a_link(tmp_path, link, kind):
+    folder, precious = tmp_path / "folder", tmp_path / "precious"
+    (folder / link).parent.mkdir(parents=True)
+    if kind == "file":
+        precious.write_text("precious")
+    if kind == "folder":
+        precious.mkdir()
+    (folder / link).symlink_to(precious)
+    with pytest.raises(OSError), results.claim(folder, "a"):
+        results.settle(filled(folder / ".run-a"), folder)
+    results.note(folder, "start")
+    results.recover(folder)
+    with suppress(OSError):
+        results.save(light.seed(), folder)
+    if kind == "file":
+        assert precious.read_text() == "precious"
+    assert kind == "file" or not precious.exists() or not list(precious.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_log_that_is_no_file_is_neither_read_nor_written(tmp_path, kind):
+    (tmp_path / "precious").write_text('{"event": "end", "key": "k", "status": "oom"}')
+    log = tmp_path / results.LOG
+    log.parent.mkdir()
+    if kind == "link":
+        log.symlink_to(tmp_path / "precious")
+    else:
+        (os.mkfifo if kind == "pipe" else os.mkdir)(log)
+    assert not results.note(tmp_path, "start") and results.events(tmp_path) == []
+    assert results.log_fault(tmp_path).startswith("events.jsonl is not read")
+    assert "\n" not in (tmp_path / "precious").read_text()
+
+
+@pytest.mark.parametrize(
+    "place", ["../stolen/x.nc", "/stolen.nc", "box/../../x.nc", "x.nc", "\xff"]
+)
+def test_a_scratch_folder_says_no_place_outside(tmp_path, place):
+    folder, scratch = tmp_path / "folder", tmp_path / "folder" / ".run-a"
+    scratch.mkdir(parents=True)
+    (scratch / "run.ipynb").write_text("stolen")
+    (scratch / "commit").write_bytes(place.encode("latin-1"))
+    for name in (tmp_path / "stolen", folder / "box"):
+        name.mkdir()
+    for name in ("stolen/x.nc", "x.nc", "folder/x.nc"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1, 1))
+    results.recover(folder)
+    assert not scratch.exists() and not list(tmp_path.rglob("*.ipynb"))
+    with pytest.raises(Refused, match="in a folder of"):
+        results.save(light.seed(device="../../stolen"), folder)
+
+
+def test_a_page_that_is_a_link_is_not_published(tmp_path):
+    scratch = filled(tmp_path / ".run-a")
+    (tmp_path / "secret").write_text("secret")
+    (scratch / "run.ipynb").unlink()
+    (scratch / "run.ipynb").symlink_to(tmp_path / "secret")
+    (scratch / "commit").write_text("box/m-eager-fp32.nc")
+    results.recover(tmp_path)
+    assert trace.names(tmp_path) == [] and not scratch.exists()
+
+
+def test_no_process_is_looked_for_where_there_is_no_proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.psutil, "process_iter", lambda: os.listdir("/no/proc"))
+    results.kill(tmp_path)
 
 
 def test_a_half_finished_run_is_swept_away_and_its_processes_end(tmp_path):
@@ -224,6 +334,33 @@ def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
         file.write('{"event": "end", "key": "b", "sta')
     results.note(tmp_path, "end", key="c", status="oom")
     assert set(results.last_ends(tmp_path)) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "end", "key": ["a"], "status": "oom"}',
+        '{"event": "end", "key": "a"}',
+        '{"event": "end", "key": "a", "status": {}}',
+        '{"event": "end", "key": "a", "status": "oom", "device": ["b"]}',
+        '{"event": ["end"], "key": "a", "status": "oom"}',
+    ],
+)
+def test_an_odd_event_is_no_end(tmp_path, line):
+    results.note(tmp_path, "end", key="b", status="oom", device="c")
+    with open(tmp_path / results.LOG, "a") as file:
+        file.write(f"{line}\n")
+    assert set(results.finished(tmp_path)) == {"b"} == set(results.last_ends(tmp_path))
+
+
+def test_lines_that_are_no_events_are_counted(tmp_path):
+    results.note(tmp_path, "start")
+    with open(tmp_path / results.LOG, "ab") as file:
+        file.write(b"[" * 100_000 + b"\n\xff\n\n[1]\n" + b"9" * 5000 + b"\n")
+    results.note(tmp_path, "end")
+    assert [event["event"] for event in results.events(tmp_path)] == ["start", "end"]
+    said = results.log_fault(tmp_path)
+    assert said == f"{results.LOG} has lines that are no events; 4 are left out."
 
 
 def test_the_last_word_on_a_run_counts(tmp_path):

@@ -2,8 +2,10 @@
 
 A run works in the scratch folder `.run-<name>`. Its files move to their place once the file
 `commit` is written there; after a crash the next process completes the move or deletes the folder.
+Nothing is written through a link: a folder of results may come from a stranger.
 """
 
+import errno
 import fcntl
 import getpass
 import hashlib
@@ -13,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +34,7 @@ FINAL = ("ok", "oom")  # statuses of runs that need no second try
 LOG = Path(".sweep") / "events.jsonl"
 VARIABLE = "FOOTPRINT_RUN"  # environment variable of all processes of a run: its scratch folder
 STEM = "THIS-RUN"  # placeholder in a page for its final name
-UNREADABLE = (Refused, OSError, KeyError, ValueError, TypeError, AttributeError)
+UNREADABLE = (Refused, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
 
 
@@ -88,9 +91,8 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
 
     What a killed owner left is cleared first: its processes end, its finished files are placed.
     """
-    scratch = Path(folder) / f".run-{name}"
-    scratch.mkdir(parents=True, exist_ok=True)
-    handle = os.open(scratch / "claim", os.O_RDWR | os.O_CREAT, 0o644)
+    scratch = _inside(folder, f".run-{name}")
+    handle = _opened(scratch / "claim")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(handle), os.stat(scratch / "claim")):
@@ -105,14 +107,18 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
             _complete(scratch, folder)
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not _pending(scratch):
+            shutil.rmtree(scratch, ignore_errors=True)
         os.close(handle)
 
 
 def kill(scratch: Path) -> None:
     """Kill every process of the run in this scratch folder."""
     wanted = str(Path(scratch).resolve())
-    for process in psutil.process_iter():
+    processes = []
+    with suppress(OSError):  # there is no /proc
+        processes = list(psutil.process_iter())
+    for process in processes:
         with suppress(psutil.Error, OSError):  # it is gone, or another user's
             if process.pid != os.getpid() and process.environ().get(VARIABLE) == wanted:
                 process.kill()
@@ -121,28 +127,57 @@ def kill(scratch: Path) -> None:
 def recover(folder: Path) -> None:
     """Place what killed sweeps had finished in a folder, and remove the rest of their files."""
     for scratch in sorted(Path(folder).glob(".run-*")):
-        with claim(folder, scratch.name.removeprefix(".run-")):
+        with suppress(OSError), claim(folder, scratch.name.removeprefix(".run-")):
             pass
 
 
 # -- placing ---------------------------------------------------------------------------------------
 
 
+def _inside(folder: str | Path, *names: str) -> Path:
+    """A folder below `folder`, made where it is missing; OSError for a link in its place."""
+    place = Path(folder)
+    for name in names:
+        place /= name
+        place.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, "It is a link", str(place))
+    return place
+
+
+def _opened(path: Path, flags: int = 0) -> int:
+    """A handle to read and write a regular file, made where it is missing; OSError for others."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "It is no regular file", str(path))
+    return handle
+
+
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def _one_at_a_time(folder: str | Path) -> Iterator[None]:
     """Only one process at a time chooses and takes a name in a folder."""
-    (Path(folder) / ".sweep").mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / ".sweep" / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    handle = _opened(_inside(folder, ".sweep") / "lock")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def save(tree: xr.DataTree, folder: str | Path) -> Path:
+    """Save a trace at its place in a folder, or beside a finished run of another request there."""
+    with _one_at_a_time(folder):
+        return trace.save(tree, _free(tree, folder))
 
 
 def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
     """Place `run.ipynb` and `run.nc` of a finished run; returns the checked trace and its path."""
     tree = trace.load(scratch / "run.nc")
-    text = (scratch / "run.ipynb").read_text(encoding="utf-8")
+    text = trace.content(scratch / "run.ipynb").decode()
     with _one_at_a_time(folder):
-        target = _free(trace.place(tree, folder), tree.attrs)
+        target = _free(tree, folder)
         write(scratch / "run.ipynb", text.replace(STEM, target.stem))
         write(scratch / "commit", os.path.relpath(target, folder))
         _land(scratch, target)
@@ -155,15 +190,14 @@ def write(place: Path, text: str) -> Path:
 
 
 def _move(scratch: Path, target: Path) -> None:
-    """Move the page, then the trace: a run counts once its trace is there."""
-    for ending in (".ipynb", ".nc"):
+    """Move the trace, then its page: a page that lies there alone would stop the book."""
+    for ending in (".nc", ".ipynb"):
         if (scratch / f"run{ending}").exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(scratch / f"run{ending}", target.with_suffix(ending))
 
 
 def _land(scratch: Path, target: Path) -> None:
-    """Move page and trace, and synchronise the folder on the disk."""
+    """Move trace and page, and synchronise the folder on the disk."""
     _move(scratch, target)
     handle = os.open(target.parent, os.O_RDONLY)
     try:
@@ -172,31 +206,53 @@ def _land(scratch: Path, target: Path) -> None:
         os.close(handle)
 
 
+def _pending(scratch: Path) -> bool:
+    """Whether a finished run waits here to be moved, all of it or its page."""
+    return (scratch / "commit").exists() and any(scratch.glob("run.*"))
+
+
 def _complete(scratch: Path, folder: Path) -> None:
-    """Complete the move of a dead process that wrote `commit`, unless its place is taken."""
-    if not (scratch / "commit").exists() or not (scratch / "run.nc").exists():
-        return
-    if (scratch / "run.ipynb").exists():
+    """Complete the move of a dead process that wrote `commit`, and clear the scratch folder."""
+    if _pending(scratch):
+        with suppress(Refused, UnicodeDecodeError):  # damaged, or a stranger's
+            _resume(scratch, folder)
+    for name in {*os.listdir(scratch)} - {"claim"}:
+        left = scratch / name
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _resume(scratch: Path, folder: Path) -> None:
+    """Place a whole run, or the page whose trace has its place already."""
+    if (scratch / "run.nc").exists():
         settle(scratch, folder)
         return
-    target = Path(folder) / (scratch / "commit").read_text(encoding="utf-8")
+    target = _checked(Path(folder, trace.content(scratch / "commit").decode()), folder)
     with _one_at_a_time(folder):
-        if not target.exists():
+        written = (scratch / "commit").stat().st_mtime
+        if target.exists() and target.stat().st_mtime <= written:  # no later run took its place
             _land(scratch, target)
 
 
-def _free(path: Path, attrs: dict) -> Path:
-    """The path, or one beside it where a finished run of another request or device lies."""
+def _checked(path: Path, folder: str | Path) -> Path:
+    """The path, if it lies in a folder of `folder` and no link leads there."""
+    if path.parent.parent != Path(folder) or ".." in path.parts[-2:]:
+        raise Refused(f"A run lies in a folder of {folder}; {path} is refused.")
+    return _inside(folder, path.parent.name) / path.name
+
+
+def _free(tree: xr.DataTree, folder: str | Path) -> Path:
+    """The place of a trace, or one beside a finished run of another request or device."""
+    path = _checked(trace.place(tree, folder), folder)
     with suppress(*UNREADABLE):
-        other = trace.head(path)
-        if other["status"] in FINAL and _identity(other) != _identity(attrs):
-            return path.with_stem(f"{path.stem}-{digest(' '.join(_identity(attrs)))[:8]}")
+        other, mine = trace.head(path), _identity(tree.attrs)
+        if other["status"] in FINAL and _identity(other) != mine:
+            return path.with_stem(f"{path.stem}-{digest(' '.join(mine))[:8]}")
     return path
 
 
 def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
     """Move page and trace of a failed run to `.sweep/failed`; returns the page, if there is one."""
-    target = Path(folder) / ".sweep" / "failed" / f"{name}.ipynb"
+    target = _inside(folder, ".sweep", "failed") / f"{name}.ipynb"
     _move(scratch, target)
     return target if target.exists() else None
 
@@ -235,10 +291,9 @@ def note(folder: str | Path, event: str, **facts: object) -> bool:
     unknown = [name for name, value in facts.items() if isinstance(value, float) and isnan(value)]
     record = {"utc": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
     line = json.dumps(record | dict.fromkeys(unknown), default=str) + "\n"
-    path = Path(folder) / LOG
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+", buffering=0) as file:
+        path = _inside(folder, LOG.parent.name) / LOG.name
+        with open(_opened(path, os.O_APPEND), "ab+", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = "\n" + line  # the last write was cut off
@@ -248,16 +303,38 @@ def note(folder: str | Path, event: str, **facts: object) -> bool:
 
 
 def events(folder: str | Path) -> list[dict]:
-    """All logged events in order, except lines that were cut off."""
+    """All logged events in order, except lines that are none (see `log_fault`)."""
+    return _log(folder)[0]
+
+
+def log_fault(folder: str | Path) -> str:
+    """A sentence on lines of the log that are no events, or on a log that is no file."""
+    return _log(folder)[1]
+
+
+def _log(folder: str | Path) -> tuple[list[dict], str]:
+    """The events of the log, and its fault."""
     path, records = Path(folder) / LOG, []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        with suppress(ValueError):
+    try:
+        text = trace.content(path).decode(errors="replace") if os.path.lexists(path) else ""
+    except Refused as unread:
+        return [], str(unread)
+    lines = [line for line in text.split("\n") if line.strip()]
+    for line in lines:
+        with suppress(ValueError, RecursionError):
             records.append(json.loads(line))
-    return [record for record in records if isinstance(record, dict)]
+    known = [record for record in records if isinstance(record, dict)]
+    odd = len(lines) - len(known)
+    return known, f"{LOG} has lines that are no events; {odd} are left out." if odd else ""
 
 
 def last_ends(folder: str | Path) -> dict[str, dict]:
     """The last `end` event of each run, by the run's key."""
-    ends = [event for event in events(folder) if event.get("event") == "end" and "key" in event]
-    return {event["key"]: event for event in ends}
+    return {event["key"]: event for event in events(folder) if _is_end(event)}
+
+
+def _is_end(event: dict) -> bool:
+    """Whether an event is the end of a run, with the facts that are read of it as texts."""
+    facts = (event.get(name) for name in ("event", "key", "status"))
+    named = isinstance(event.get("device"), str | None)
+    return named and all(isinstance(fact, str) for fact in facts) and event["event"] == "end"

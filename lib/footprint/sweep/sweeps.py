@@ -132,6 +132,8 @@ def run(
     sweep = Sweep(Path(folder), tell, {name: locks.identities(name) for name in devices})
     with contextlib.suppress(OSError):
         results.recover(sweep.folder)
+    if fault := results.log_fault(folder):
+        tell("line", line=fault)
     sweep.note("sweep", runs=len(runs), scheduler=bool(scheduler))
     outcomes, queue, done = {}, deque(), results.finished(folder, sweep.heads)
     for index, one in enumerate(runs):
