@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 
@@ -141,6 +142,39 @@ def test_the_keyboard_is_no_error(place, monkeypatch, capsys):
     monkeypatch.setattr(trace.folder, "names", pressed)
     code, _, err = said(capsys, "gather", "out")
     assert code == 1 and "stopped by the keyboard" in err
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["| head -1", pytest.param("> /dev/full", marks=SLOW), pytest.param(">&-", marks=SLOW)],
+)
+def test_a_sweep_goes_on_without_a_screen(place, ending):
+    light.matrix(place / "sweep.toml", QUICK.replace("669", "2"))
+    command = f"{sys.executable} -m footprint sweep sweep.toml --matrix m --to out {ending}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert len(light.pairs(place / "out")) == 2 and "Traceback" not in done.stderr
+    full = "footprint: the output could not be written (No space left on device).\n"
+    assert (done.returncode, done.stderr) == ((1, full) if "full" in ending else (0, ""))
+
+
+@pytest.mark.parametrize("command", ["preflight | head -1", "gather . > /dev/full"])
+def test_output_that_nobody_takes_is_no_traceback(place, command):
+    (place / "seed.h5").rename(place / "seed.nc")
+    shell = ["bash", "-c", f"{sys.executable} -m footprint {command}"]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    full = "footprint: the output could not be written (No space left on device).\n"
+    assert (done.returncode, done.stderr) == ((1, full) if "full" in command else (0, ""))
+
+
+def test_a_locale_without_a_letter_stops_nothing(place):
+    light.matrix(place / "ü.toml", QUICK)
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "footprint", "sweep", "ü.toml", "--matrix", "ü"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "no matrix" in done.stderr
 
 
 def test_it_starts_as_a_module():

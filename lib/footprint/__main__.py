@@ -1,6 +1,8 @@
 """The command line. Exit code: 0 when all went well, 1 when a run failed, 2 for bad input."""
 
 import argparse
+import contextlib
+import os
 import sys
 import warnings
 
@@ -180,15 +182,62 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class Screen:
+    """Standard output that may close or fill up: a sweep of days goes on without it.
+
+    lost: why it takes nothing more; empty while it does, and when its reader has seen enough.
+    """
+
+    def __init__(self, stream):
+        self._stream, self.lost = stream, ""
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # no locale stops a run
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def _attempt(self, name: str, *arguments: str) -> None:
+        try:
+            if self._stream is not None:
+                getattr(self._stream, name)(*arguments)
+        except OSError as error:
+            reader_left = isinstance(error, BrokenPipeError)
+            self.lost = "" if reader_left else error.strerror or str(error)
+            with contextlib.suppress(OSError):  # what is still to be written goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._stream = None
+
+    def write(self, text: str) -> int:
+        self._attempt("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt("flush")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors are one sentence on standard error."""
     options = parser().parse_args(arguments)
+    screen = Screen(sys.stdout)
+    with contextlib.redirect_stdout(screen):
+        code = _run(options)
+        screen.flush()
+    if screen.lost:
+        print(f"footprint: the output could not be written ({screen.lost}).", file=sys.stderr)
+    return max(code, 1) if screen.lost else code
+
+
+def _run(options) -> int:
+    """Run the command of these options; its exit code."""
     try:
         return options.function(options)
-    except (Refused, KeyError) as error:
+    except (Refused, KeyError, OSError) as error:
         if options.debug:
             raise
-        print(f"footprint: {error.args[0]}", file=sys.stderr)
+        said = error.args[0]
+        if isinstance(error, OSError):
+            said = f"{error.strerror or error}: {error.filename or 'no file is named'}."
+        print(f"footprint: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("footprint: stopped by the keyboard; finished runs are kept.", file=sys.stderr)
