@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -305,6 +306,31 @@ def test_a_page_names_no_one(monkeypatch, tmp_path):
     }
     assert len(record["footprint"]["notebook_sha256"]) == 64
     assert any(item.startswith("xarray==") for item in record["footprint"]["environment"])
+
+
+def test_a_place_with_spaces_and_letters_names_no_one(monkeypatch, tmp_path):
+    place, folder = tmp_path / "a b ü" / "main", tmp_path / "c d é"
+    (place / "_toc.yml").parent.mkdir(parents=True)
+    (place / "_toc.yml").touch()
+    monkeypatch.chdir(place)
+    out = str(folder / "results" / ".run-9" / "run.nc")
+    told = [out, f"saved {out} now", json.dumps({"out": out}), f"file://{quote(out)}", f"{place}/x"]
+    cell = {"cell_type": "code", "outputs": [], "metadata": {}, "source": told}
+    page = {**PAGE, "cells": [cell], "metadata": {"papermill": {"parameters": {"out": out}}}}
+    for ascii_only in (True, False):
+        text = results.scrub(json.dumps(page, ensure_ascii=ascii_only), "profile", b"")
+        for secret in (str(tmp_path), "a b", "c d", "c%20d", ".run-9"):
+            assert secret not in text
+        assert json.loads(text)["metadata"]["papermill"]["parameters"]["out"] == "THIS-RUN.nc"
+
+
+def test_a_user_without_a_name_or_a_home_keeps_the_run(monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert json.loads(results.scrub(json.dumps(PAGE), "predict", b""))["cells"] == []
 
 
 def test_a_common_name_is_no_secret(monkeypatch):

@@ -1,7 +1,11 @@
 """One run: what is said of it before it starts, and a stop that comes while its kernel starts."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,19 @@ def test_a_stop_before_the_start_is_said(tmp_path, stop):
     run = runner.Run("profile", workload.request("profile"))
     stop()
     assert runner.attempt(run, tmp_path, print)["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_no_locale_ends_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(light.project(tmp_path / "project"))
+    light.matrix(Path("m.toml"), '[[m]]\nnotebook = "profile"\nseed = 671\n')
+    environ = {**os.environ, "FOOTPRINT_LOCKS": str(tmp_path / "locks")}
+    environ |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "footprint", "sweep", "m.toml", "--matrix", "m", "--to", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0 and "gr\\xfcn \\u7eff" in done.stdout, done.stdout + done.stderr
+    ((_, page),) = light.pairs(Path("out")).values()
+    assert "grün 绿" in page.decode()
 
 
 @pytest.mark.parametrize("after_s", [0, 0.4])

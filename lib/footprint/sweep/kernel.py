@@ -92,6 +92,7 @@ def _die_with_parent() -> None:
 def main() -> None:
     """Read a line of JSON, arguments of `execute`; write the outcome as the last line."""
     signal.signal(signal.SIGINT, stop)
+    sys.stdout.reconfigure(encoding="utf-8")  # the parent reads UTF-8, whatever the locale is
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     print(f"\n{MARK}{json.dumps(execute(**order))}", flush=True)

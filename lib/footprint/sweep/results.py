@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import psutil
 import xarray as xr
@@ -180,7 +181,7 @@ def settle(scratch: Path, folder: Path) -> tuple[xr.DataTree, Path]:
         target = _free(tree, folder)
         write(scratch / "run.ipynb", text.replace(STEM, target.stem))
         write(scratch / "commit", os.path.relpath(target, folder))
-        _land(scratch, target)
+        _move(scratch, target)
     return tree, target
 
 
@@ -190,15 +191,10 @@ def write(place: Path, text: str) -> Path:
 
 
 def _move(scratch: Path, target: Path) -> None:
-    """Move the trace, then its page: a page that lies there alone would stop the book."""
+    """Move the trace, then its page, which alone would stop the book; synchronise the disk."""
     for ending in (".nc", ".ipynb"):
         if (scratch / f"run{ending}").exists():
             os.replace(scratch / f"run{ending}", target.with_suffix(ending))
-
-
-def _land(scratch: Path, target: Path) -> None:
-    """Move trace and page, and synchronise the folder on the disk."""
-    _move(scratch, target)
     handle = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -230,7 +226,7 @@ def _resume(scratch: Path, folder: Path) -> None:
     with _one_at_a_time(folder):
         written = (scratch / "commit").stat().st_mtime
         if target.exists() and target.stat().st_mtime <= written:  # no later run took its place
-            _land(scratch, target)
+            _move(scratch, target)
 
 
 def _checked(path: Path, folder: str | Path) -> Path:
@@ -257,16 +253,27 @@ def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
     return target if target.exists() else None
 
 
+def _user() -> str:
+    """Name of the user; empty in a container whose user has none."""
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return ""
+
+
 def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
     """An executed notebook with its provenance, without names, UUIDs or absolute paths."""
-    text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
-    text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
-    paths = {str(root()): ".", sys.prefix: "venv", str(Path.home()): "~"}
+    asked = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
+    folder, home = Path(asked.get("out") or ".").parent.parent, os.path.expanduser("~")
+    paths = {str(root()): ".", str(folder): "results", sys.prefix: "venv", home: "~"}
     if Path(model).exists():
         paths = {str(Path(model).parent) + os.sep: "", **paths}
-    for path in paths:
-        text = text.replace(path, paths[path]) if len(path) > 3 else text
-    for name in {platform.node(), getpass.getuser()}:
+    for path in filter(os.path.isabs, paths):
+        once = json.dumps(path)[1:-1]  # as it stands in JSON, then in JSON within JSON, in links
+        for written in {path, once, json.dumps(once)[1:-1], quote(path)}:
+            text = text.replace(written, paths[path]) if len(path) > 3 else text
+    text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
+    text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
+    for name in {platform.node(), _user()}:
         if len(name) > 3 and not NOBODY.fullmatch(name):
             text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "someone", text)
     page = json.loads(text)
