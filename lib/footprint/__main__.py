@@ -67,6 +67,7 @@ def _go(runs: list, options) -> int:
 
 def _gather(options) -> int:
     from footprint import energy, trace
+    from footprint.sweep import report
 
     if options.stored:
         raise Refused(
@@ -82,7 +83,7 @@ def _gather(options) -> int:
         raise Refused(f"There is no trace below {options.folder}.")
     columns = ["kind", "device", "model", "dtype", "weights", "phase", "batch", "prompt_tokens"]
     columns += ["output_tokens", "time_per_iteration_s", "energy_per_token_J", "status"]
-    print(trace.frame(data)[columns].to_csv(index=False), end="")
+    print(trace.frame(data)[columns].map(report.as_text).to_csv(index=False), end="")
     return 1 if data.attrs["rejected"] else 0
 
 

@@ -3,13 +3,14 @@
 import hashlib
 import importlib.util
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import light_project as light
-from footprint import Refused, predict, trace, workload
+from footprint import Refused, predict, root, trace, workload
 from footprint.energy import window as energy
 from footprint.sweep import report, results
 from footprint.trace.schema import ATTRS
@@ -108,7 +109,7 @@ def test_a_folder_is_checked_before_it_is_sent(folder, monkeypatch):
     trace.save(
         light.seed(status="interrupted", reason="Stopped.", run_id="9"), folder / "box" / "half.nc"
     )
-    (folder / "box" / "half.ipynb").write_text('{"path": "/home/ada/x"}')
+    (folder / "box" / "half.ipynb").write_text('{"metadata": {}, "path": "/home/ada/x"}')
     (folder / "box" / "bad.nc").write_bytes(b"bad")
     monkeypatch.setattr(report, "MOST_MB", 0.01)
     faults = report.check(folder)
@@ -117,6 +118,84 @@ def test_a_folder_is_checked_before_it_is_sent(folder, monkeypatch):
     assert any("names a place" in fault and "/home/ada" in fault for fault in faults)
     assert any("are allowed for all runs together" in fault for fault in faults)
     assert report.check(folder / "nowhere") == ["There is no trace in it."]
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut": b'{"cells": [], "metad',
+    "no text": b"\xff\xfe\x00",
+    "no object": b"[1, 2]",
+    "no metadata": b"{}",
+    "odd metadata": b'{"metadata": 3}',
+    "odd record": b'{"metadata": {"footprint": [1]}}',
+    "odd hash": b'{"metadata": {"footprint": {"notebook_sha256": 5}}}',
+    "odd packages": b'{"metadata": {"footprint": {"environment": [NaN]}}}',
+    "half a letter": b'{"metadata": {"footprint": {"git_commit": "\\ud800"}}}',
+    "deep": b"[" * 100_000,
+    "digits": b'{"metadata": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_page_is_named_and_left_out(folder, content):
+    (folder / "t4" / "m-modelled.ipynb").write_bytes(content)
+    report.write(folder)
+    crate = (folder / "ro-crate-metadata.json").read_text("utf-8")
+    assert "t4/m-modelled.nc" in crate and "m-modelled.ipynb" not in crate
+    said = ["m-modelled.ipynb is damaged: it is no executed notebook."]
+    assert report.check(folder) == said
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_page_or_a_log_that_is_no_file_is_left_out(folder, tmp_path_factory, kind):
+    secret = tmp_path_factory.mktemp("else") / "secret"
+    secret.write_text('{"metadata": {}, "cells": ["secret"]}')
+    (folder / results.LOG).unlink()
+    for path in (folder / "t4" / "m-modelled.ipynb", folder / results.LOG):
+        if kind == "link":
+            path.symlink_to(secret)
+        else:
+            (os.mkfifo if kind == "pipe" else os.mkdir)(path)
+    report.write(folder)
+    crate = (folder / "ro-crate-metadata.json").read_text("utf-8")
+    assert "m-modelled.ipynb" not in crate and "events.jsonl" not in crate
+    (fault,) = report.check(folder)
+    assert fault.startswith("m-modelled.ipynb is not read")
+
+
+def test_a_damaged_trace_is_said_and_left_out(folder):
+    (folder / "bad.nc").write_bytes(b"bad")
+    report.write(folder, (said := []).append)
+    assert len(said) == 1 and said[0].startswith("bad.nc is not a trace")
+
+
+def test_a_text_is_no_formula_for_a_spreadsheet(folder):
+    trace.save(light.seed(model="=cmd|' /C calc'!A0", run_id="1"), folder / "evil.nc")
+    report.write(folder)
+    table = pd.read_csv(folder / "windows.csv")
+    assert "'=cmd|' /C calc'!A0" in set(table["model"])
+    assert "=cmd|' /C calc'!A0" in set(pd.read_parquet(folder / "windows.parquet")["model"])
+
+
+PLACES = ["/scratch/ada", "/gpfs/ada", "/nfs/home", "/Volumes/ada", "/srv/ada", "/home/ada/a b"]
+PLACES += ["C:\\Users\\ada", "c:/Users/ada", "MIG-01234567-89ab-cdef-0123-456789abcdef"]
+
+
+def test_a_place_of_this_machine_is_found(folder):
+    said = "t4/m-modelled.nc or its page names a place or a serial number"
+    for place in PLACES:
+        for before in ("", "saved to ", "one\n", "file://"):
+            page = {"cells": [{"text": [f"{before}{place}/x.nc\n"]}], "metadata": {}}
+            (folder / "t4" / "m-modelled.ipynb").write_text(json.dumps(page))
+            (fault,) = report.check(folder)
+            assert fault.startswith(said)
+    page = {"cells": ["https://x.org/home/ada notebooks/data/x ~/home/x"], "metadata": {}}
+    (folder / "t4" / "m-modelled.ipynb").write_text(json.dumps(page))
+    assert report.check(folder) == []
+
+
+def test_the_committed_runs_are_fit_to_be_sent():
+    assert report.check(root() / "notebooks" / "runs") == []
 
 
 # -- Croissant: the format's own reader accepts the description and finds what the table holds -----

@@ -4,10 +4,13 @@ Croissant 1.0 (https://docs.mlcommons.org/croissant) describes the table; MLPerf
 2558 proposes the field names of `mlperf.json`.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import isnan, nan
@@ -33,7 +36,12 @@ PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PAPER = "https://doi.org/10.1145/3727200.3727220"
 CITATION = f"Nguyen et al. 2024, Towards Sustainable Large Language Model Serving, {PAPER}"
 LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
-SECRET = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|mnt|data)/[\w.-]+|GPU-[0-9a-f]{8}-")
+PLACES = "home|root|[Uu]sers|tmp|mnt|data|scratch|gpfs|nfs|Volumes|srv|lustre|work|media|export"
+SECRET = re.compile(
+    rf"((?<![\w.:/~])|(?<=file://))/({PLACES})/[\w.-]+"
+    r"|\b[A-Za-z]:[\\/]+Users[\\/]+[\w.-]+|(GPU|MIG)-[0-9a-f]{8}-"
+)
+FORMULA = re.compile(r"[=+\-@\t\r]")  # begins what a spreadsheet would compute
 POINT = ["batch", "prompt_tokens", "output_tokens"]
 
 
@@ -48,12 +56,17 @@ def write(
     folder = Path(folder)
     if not all(importlib.util.find_spec(name) for name in ("rocrate", "mlcroissant")):
         raise Refused(NEEDED)
-    gathered = energy.gather(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said below, a line each
+        gathered = energy.gather(folder)
+    for sentence in gathered.attrs["rejected"]:
+        say(sentence)
     data = trace.frame(gathered)
     if data.empty:
         raise Refused(f"There is no trace below {folder}.")
     data["file"] = [str(Path(path).relative_to(folder)) for path in data["file"]]
-    files = [trace.whole(folder / "windows.csv", partial(data.to_csv, index=False))]
+    told = data.apply(lambda cells: cells if cells.dtype.kind in "biuf" else cells.map(as_text))
+    files = [trace.whole(folder / "windows.csv", partial(told.to_csv, index=False))]
     if importlib.util.find_spec("pyarrow"):
         table = folder / "windows.parquet"
         files.append(trace.whole(table, partial(data.to_parquet, index=False)))
@@ -66,6 +79,11 @@ def write(
         files.append(_json(folder / "mlperf.json", records(data)))
     crate = _crate(folder, data, files)
     return [*files, _json(folder / "ro-crate-metadata.json", crate.metadata.generate())]
+
+
+def as_text(cell: object) -> object:
+    """A cell of a table; a text that a spreadsheet would compute gets an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def _json(place: Path, content: dict | list) -> Path:
@@ -98,7 +116,7 @@ def _crate(folder: Path, data: pd.DataFrame, tables: list[Path]):
         _action(crate, folder, file, run)
     for table in tables:
         _file(crate, folder, table, *FILES[table.name])
-    if (folder / results.LOG).exists():
+    with contextlib.suppress(Refused):  # there is no log, or none that is read
         _file(crate, folder, folder / results.LOG, "application/jsonl", "event log of the sweep")
     return crate
 
@@ -109,8 +127,8 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
 
     page, record = (folder / file).with_suffix(".ipynb"), {}
     outputs = [_file(crate, folder, folder / file, "application/x-netcdf", "trace")]
-    if page.exists():
-        record = json.loads(page.read_text("utf-8"))["metadata"].get("footprint", {})
+    with contextlib.suppress(Refused):  # there is no page, or `check` names its fault
+        record = _page(page)["metadata"].get("footprint", {})
         outputs.append(_file(crate, folder, page, "application/x-ipynb+json", "executed notebook"))
     name, digest = trace.notebook(run), record.get("notebook_sha256", "unknown")
     facts = {
@@ -133,13 +151,43 @@ def _action(crate, folder: Path, file: str, run: pd.Series) -> None:
     crate.add_action(instrument, f"#{file}", result=outputs, properties=facts)
 
 
+def _page(path: Path) -> dict:
+    """An executed notebook whose provenance is texts and lists of texts; `Refused` otherwise."""
+    data = trace.content(path)
+    try:
+        page = json.loads(data)
+        record = page["metadata"].get("footprint", {})
+        json.dumps(record, ensure_ascii=False).encode()
+        sound = all(isinstance(text, str) for value in record.values() for text in value)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise Refused(f"{path.name} is damaged: it is no executed notebook.")
+    return page
+
+
+def _texts(page: dict) -> str:
+    """Every text in a page, a line each: their JSON would hide where a line begins."""
+    texts, left = [], [page]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str):
+            texts.append(value)
+    return "\n".join(texts)
+
+
 def _file(crate, folder: Path, path: Path, kind: str, about: str):
+    data = trace.content(path)
     facts = {
         "name": path.name,
         "description": about,
         "encodingFormat": kind,
-        "contentSize": str(path.stat().st_size),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "contentSize": str(len(data)),
+        "sha256": hashlib.sha256(data).hexdigest(),
     }
     return crate.add_file(path, str(path.relative_to(folder)), properties=facts)
 
@@ -262,11 +310,16 @@ def check(folder: str | Path) -> list[str]:
             continue
         if run["status"] not in results.FINAL:
             faults.append(f"{name} is not finished: {run['status']}. {run['reason']}")
-        if not page.exists():
+        if not os.path.lexists(page):
             faults.append(f"{name} has no executed notebook beside it.")
             continue
+        try:
+            texts = _texts(_page(page))
+        except Refused as error:
+            faults.append(str(error))
+            continue
         size += path.stat().st_size + page.stat().st_size
-        text = page.read_text("utf-8") + " ".join(str(value) for value in run.values())
+        text = "\n".join([texts, *map(str, run.values())])
         secret = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
         if secret:
             what = f"a place or a serial number of this machine: {secret[0]}"
