@@ -1,6 +1,7 @@
 """The trace: what is saved comes back, faults are named, files are whole or absent."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +168,15 @@ def test_what_is_no_trace_is_refused_in_one_sentence(tmp_path):
 def test_place_tells_kinds_apart(tmp_path):
     assert trace.place(measured(), tmp_path) == tmp_path / "t4" / "llama-24m-eager-fp16.nc"
     assert trace.place(modelled(), tmp_path) == tmp_path / "t4" / "llama-24m-eager-fp16-modelled.nc"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_rights_that_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = trace.save(measured(), tmp_path / "a.nc")
+        text = trace.whole(tmp_path / "b.txt", lambda place: Path(place).write_text("b"))
+    finally:
+        os.umask(before)
+    assert [place.stat().st_mode & 0o777 for place in (path, text)] == [mode, mode]
+    assert len([*tmp_path.iterdir()]) == 2
