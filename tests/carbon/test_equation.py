@@ -216,3 +216,9 @@ def test_a_busy_gpu_needs_no_idle_power_and_an_idle_one_does():
 def test_a_use_that_cannot_be_is_refused(wrong):
     with pytest.raises(Refused, match=next(iter(wrong))):
         carbon.Use(**wrong)
+
+
+def test_a_whole_number_beyond_any_float_is_refused():
+    for call in (lambda: carbon.operational(10**400, 1), lambda: carbon.Use(pue=10**400)):
+        with pytest.raises(Refused, match="larger than any finite number"):
+            call()

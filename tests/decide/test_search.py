@@ -140,3 +140,8 @@ def test_a_request_a_use_and_a_world_say_the_same_as_their_fields():
         decide.optimum("llama-1b", "CA-QC", CARDS, batches=[1])
     with pytest.raises(Refused, match="no samples of FR"):
         decide.optimum("llama-1b", "FR", CARDS, world=world)
+
+
+def test_an_output_without_a_decode_is_refused():
+    with pytest.raises(Refused, match="2 tokens or more are allowed"):
+        decide.optimum("llama-1b", "US", output=1)

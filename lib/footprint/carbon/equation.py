@@ -38,6 +38,8 @@ def checked(name: str, value, units: str, above: bool = False, most: float = np.
         raise Refused(f"{name} is in {stated}; {units} is allowed.")
     try:
         numbers = np.asarray("none" if value is None else value, dtype=float)
+    except OverflowError:
+        raise Refused(f"{name} is larger than any finite number that is allowed.") from None
     except (TypeError, ValueError):
         raise Refused(f"{name} is no number; numbers and arrays of them are allowed.") from None
     wrong = np.isinf(numbers) | (numbers < least) | (numbers > most) | (above & (numbers == least))

@@ -82,6 +82,8 @@ def optimum(
     own = {kind: {name: asked[name] for name in asked if name in of[kind]} for kind in of}
     request = replace(request or Request(), **own[Request])
     use = replace(use or carbon.Use(), **own[carbon.Use])
+    if request.output < 2:
+        raise Refused(f"An output of {request.output} has no decode; 2 tokens or more are allowed.")
     gpus = spec.gpus() if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
     zones = [zone] if isinstance(zone, str) else list(zone)
     points = request.points(model, gpus)
