@@ -99,6 +99,14 @@ def test_trained_weights_that_are_not_there_are_refused():
 
 
 @pytest.mark.slow
+def test_weights_larger_than_the_memory_are_not_built(monkeypatch):
+    monkeypatch.setattr(eager, "random_model", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(eager.Eager, "memory_GiB", lambda self: 0.01)
+    huge = eager.Eager(workload.request("profile", model="llama-24m", weights="random"))
+    with pytest.raises(MemoryError, match=r"the weights need 0\.\d GiB; 0\.0 GiB are there"):
+        huge.load()
+
+
 def test_the_trained_model_speaks():
     engine = eager.Eager(workload.request("profile", model="smollm2-135m"))
     said = engine.load()

@@ -42,6 +42,10 @@ class Eager(probe.TorchEngine):
         shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
         self.shape, memory_GiB = shape, self.memory_GiB()
         self.dtype = engine.choose_dtype(request["dtype"], self.device.type, shape, memory_GiB)
+        needed_GiB = shape.weight_bytes(self.dtype) / 2**30
+        if needed_GiB > memory_GiB:  # said before hours of swapping
+            there = f"{memory_GiB:.1f} GiB are there"
+            raise MemoryError(f"the weights need {needed_GiB:.1f} GiB; {there}")
         local = not in_table and any(Path(name).glob("*.safetensors"))
         available = on_hub or local or shape.package != "-"
         self.weights = request["weights"]
