@@ -47,6 +47,18 @@ def test_every_command_explains_itself(command, capsys):
         (["sweep", "sweep.toml", "--matrix", "m", "--grid", "Atlantis"], "Atlantis"),
         (["sweep", "sweep.toml", "--matrix", "m", "--device", "cuda:0"], "no NVIDIA driver"),
         (["profile", "-p", "modell", "x"], "modell"),
+        (["profile", "--matrix", "m", "-p", "gpu", "t4"], "no parameter named 'gpu'"),
+        (["profile", "-p", "seed", "1", "-p", "seed", "2"], "seed is named twice"),
+        (["profile", "-p", "device", "cpu", "--device", "cpu"], "device is named twice"),
+        (["profile", "-p", "out", "x.nc"], "--to names the folder"),
+        (["profile", "-p", "azure", "10000", "-p", "repeats", "10000"], "100,020,000 points"),
+        (["sweep", "sweep.toml", "--matrix", "m", "-p", "batchs", "8"], "batchs"),
+        (["sweep", "sweep.toml", "--matrix", "m", "-p", "gpu", "nonsense"], "parameter gpu"),
+        (["sweep", "sweep.toml", "--matrix", "m", "-p", "name", "x"], "parameter name"),
+        (["sweep", "sweep.toml", "--matrix", "m", "-p", "path", "x"], "parameter path"),
+        (["sweep", "sweep.toml", "--matrix", "m", "--scheduler", "nonsense"], "tcp://HOST:8786"),
+        (["sweep", "/dev/zero"], "no regular file"),
+        (["profile", "-p", "model", "/dev/zero"], "no readable config file"),
         (["predict", "-p", "gpu", "voodoo"], "voodoo"),
         (["gather", "nowhere"], "no trace below nowhere"),
         (["gather", "--stored"], "--stored is gone"),
@@ -57,6 +69,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(place, capsys, arguments, wor
     code, _out, err = said(capsys, *arguments)
     assert code == 2 and err.startswith("footprint: ") and word in err and err.count("\n") == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", ["--tries=-5", "--tries=0", "--tries=2.5", "--limit=nan"])
+def test_an_option_out_of_bounds_says_what_is_allowed(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["profile", option])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and "is no " in said and "_" not in said
 
 
 def test_debug_shows_where_it_came_from(place):

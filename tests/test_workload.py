@@ -169,6 +169,22 @@ def test_any_value_gives_a_request_or_one_sentence(kind, data):
         assert workload.request(kind, **request) == request
 
 
+def test_values_too_large_to_show_are_refused_by_their_type():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for name in workload.request():
+        for value in (deep, 10**5000, -(10**5000)):
+            assert "too large to show is refused" in refused(**{name: value})
+
+
+def test_the_points_of_a_run_are_counted_before_they_are_made():
+    assert "1,001,000 points" in refused(azure=1000, repeats=1000, batches=[1])
+    many = list(range(1, 101))
+    lists = {"batches": many, "prompt_tokens": many, "output_tokens": list(range(2, 102))}
+    assert "1,000,000 points" in refused("predict", **lists)
+
+
 def test_given_finds_what_was_set_and_nothing_else():
     space = {
         "__name__": "__main__",

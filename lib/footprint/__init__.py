@@ -19,6 +19,14 @@ class Refused(ValueError):
         return [f"Refused: {self}"]
 
 
+def shown(value: object, most: int = 80) -> str:
+    """The start of a value as code, for a sentence; its type where the value is too large."""
+    try:
+        return f"{value!r:.{most}}"
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+
+
 def root() -> Path:
     """Folder of the book (with `_toc.yml`) at or above the working directory, else the latter."""
     here = Path.cwd()

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import warnings
 
@@ -14,8 +15,9 @@ def _profile(options) -> int:
     from footprint.sweep import report
 
     given = _parameters(options)
+    request = workload.request("profile", **given)
     if not options.matrix:
-        return _go([sweep.Run("profile", workload.request("profile", **given))], options)
+        return _go([sweep.Run("profile", request)], options)
     runs = sweep.runs(root() / "notebooks" / "sweep.toml", options.matrix, **given)
     options.to = options.to or root() / "notebooks" / "runs"
     code = _go([run for run in runs if run.notebook == "profile"], options)
@@ -42,8 +44,16 @@ def _sweep(options) -> int:
 
 def _parameters(options) -> dict[str, str]:
     """Parameters of the notebook that the options name."""
-    device = {"device": options.device} if getattr(options, "device", "") else {}
-    return dict(options.parameter or []) | device
+    pairs = [tuple(pair) for pair in options.parameter or []]
+    if getattr(options, "device", ""):
+        pairs.append(("device", options.device))
+    given = dict(pairs)
+    for name in given:
+        if sum(pair[0] == name for pair in pairs) > 1:
+            raise Refused(f"The parameter {name} is named twice; once is allowed.")
+    if "out" in given:
+        raise Refused("The parameter out is for papermill; --to names the folder of the results.")
+    return given
 
 
 def _go(runs: list, options) -> int:
@@ -116,9 +126,16 @@ def _preflight(options) -> int:
 
 
 def _positive(text: str) -> float:
-    if not float(text) > 0:
-        raise ValueError
-    return float(text)
+    with contextlib.suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r:.80} is no number above 0")
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no whole number from 1 to 9999")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--grid", default="US", help=about)
     runs.add_argument("--card", default="", help="for a dry run: id of the GPU to assume")
     about = "how often a run that fails is tried (default: 2)"
-    runs.add_argument("--tries", type=int, default=2, help=about)
+    runs.add_argument("--tries", type=_count, default=2, help=about)
     about = "end a run that takes longer (default: 6 hours)"
     runs.add_argument("--limit", type=_positive, metavar="SECONDS", help=about)
     about = "address of a Dask scheduler that spreads the runs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from footprint import Refused, spec
+from footprint import Refused, shown, spec
 
 # Registries of `measure`: module and class by name.
 ENGINES = {"eager": "footprint.measure.eager:Eager"}
@@ -19,6 +19,8 @@ INSTRUMENTS = {  # the name is a pattern of devices
     r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",
 }
 MOST = 2**20
+MOST_POINTS = 100_000  # of a run, repeats counted
+AXES = ("batches", "prompt_tokens", "output_tokens")
 SEEDS = 2**32 - 1
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 DEVICES = "cpu, cuda, cuda:N, or the GPU-... or MIG-... name that nvidia-smi -L prints are allowed"
@@ -147,8 +149,8 @@ def _accept(name: str, value, read: Callable):
         raise
     except KeyError as unknown:
         raise Refused(unknown.args[0]) from None
-    except ValueError as allowed:
-        raise Refused(f"{name} = {value!r:.80} is refused; {allowed}.") from None
+    except (ValueError, RecursionError) as allowed:
+        raise Refused(f"{name} = {shown(value)} is refused; {allowed}.") from None
 
 
 def request(kind: str = "profile", /, **parameters) -> dict:
@@ -161,10 +163,20 @@ def request(kind: str = "profile", /, **parameters) -> dict:
     for name in parameters:
         if name not in known:
             raise Refused(spec.nearest("parameter", name, list(known)).args[0])
-    return {
+    found = {
         name: _accept(name, parameters.get(name, value), read)
         for name, (value, read) in known.items()
     }
+    if points(found) > MOST_POINTS:
+        asked = f"The run has {points(found):,} points, repeats counted"
+        raise Refused(f"{asked}; at most {MOST_POINTS:,} are allowed.")
+    return found
+
+
+def points(request: dict) -> int:
+    """How many points a run has, repeats counted."""
+    grid = math.prod(len(request[name]) for name in AXES)
+    return (grid + request.get("azure", 0)) * request.get("repeats", 1)
 
 
 def given(namespace: dict, kind: str = "profile") -> dict:
@@ -188,7 +200,7 @@ def windows(request: dict) -> list[dict]:
 
     source: grid or azure. Each repeat has its own order, so that drift spreads over the points.
     """
-    axes = [request[name] for name in ("batches", "prompt_tokens", "output_tokens")]
+    axes = [request[name] for name in AXES]
     pairs = lengths(request["azure"], request["seed"], request["max_tokens"]).tolist()
     points = [*itertools.product(*axes, ["grid"]), *((1, *pair, "azure") for pair in pairs)]
     names = ("batch", "prompt_tokens", "output_tokens", "source")

@@ -1,6 +1,7 @@
 """decoders: published totals from configs written by hand, and files that are no config of ours."""
 
 import json
+import os
 
 import pytest
 
@@ -347,3 +348,31 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, text):
 def test_a_config_that_is_not_there_is_refused(name):
     with pytest.raises(Refused, match=r"^The(re)? [^\n]*\.$"):
         spec.model(name)
+
+
+def test_a_config_is_a_regular_file_of_some_megabytes(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "large.json").write_bytes(b" " * (2**24 + 1))
+    for name in (tmp_path / "pipe.json", tmp_path / "large.json", "/dev/zero"):
+        with pytest.raises(Refused, match="no readable config file"):
+            spec.model(str(name))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["mistral-7b"][1]))
+    (tmp_path / "link.json").symlink_to(tmp_path / "config.json")  # as the hub's cache does
+    assert spec.model(str(tmp_path / "link.json")).layers == 32
+
+
+@pytest.mark.parametrize("value", [10**8, 1001])
+def test_a_config_of_very_many_layers_is_refused(value):
+    with pytest.raises(Refused, match=f"layers={value}; .* at most 1,000 layers"):
+        spec.Model.from_config(CONFIGS["mistral-7b"][1] | {"num_hidden_layers": value})
+
+
+@pytest.mark.parametrize("key", ["model_type", "hidden_size", "rope_theta", "num_experts"])
+def test_a_value_too_large_to_show_is_refused_by_its_type(key):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, 10**5000):
+        config = CONFIGS["mistral-7b"][1] | {key: value}
+        with pytest.raises(Refused, match=r"a (list|int) too large to show"):
+            spec.Model.from_config(config)

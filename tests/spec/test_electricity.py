@@ -1,5 +1,7 @@
 """Electricity: a year of California, own files, missing hours that are named, refusals."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,3 +99,15 @@ def test_months_by_hours_are_means_of_what_is_there():
     assert float(local.sel(month=7, hour=13)) == pytest.approx(
         float(july.mean())
     )  # UTC-7 in summer
+
+
+def test_a_series_of_centuries_is_refused_before_its_hours_are_listed(tmp_path):
+    text = "time_utc,g_per_kwh\n1700-01-01T00:00Z,1\n2261-01-01T00:00Z,2\n"
+    with pytest.raises(Refused, match=r"spans 561 years; at most 30 are allowed"):
+        hourly(own(tmp_path, text))
+
+
+def test_a_pipe_is_no_series(tmp_path):
+    os.mkfifo(tmp_path / "own.csv")
+    with pytest.raises(Refused, match="no regular file"):
+        hourly(tmp_path / "own.csv")

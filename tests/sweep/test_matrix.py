@@ -1,5 +1,8 @@
 """The matrix: products, exclusions, changes, and what is refused."""
 
+import os
+import time
+
 import pytest
 
 from footprint import Refused, workload
@@ -12,6 +15,7 @@ def planned(tmp_path, text, name="m", **changes):
     return matrix.runs(file, name, **changes)
 
 
+MANY = list(range(1, 3001))
 TWO = """
 [[m]]
 notebook = "predict"
@@ -91,6 +95,22 @@ def test_a_change_from_outside_holds_for_the_runs_that_know_it(tmp_path):
         ),
         ("[[m]]\nnotebook = 'predict'\n[[m]]\nnotebook = 'predict'", "the same run twice"),
         ("[[m", "cannot be read as TOML"),
+        ("[[m]]\nnotebook = []", "is \\[\\]; allowed"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = 1" + "0" * 400, "limit_s of matrix"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = 0x1" + "0" * 9000, "a int too large to show"),
+        ("[[m]]\nnotebook = 'predict'\nseed = 0x1" + "0" * 9000, "a int too large to show"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = 1" + "0" * 5000, "cannot be read as TOML"),
+        ("[[m]]\nnotebook = 'predict'\nlimit_s = inf", "below 10\\^9"),
+        ("[[m]]\nnotebook = 'predict'\nbatches = " + "[" * 2000 + "]" * 2000, "as TOML"),
+        ("[[m]]\nnotebook = 'predict'\nout = 'x.nc'", "names its files itself"),
+        (
+            f"[[m]]\nnotebook = 'predict'\neach = {{ seed = {MANY}, prompt_tokens = {MANY} }}",
+            "makes 9,000,000 runs",
+        ),
+        (
+            f"[[m]]\nnotebook = 'profile'\nrepeats = 50000\neach = {{ seed = {MANY[:20]} }}",
+            "has 2,000,000 points",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, said):
@@ -102,6 +122,21 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, said):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(Refused, match="no sweep file"):
         matrix.runs(tmp_path / "none.toml", "quick")
+
+
+def test_a_sweep_file_is_regular_and_small(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"#" * (matrix.MOST_B + 1))
+    for place, said in ((tmp_path / "pipe", "no regular"), (tmp_path / "large", "more than")):
+        with pytest.raises(Refused, match=said):
+            matrix.runs(place, "m")
+
+
+def test_many_runs_are_planned_in_seconds(tmp_path):
+    began = time.monotonic()
+    lists = f"{{ seed = {[*range(100)]}, prompt_tokens = {[*range(1, 21)]} }}"
+    assert len(planned(tmp_path, f"[[m]]\nnotebook = 'profile'\neach = {lists}")) == 2000
+    assert time.monotonic() - began < 10
 
 
 def test_the_shipped_matrices_are_sound():

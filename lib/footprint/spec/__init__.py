@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "decoders": ["DTYPE_BYTES", "Model", "bytes_of", "model", "models"],
         "electricity": ["Grid", "at", "grid", "hourly", "typical", "utc_offset_h", "zone_name"],
         "hardware": ["ENGINES", "GPU", "gpu", "gpus", "known", "label"],
-        "tables": ["frame", "nearest", "record", "records", "rows", "table"],
+        "tables": ["content", "frame", "nearest", "record", "records", "rows", "table"],
     },
 )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from os.path import exists
 from pathlib import Path
 
-from footprint import Refused
-from footprint.spec.tables import nearest, records
+from footprint import Refused, shown
+from footprint.spec.tables import content, nearest, records
 
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5}
 # Values of `model_type` that `Model` describes, and the fields in which they differ from LLaMA.
@@ -29,6 +29,7 @@ SIZES = {
     "intermediate": "intermediate_size",
     "vocab": "vocab_size",
 }
+LAYERS = 1000  # the most: each is built by itself, and no known model has 200
 OPTIONAL = {
     "max_position": "max_position_embeddings",
     "kv_heads": "num_key_value_heads",
@@ -143,9 +144,9 @@ def _fields(source) -> dict:
     """The fields of a `Model` in a config, which is checked since anybody may have written it."""
     config, folder = (source, "") if isinstance(source, dict) else _read_config(Path(source))
     kind = config.get("model_type", "missing")
-    unlike = [f"{key}={config[key]!r:.20}" for key in UNLIKE if config.get(key)]
+    unlike = [f"{key}={shown(config[key], 20)}" for key in UNLIKE if config.get(key)]
     if not isinstance(kind, str) or kind not in ARCHITECTURES or unlike:
-        allowed, named = ", ".join(ARCHITECTURES), " with ".join([f"{kind!r:.80}", *unlike[:1]])
+        allowed, named = ", ".join(ARCHITECTURES), " with ".join([shown(kind), *unlike[:1]])
         raise Refused(
             f"The architecture {named} is not a dense LLaMA-like decoder; allowed are {allowed}."
         )
@@ -154,7 +155,7 @@ def _fields(source) -> dict:
     theta = config.get("rope_theta") or nested or 10000.0
     if not isinstance(theta, int | float) or not 0 < theta < 1e18:
         raise Refused(
-            f"The config has rope_theta={theta!r:.80}; a finite number above 0 is allowed."
+            f"The config has rope_theta={shown(theta)}; a finite number above 0 is allowed."
         )
     shape = _shape(config) | ARCHITECTURES[kind] | {"rope_theta": float(theta)}
     if config.get("attention_bias") and kind not in ("mistral", "phi3", "qwen2"):
@@ -174,12 +175,13 @@ def _shape(config: dict) -> dict[str, int]:
     stated = {field: config.get(key) for field, key in (SIZES | OPTIONAL).items()}
     shape = {field: value for field, value in stated.items() if value is not None}
     wrong = [
-        f"{field}={value!r:.80}"
+        f"{field}={shown(value)}"
         for field, value in shape.items()
-        if type(value) is not int or not 0 < value < 2**31
+        if type(value) is not int or not 0 < value < 2**31 or (field == "layers" and value > LAYERS)
     ]
     if wrong:
-        raise Refused(f"The config has {', '.join(wrong)}; whole numbers of 1 or more are allowed.")
+        allowed = f"whole numbers of 1 or more, and at most {LAYERS:,} layers, are allowed"
+        raise Refused(f"The config has {', '.join(wrong)}; {allowed}.")
     shape = {"kv_heads": shape["heads"], "head_dim": shape["hidden"] // shape["heads"]} | shape
     if shape["heads"] % shape["kv_heads"] or shape["head_dim"] < 1:
         names = ("hidden", "heads", "kv_heads", "head_dim")
@@ -192,7 +194,7 @@ def _read_config(path: Path) -> tuple[dict, str]:
     """The dictionary in a config file, or in a folder's `config.json`, and the folder's name."""
     try:
         path = path / "config.json" if path.is_dir() else path
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(content(path))
     except OSError:
         raise Refused(f"There is no readable config file at {path!s:.200}.") from None
     except (ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """Electricity: carbon intensity of a zone by year and by hour, names and clocks of zones."""
 
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from footprint import Refused
-from footprint.spec.tables import DATA, nearest, record, records, table
+from footprint.spec.tables import DATA, content, nearest, record, records, table
+
+MOST_YEARS = 30  # from the first hour of a series to its last
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def hourly(source: str | Path = "US-CAL-CISO") -> xr.DataArray:
 def _hours(path, name, zones: list[str]) -> pd.Series:
     """The two columns of a file as a series over naive UTC times, checked."""
     try:
-        with path.open(encoding="utf-8") as lines:
-            rows = pd.read_csv(lines, dtype=str, skipinitialspace=True)
+        lines = io.StringIO(content(path).decode())
+        rows = pd.read_csv(lines, dtype=str, skipinitialspace=True)
     except FileNotFoundError:
         known = ", ".join(zones)
         raise Refused(
@@ -132,6 +135,10 @@ def _hours(path, name, zones: list[str]) -> pd.Series:
             f"The hourly file {name} has the row {row['time_utc']}, {row['g_per_kwh']}; "
             "one row an hour, on the hour, with a finite value of 0 or more (or none) is allowed."
         )
+    years = (times.max() - times.min()).days / 365.25
+    if years > MOST_YEARS:
+        asked = f"The hourly file {name} spans {years:.0f} years"
+        raise Refused(f"{asked}; at most {MOST_YEARS} are allowed.")
     index = pd.DatetimeIndex(times, name="time")
     return pd.Series(values.to_numpy(), index, name="g_per_kwh").sort_index()
 

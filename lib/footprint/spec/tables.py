@@ -2,12 +2,25 @@
 
 import csv
 import difflib
+import os
+import stat
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import cache
 from importlib.resources import files
 
 DATA = files("footprint").joinpath("data")
+
+
+def content(path, most_B: int = 2**24) -> bytes:
+    """The bytes of a regular file; OSError for a pipe, a device, or more bytes than `most_B`."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        data = file.read(most_B + 1)
+    if len(data) > most_B:
+        raise OSError(f"it has more than {most_B:,} bytes")
+    return data
 
 
 @cache

@@ -7,6 +7,7 @@ says: `dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1`.
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import tempfile
 import time
@@ -25,6 +26,7 @@ POLL_S = 0.5
 CONNECT_S = 20
 NEEDED = "several devices at a time need Dask: pip install 'footprint[sweep]'"
 TOPIC = "footprint"
+ADDRESS = re.compile(r"(\w+://)?[^\s/]+:\d{1,5}")
 
 
 def available(tell: Callable[..., None]) -> bool:
@@ -64,6 +66,8 @@ def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
         from distributed import Client, LocalCluster
     except ImportError:
         raise Refused(f"{NEEDED[0].upper()}{NEEDED[1:]}.") from None
+    if scheduler and not ADDRESS.fullmatch(scheduler):
+        raise Refused(f"{scheduler!r:.80} is no address; one like tcp://HOST:8786 is allowed.")
     with contextlib.ExitStack() as stack:
         if scheduler:
             try:

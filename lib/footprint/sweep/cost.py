@@ -110,7 +110,8 @@ def _shapes(run: Run) -> pd.MultiIndex:
     """The points of a run without repeats, as batch, prompt and output."""
     names = ("batch", "prompt_tokens", "output_tokens")
     if run.device:
-        points = {tuple(point[name] for name in names) for point in workload.windows(run.request)}
+        once = workload.windows({**run.request, "repeats": 1})
+        points = {tuple(point[name] for name in names) for point in once}
         return pd.MultiIndex.from_tuples(sorted(points), names=["batch", "prompt", "output"])
     axes = [run.request[name] for name in ("batches", *names[1:])]
     return pd.MultiIndex.from_product(axes, names=["batch", "prompt", "output"])

@@ -1,16 +1,20 @@
 """The matrix of a sweep: blocks of a TOML file multiplied into runs."""
 
 import itertools
+import math
 import tomllib
 from pathlib import Path
 
-from footprint import Refused, workload
+from footprint import Refused, shown, spec, workload
 from footprint.sweep.runner import LIMIT_S, Run
 
+MOST_B = 2**20  # of a sweep file
+MOST = 10_000  # runs of a block
+MOST_POINTS = 10**6  # of all runs of a matrix
 OWN = {"notebook", "each", "exclude", "override", "limit_s"}  # keys that are no parameters
 
 
-def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
+def runs(path: str | Path, name: str, /, **changes: object) -> list[Run]:
     """The runs of one matrix of a TOML file, in its order; `changes` apply to all.
 
     A block has a `notebook` and parameters. Lists under `each` multiply, `exclude` lists what to
@@ -18,10 +22,10 @@ def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
     `Refused` for a missing file, unknown names, a rule without a match, and two equal runs.
     """
     try:
-        matrices = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        matrices = tomllib.loads(spec.content(path, MOST_B).decode())
     except FileNotFoundError:
         raise Refused(f"There is no sweep file at {path}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"The sweep file {path} cannot be read as TOML ({error}).") from None
     if not _is_list(matrices.get(name), dict):
         names = ", ".join(key for key, value in matrices.items() if isinstance(value, list))
@@ -29,6 +33,17 @@ def runs(path: str | Path, name: str, **changes: object) -> list[Run]:
     runs = [run for block in matrices[name] for run in _multiply(block, name, changes)]
     if not runs:
         raise Refused(f"The matrix {name!r} of {path} holds no run.")
+    known = {key for run in runs for key in run.request}
+    if unknown := sorted(set(changes) - known):
+        raise Refused(
+            f"No run of matrix {name!r} has a parameter {unknown[0]}; there are {', '.join(known)}."
+        )
+    if any(run.request["out"] for run in runs):
+        raise Refused(f"A run of matrix {name!r} has an `out`; a sweep names its files itself.")
+    points = sum(workload.points(run.request) for run in runs)
+    if points > MOST_POINTS:
+        asked = f"The matrix {name!r} has {points:,} points"
+        raise Refused(f"{asked}; at most {MOST_POINTS:,} are allowed.")
     seen = set()
     for run in runs:
         if (run.key, run.device) in seen:
@@ -45,16 +60,20 @@ def _multiply(block: dict, name: str, changes: dict) -> list[Run]:
     """The runs of one block."""
     notebook, each = block.get("notebook"), block.get("each", {})
     limit_s = block.get("limit_s", LIMIT_S)
-    if notebook not in workload.PARAMETERS:
+    if not isinstance(notebook, str) or notebook not in workload.PARAMETERS:
         allowed = " or ".join(workload.PARAMETERS)
-        raise Refused(f"The notebook of matrix {name!r} is {notebook!r}; allowed is {allowed}.")
+        said = f"The notebook of matrix {name!r} is {shown(notebook)}"
+        raise Refused(f"{said}; allowed is {allowed}.")
     lists = list(each.values()) if isinstance(each, dict) else [each]
     if not _is_list(lists, list) or not all(lists):
         allowed = "lists of values by parameter are allowed"
-        raise Refused(f"`each` of matrix {name!r} is {each!r:.80}; {allowed}.")
-    if not isinstance(limit_s, int | float) or isinstance(limit_s, bool) or not limit_s > 0:
-        allowed = "a number of seconds above 0 is allowed"
-        raise Refused(f"limit_s of matrix {name!r} is {limit_s!r}; {allowed}.")
+        raise Refused(f"`each` of matrix {name!r} is {shown(each)}; {allowed}.")
+    if math.prod(map(len, lists)) > MOST:
+        said = f"`each` of matrix {name!r} makes {math.prod(map(len, lists)):,} runs"
+        raise Refused(f"{said}; at most {MOST:,} are allowed.")
+    if isinstance(limit_s, bool) or not isinstance(limit_s, int | float) or not 0 < limit_s < 1e9:
+        allowed = "a number of seconds above 0 and below 10^9 is allowed"
+        raise Refused(f"limit_s of matrix {name!r} is {shown(limit_s)}; {allowed}.")
     fixed = {key: value for key, value in block.items() if key not in OWN}
     requests = [
         workload.request(notebook, **(fixed | dict(zip(each, values, strict=True))))
@@ -83,7 +102,7 @@ def _tables(block: dict, key: str, name: str) -> list[dict]:
     """The rules of a block under this key."""
     rules = block.get(key, [])
     if not _is_list(rules, dict) or not all(rules):
-        raise Refused(f"`{key}` of matrix {name!r} is {rules!r:.80}; a list of tables is allowed.")
+        raise Refused(f"`{key}` of matrix {name!r} is {shown(rules)}; a list of tables is allowed.")
     return rules
 
 
@@ -96,5 +115,5 @@ def _matching(notebook: str, when: dict, requests: list[dict], name: str) -> lis
         allowed[key] = [workload.request(notebook, **{key: choice})[key] for choice in choices]
     hits = [all(request[key] in allowed[key] for key in allowed) for request in requests]
     if not any(hits):
-        raise Refused(f"The rule {when} of matrix {name!r} matches none of its runs.")
+        raise Refused(f"The rule {shown(when)} of matrix {name!r} matches none of its runs.")
     return hits
