@@ -93,6 +93,11 @@ def test_a_copy_counts_once_and_a_repetition_is_named(folder):
     assert {str(folder / "box" / "b.nc"), str(folder / "other" / "b.nc")} <= files
 
 
+def test_runs_with_and_without_a_checksum_are_gathered(folder):
+    harm(folder / "box" / "a.nc", lambda file: file.attrs.__delitem__("checksum"))
+    assert len(set(trace.gather(folder)["file"].values)) == 4
+
+
 def test_what_is_hidden_is_not_there(folder):
     (folder / "box" / ".run-1").mkdir()
     shutil.copy(folder / "box" / "a.nc", folder / "box" / ".run-1" / "run.nc")

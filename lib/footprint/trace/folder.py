@@ -72,7 +72,7 @@ def gather(
 
 def labelled(windows: xr.Dataset, attrs: Mapping, path: str | Path) -> xr.Dataset:
     """Windows with the attributes of their run, and where it lies, as coordinates."""
-    left_out = ("schema_version", "status", "reason")
+    left_out = ("schema_version", "status", "reason", "checksum")  # older runs have no checksum
     run = {key: value for key, value in attrs.items() if key not in left_out}
     run |= {"run_status": attrs["status"], "run_reason": attrs["reason"], "file": str(path)}
     run["notebook"] = notebook(attrs)
