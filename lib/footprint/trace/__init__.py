@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "file": ["check", "checksum", "new", "place", "save", "whole"],
         "folder": ["files", "frame", "gather", "labelled", "names"],
+        "page": ["hash_sources", "read_page", "sort_files"],
         "points": ["build_points", "check_points", "phase_tokens"],
         "reader": ["content", "head", "load"],
         "schema": ["notebook", "variables"],
