@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 import light_project as light
@@ -201,6 +202,32 @@ def test_two_sweeps_of_the_same_folder_share_the_work(place):
         event["reason"] for event in light.events(place / "out", "end") if event["seconds"]
     ) == ["", ""]
     assert len(runs) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["t", "x" * 120])
+def test_temporary_folders_of_killed_sweeps_do_not_stay(place, folder):
+    matrix(place, "seed = [667]")
+    (temporary := place / folder).mkdir()
+    child = started(place, TMPDIR=str(temporary))
+    while "[1/1]" not in (line := child.stdout.readline()):
+        assert line
+    time.sleep(5)
+    family = psutil.Process(child.pid).children(recursive=True)
+    for process in [psutil.Process(child.pid), *family]:
+        process.suspend()  # so that none of them tidies up
+    for process in [psutil.Process(child.pid), *family]:
+        process.kill()
+    child.communicate()
+    left = [*temporary.glob("*")]
+    assert left or len(folder) > 100, "else this test tests nothing"
+    for path in temporary.glob("fp-*/lock"):
+        os.utime(path, (1, 1))
+    matrix(place, "seed = [1]")
+    child = started(place, TMPDIR=str(temporary))
+    said = child.communicate(timeout=60)[0]
+    assert child.returncode == 0, said
+    assert not list(temporary.iterdir()), left
 
 
 @pytest.mark.slow

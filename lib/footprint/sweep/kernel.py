@@ -3,21 +3,57 @@
 A process of its own survives a dead kernel; it imports little to start fast.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
 MARK = "\x1e"  # starts the last line, which is the outcome as JSON
+FOLDERS = "fp-"  # start of the names of temporary folders
+LONGEST = 80  # characters of a folder in which sockets can be: their paths are 107 at most
+YOUNG_S = 60.0  # a folder of this age may not be locked yet
 START_S = 120.0  # time limit for a kernel to answer
 LOST = re.compile("gpu ?is ?lost|off the bus|device-side error|launch failure", re.IGNORECASE)
 MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
 NOW = {"busy": False, "stop": False}  # a cell is under way; a stop was asked for between cells
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[str]:
+    """A folder for sockets and temporary files of one run; what killed runs left is removed."""
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
+    for lock in Path(place).glob(f"{FOLDERS}*/lock"):
+        with contextlib.suppress(OSError), _locked(lock):  # another run's, or another user's
+            if time.time() - lock.stat().st_mtime > YOUNG_S:
+                shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=FOLDERS, dir=place)
+    try:
+        with _locked(Path(folder, "lock")):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; BlockingIOError while another process does."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def execute(template: str, page: str, parameters: dict, root: str) -> dict:

@@ -5,11 +5,9 @@ import json
 import math
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -129,13 +127,19 @@ def _execute(
 
 def _watch(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_s: float) -> dict:
     """Run the inner process; returns the outcome that it reports, or how it was ended or died."""
-    sockets = tempfile.mkdtemp(prefix="fp-")  # of the kernel; the path of a socket must be short
+    with kernel.temporary() as folder:
+        environ = {**environ, "JUPYTER_RUNTIME_DIR": folder, "TMPDIR": folder}
+        return _watch_in(environ, order, scratch, say, limit_s)
+
+
+def _watch_in(environ: Mapping, order: dict, scratch: Path, say: Callable, limit_s: float) -> dict:
+    """Run the inner process in this environment."""
     child = subprocess.Popen(
         [sys.executable, "-m", kernel.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**environ, "JUPYTER_RUNTIME_DIR": sockets},
+        env=environ,
         cwd=order["root"],
         start_new_session=True,
     )
@@ -153,7 +157,6 @@ def _watch(order: dict, scratch: Path, environ: Mapping, say: Callable, limit_s:
         results.kill(scratch)  # the kernel has a group of its own
         child.wait()
         RUNNING.discard(child)
-        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _died(last: str) -> dict:
