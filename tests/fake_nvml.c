@@ -14,10 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, UNKNOWN = 999 };
+enum { ZERO = -1, OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, UNKNOWN = 999 };
 enum { MOST_POINTS = 4096, MOST_FAULTS = 16 };
 
-struct fault { char call[24]; int code; long after_calls; double after_s; long times; long calls; };
+struct fault { char call[32]; int code; long after_calls; double after_s; long times; long calls; };
 
 static struct {
   double epoch, update, span, phase, noise, gain, tick, lag, average, latency, freeze, reset, throttle_s, others_s;
@@ -84,11 +84,11 @@ static double counter_at(double t) {
   t = floor(t / s.tick) * s.tick - s.lag;
   if (!s.blind) return s.gain * (energy(t) - (base ? energy(base) : 0)) + (base ? 0 : 1e5);
   long k = update_at(t);
-  if (k < 0) return 0;
+  if (k < 0) return 1e5;
   if (k >= seen_room) seen = realloc(seen, sizeof *seen * (seen_room = 2 * k + 1024));
   for (; seen_count <= k; seen_count++)
     seen[seen_count] = (seen_count ? seen[seen_count - 1] : 0) + s.update * reading(seen_count, s.span);
-  return seen[k];
+  return 1e5 + seen[k];
 }
 
 /* -- the script ------------------------------------------------------------------------------------------------------ */
@@ -130,7 +130,7 @@ static int read_script(void) {
     else if (!strcmp(key, "others") && fscanf(file, "%d %lf", &s.others, &s.others_s) == 2) continue;
     else if (!strcmp(key, "fault") && s.faults < MOST_FAULTS) {
       struct fault *f = &s.fault[s.faults++];
-      int got = fscanf(file, "%23s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times);
+      int got = fscanf(file, "%31s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times);
       if (got != 5) return UNKNOWN;
     } else if (fscanf(file, "%lf", &a) == 1) {
       for (size_t i = 0; i < sizeof number / sizeof *number; i++) if (!strcmp(key, number[i].key)) *number[i].to = a;
@@ -141,24 +141,35 @@ static int read_script(void) {
   return s.points ? OK : UNKNOWN;
 }
 
-static int faulty(const char *call) { /* the code that a scripted fault gives this call; each fault counts for itself */
+typedef void *device;
+
+/* The code that a scripted fault gives this call; each fault counts for itself. A fault names a call or `all`, and may
+   name one card by NVML's number: `all@1`. Its code ZERO is a success whose value is 0. */
+static int faulty(const char *call, device d) {
+  char here[2][32];
+  snprintf(here[0], 32, "%s@%d", call, (int)(intptr_t)d - 1);
+  snprintf(here[1], 32, "all@%d", (int)(intptr_t)d - 1);
   for (int i = 0; i < s.faults; i++) {
     struct fault *f = &s.fault[i];
-    if ((strcmp(f->call, call) && strcmp(f->call, "all")) || now() < f->after_s) continue;
+    const char *names[] = {call, "all", here[0], here[1]};
+    int hit = 0;
+    for (int n = 0; n < (d ? 4 : 2); n++) hit |= !strcmp(f->call, names[n]);
+    if (!hit || now() < f->after_s) continue;
     long over = ++f->calls - f->after_calls;
     if (over > 0 && over <= f->times) return f->code;
   }
   return OK;
 }
 
-static int begin(const char *call, int costs) {
-  if (costs) spend(s.latency);
-  return faulty(call);
+static int begin(const char *call, device d) {
+  spend(s.latency);
+  return faulty(call, d);
 }
+
+static int result(int bad) { return bad == ZERO ? OK : bad; }
 
 /* -- the calls of NVML ----------------------------------------------------------------------------------------------- */
 
-typedef void *device;
 struct value {
   uint32_t field, scope;
   int64_t timestamp, latency;
@@ -169,7 +180,7 @@ struct process { uint32_t pid; uint64_t memory; uint32_t instance, compute; };
 struct memory { unsigned long long total, free, used; };
 struct pci { char legacy[16]; uint32_t domain, bus, device, id, subsystem; char bus_id[32]; };
 
-int nvmlInitWithFlags(unsigned flags) { (void)flags; int bad = read_script(); return bad ? bad : faulty("init"); }
+int nvmlInitWithFlags(unsigned flags) { (void)flags; int bad = read_script(); return bad ? bad : faulty("init", NULL); }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) {
@@ -177,13 +188,13 @@ const char *nvmlErrorString(int code) {
   snprintf(text, sizeof text, "fake error %d", code);
   return text;
 }
-int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "FAKE 1.0"); return OK; }
-int nvmlDeviceGetCount_v2(unsigned *to) { *to = s.cards; return OK; }
+int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "FAKE 1.0"); return faulty("driver", NULL); }
+int nvmlDeviceGetCount_v2(unsigned *to) { *to = s.cards; return faulty("count", NULL); }
 
 /* NVML's own order is not that of the PCI bus here: card i sits on bus `cards - i`. */
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *to) {
   *to = (device)(intptr_t)(i + 1);
-  return i < (unsigned)s.cards ? faulty("handle") : INVALID;
+  return i < (unsigned)s.cards ? faulty("handle", *to) : INVALID;
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, device *to) {
   int i = -1;
@@ -193,79 +204,72 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, device *to) {
 }
 int nvmlDeviceGetUUID(device d, char *to, unsigned n) {
   snprintf(to, n, "GPU-FAKE-%d", (int)(intptr_t)d - 1);
-  return faulty("uuid");
+  return faulty("uuid", d);
 }
 int nvmlDeviceGetName(device d, char *to, unsigned n) {
   snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2");
-  return faulty("name");
+  return faulty("name", d);
 }
 int nvmlDeviceGetPciInfo_v3(device d, struct pci *to) {
   memset(to, 0, sizeof *to);
   to->bus = s.cards - (int)(intptr_t)d + 1;
   snprintf(to->bus_id, sizeof to->bus_id, "00000000:%02X:00.0", to->bus);
-  return OK;
+  return faulty("pci", d);
 }
 int nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) {
-  (void)d;
   *current = *pending = s.mig;
-  return OK;
+  return faulty("mig", d);
 }
 int nvmlDeviceGetVirtualizationMode(device d, unsigned long long *to) {
-  (void)d;
   *to = s.virtualisation;
-  return OK;
+  return faulty("virtualisation", d);
 }
 
 int nvmlDeviceGetPowerUsage(device d, unsigned *to) {
-  (void)d;
-  int bad = begin("power", 1);
+  int bad = begin("power", d);
   *to = bad ? 0 : (unsigned)lround(1e3 * reading(update_at(now()), s.average));
-  return bad;
+  return result(bad);
 }
 int nvmlDeviceGetTotalEnergyConsumption(device d, unsigned long long *to) {
-  (void)d;
-  int bad = begin("counter", 1);
+  int bad = begin("counter", d);
   *to = bad ? 0 : (unsigned long long)(1e3 * counter_at(now()));
-  return bad;
+  return result(bad);
 }
 int nvmlDeviceGetFieldValues(device d, int n, struct value *v) {
-  (void)d;
-  int bad = begin("fields", 1);
+  int bad = begin("fields", d);
   for (int i = 0; i < n; i++) {
-    v[i].result = v[i].field == 186 ? faulty("instant") : v[i].field == 83 ? faulty("counter_field") : NOT_SUPPORTED;
-    if (v[i].field == 83) v[i].value.ull = (uint64_t)(1e3 * counter_at(now()));
-    else v[i].value.ui = (uint32_t)lround(1e3 * reading(update_at(now()), s.span));
+    int counter = v[i].field == 83, known = counter || v[i].field == 186;
+    int wrong = known ? faulty(counter ? "counter_field" : "instant", d) : NOT_SUPPORTED;
+    v[i].result = result(wrong);
+    if (counter) v[i].value.ull = wrong ? 0 : (uint64_t)(1e3 * counter_at(now()));
+    else v[i].value.ui = wrong ? 0 : (uint32_t)lround(1e3 * reading(update_at(now()), s.span));
   }
-  return bad;
+  return result(bad);
 }
 int nvmlDeviceGetMemoryInfo(device d, struct memory *to) {
-  (void)d;
   to->total = 16ULL << 30, to->used = 1ULL << 30, to->free = 15ULL << 30;
-  return faulty("memory");
+  return faulty("memory", d);
 }
 int nvmlDeviceGetTemperature(device d, int sensor, unsigned *to) {
-  (void)d; (void)sensor;
+  (void)sensor;
   *to = s.temperature;
-  return faulty("temperature");
+  return faulty("temperature", d);
 }
 int nvmlDeviceGetClockInfo(device d, int kind, unsigned *to) {
-  (void)d;
   *to = kind == 1 ? 1500 : 7000;
-  return faulty("clock");
+  return faulty("clock", d);
 }
 int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *to) {
-  (void)d;
-  *to = 400000;
-  return faulty("limit");
+  int bad = faulty("limit", d);
+  *to = bad ? 0 : 400000;
+  return result(bad);
 }
 int nvmlDeviceGetCurrentClocksEventReasons(device d, unsigned long long *to) {
-  (void)d;
   *to = now() >= s.throttle_s ? s.throttle : 0;
-  return faulty("throttle");
+  return faulty("throttle", d);
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *n, struct process *to) {
-  (void)d;
-  int bad = faulty("processes"), count = now() >= s.others_s ? s.others : 0, room = (int)*n;
+  int bad = faulty("processes", d), count = now() >= s.others_s ? s.others : 0, room = (int)*n;
   *n = count;
   if (bad || !count) return bad;
   if (!to || room < count) return TOO_SMALL;

@@ -18,6 +18,7 @@ from footprint.measure.instrument import Clock
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 ALWAYS, FOREVER = (0, 0.0, 10**9), 1e18
+ZERO = -1  # in place of an error code: the call succeeds and its value is 0
 Points = Sequence[tuple[float, float]]
 
 
@@ -45,7 +46,8 @@ def build(folder: Path) -> Path:
 def write(path: Path, points: Points, **keys) -> Path:
     """Write a script: power along `points` (s, W), repeated for ever, and the sensor's `keys`.
 
-    faults: tuples of call, NVML code, first call, first second, and number of times.
+    faults: tuples of call (`all` for each, `name@1` on the second card alone), NVML code, first
+    call, first second, and number of times.
     """
     faults = keys.pop("faults", [])
     lines = [f"point {t!r} {watts!r}" for t, watts in np.asarray(points, float).tolist()]
@@ -63,7 +65,8 @@ def install(patch: pytest.MonkeyPatch, library: Path, script: Path) -> Callable[
     patch.setenv("FAKE_NVML", str(script))
     patch.setenv("LD_LIBRARY_PATH", str(library.parent))
     patch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")  # restored at the end, when the instrument has set it
+    patch.delenv("CUDA_VISIBLE_DEVICES")
     patch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(library)))
     patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 

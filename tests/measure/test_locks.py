@@ -32,7 +32,7 @@ def two_gpus(tmp_path, monkeypatch):
         if device == "cpu":
             return instrument.NoInstrument("cpu")
         if device not in gpus:
-            raise Refused(f"There is no GPU {device!r}; this machine shows 2.")
+            raise instrument.Absent(f"There is no GPU {device!r}; this machine shows 2.")
         return SimpleNamespace(identity=lambda: instrument.Identity("FAKE", gpus[device], "1"))
 
     monkeypatch.setattr(instrument, "opened", opened)
@@ -45,6 +45,22 @@ def test_a_name_may_mean_several_gpus():
     assert locks.identities("cpu") == {provenance.processor()}
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):
         locks.boards("cuda:2")
+
+
+def test_a_gpu_that_cannot_be_measured_leaves_the_others(monkeypatch):
+    usual, bad = instrument.opened, {"cuda:0": Refused("It is cut.")}
+
+    def opened(device):
+        if device in bad:
+            raise bad[device]
+        return usual(device)
+
+    monkeypatch.setattr(instrument, "opened", opened)
+    assert locks.boards("cuda") == [B] and locks.name("cuda") == "fake"
+    bad["cuda:1"] = instrument.Lost("It is lost.")
+    assert locks.identities("cuda:1") == {"cuda:1"}
+    with pytest.raises(Refused, match="It is cut"):
+        locks.identities("cuda")
 
 
 def taken(device):

@@ -1,5 +1,7 @@
 """The NVML instrument on a scripted GPU: readings, fallbacks, refusals and faults."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import pytest
 import fake_nvml as fake
 from footprint import Refused
 from footprint.measure import nvml, sampler
-from footprint.measure.instrument import opened
+from footprint.measure.instrument import Absent, Lost, opened
 from footprint.trace.schema import WINDOW_STATUS
 
 NEVER = 10**9
@@ -45,6 +47,35 @@ def test_gpus_are_counted_in_pci_order_as_torch_counts_them(gpu, monkeypatch):
     assert opened("cuda:0").identity().name == "FAKE GPU 2"
     with pytest.raises(Refused, match=r"no GPU 'cuda:1'; this machine shows 1"):
         opened("cuda:1")
+
+
+def test_a_number_keeps_its_gpu_when_another_is_lost(gpu):
+    gpu(cards=3)
+    before = [opened(f"cuda:{number}").identity().uuid for number in range(3)]
+    gpu(cards=3, faults=[always("all@1", 15)])
+    assert [opened(f"cuda:{number}").identity().uuid for number in (0, 2)] == before[::2]
+    for name in ("cuda:1", before[1]):
+        with pytest.raises(Lost, match=rf"The GPU '{name}' does not answer: gpu_lost; see nvidia"):
+            opened(name)
+
+
+@pytest.mark.parametrize(("call", "code"), [("handle", 15), ("handle", 4), ("uuid", 999)])
+def test_a_gpu_that_does_not_answer_has_no_number_as_torch_gives_it_none(gpu, call, code):
+    gpu(cards=3, faults=[always(f"{call}@1", code)])
+    assert [opened(f"cuda:{i}").identity().uuid for i in range(2)] == ["GPU-FAKE-2", "GPU-FAKE-0"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-FAKE-2,GPU-FAKE-0"
+    with pytest.raises(Lost, match=f"'GPU-FAKE-1' does not answer: {CODES[code]}"):
+        opened("GPU-FAKE-1")
+    with pytest.raises(Absent, match="no GPU 'cuda:3'"):
+        opened("cuda:3")
+
+
+def test_visible_devices_that_are_no_whole_gpus_here_are_refused(gpu, monkeypatch):
+    gpu()
+    for listed, said in (("MIG-1", "MIG slice"), ("7", "no GPU"), ("GPU-x", "not answer")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        with pytest.raises(Refused, match=said):
+            opened("cuda")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +165,33 @@ def test_unknown_states_are_not_zero(gpu):
         for name in ("temperature_C", "sm_clock_MHz", "memory_clock_MHz", "power_limit_W")
     )
     assert seen.throttle == -1 and seen.processes is None
+
+
+@pytest.mark.parametrize(
+    ("zeros", "source", "joules", "limit"),
+    [
+        (["counter", "counter_field"], "nvml_instant", False, True),
+        (["counter_field"], "nvml_counter", True, True),
+        (["limit"], "nvml_counter", True, False),
+        (["instant", "counter", "counter_field"], "nvml_average", False, True),
+        (["instant", "power", "counter", "counter_field"], "none", False, True),
+    ],
+)
+def test_a_zero_with_success_is_no_reading(gpu, zeros, source, joules, limit):
+    gpu(fake.constant(123), faults=[always(call, fake.ZERO) for call in zeros])
+    seen = opened("cuda:0")
+    value, status = seen.counter()
+    assert seen.source == source and np.isfinite(seen.state().power_limit_W) == limit
+    assert (np.isfinite(value), status) == (joules, "ok" if joules else "not_supported")
+    read = seen.reader()()
+    assert np.isfinite(read.counter_J) == joules and np.isfinite(read.power_W) == (source != "none")
+
+
+def test_a_counter_that_starts_at_zero_is_waited_for(gpu, monkeypatch):
+    zeros = [always(call, fake.ZERO) for call in ("counter", "counter_field")]
+    gpu(faults=zeros)
+    monkeypatch.setattr(nvml.time, "sleep", lambda seconds: gpu())
+    assert opened("cuda:0").source == "nvml_counter"
 
 
 def test_a_passing_error_is_tried_twice_more_a_lasting_one_not(gpu):
@@ -229,11 +287,30 @@ def test_a_lost_gpu_ends_the_sampler_with_its_reason(gpu):
     assert np.isfinite(last["power_W"][0])
 
 
+def test_a_gpu_that_is_lost_before_its_sampler_starts_is_said_in_a_sentence(gpu, capfd):
+    gpu()
+    seen = opened("cuda:0")
+    gpu(faults=[always("handle", 15)])
+    with sampler.sampling(seen) as recording:
+        assert not recording.alive()
+    assert not len(recording.columns["time_s"])
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "does not answer: gpu_lost" in said
+
+
+def test_a_sampler_that_hangs_in_the_driver_is_killed(gpu, monkeypatch):
+    gpu()
+    monkeypatch.setattr(sampler, "LAST_CALL_S", 0.2)
+    with sampler.sampling(opened("cuda:0")) as recording:
+        os.kill(recording._child.pid, signal.SIGSTOP)
+    assert not recording.alive() and len(recording.columns["time_s"])
+
+
 def test_it_ends_with_the_process_that_started_it(gpu):
     gpu()
     code = """if True:
         import os; from footprint.measure import sampler
-        from footprint.measure.instrument import opened
+        from footprint.measure.instrument import Absent, Lost, opened
         with sampler.sampling(opened("cuda:0")) as recording:
             print(recording._child.pid, flush=True)
             os._exit(0)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import fake_nvml as fake
+from browser import NAMES
 from footprint import __main__
 from footprint.measure import preflight
 
@@ -35,6 +37,7 @@ def test_a_machine_without_anything(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", "nowhere")
     monkeypatch.setattr(preflight.sys, "version_info", (3, 9, 1))
     found = rows()
     for name in (
@@ -54,6 +57,31 @@ def test_a_machine_with_a_gpu(gpu):
     found = rows()
     assert found["NVIDIA driver"][0] == found["GPUs"][0] == found["energy counter"][0] == "ok"
     assert "FAKE GPU (16 GiB" in found["GPUs"][1] and "not in data/gpus.csv" in found["GPUs"][1]
+
+
+def test_a_gpu_that_does_not_answer_stands_beside_the_others(gpu):
+    gpu(cards=2, faults=[("handle@1", 15, *fake.ALWAYS)])
+    state, seen, todo = rows()["GPUs"]
+    assert (state, rows()["energy counter"][0]) == ("missing", "ok")
+    assert seen.startswith("FAKE GPU (16") and "does not answer (gpu_lost)" in seen
+    assert "other GPUs can be measured" in todo
+    gpu(faults=[("memory", 4, *fake.ALWAYS)])
+    assert "FAKE GPU (unknown memory" in rows()["GPUs"][1]
+    gpu(faults=[("init", 9, *fake.ALWAYS)])
+    assert all(rows()[name][0] == "missing" for name in ("NVIDIA driver", "GPUs"))
+
+
+@pytest.mark.parametrize("name", ["cc", "gcc", "clang"])
+def test_any_c_compiler_and_any_browser_will_do(monkeypatch, name, tmp_path):
+    monkeypatch.setattr(preflight.shutil, "which", lambda asked: asked == name or None)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    assert rows()["compiler"] == ("ok", name, "") and rows()["browser"][0] == "missing"
+    monkeypatch.setattr(preflight.shutil, "which", lambda asked: None)
+    monkeypatch.setattr(preflight.provenance, "version", lambda package: "0.17.1")
+    (tmp_path / "chromium-1200").mkdir()
+    assert rows()["compiler"][1] == "ziglang 0.17.1"
+    assert rows()["browser"][1] == "Playwright's chromium-1200"
+    assert preflight.BROWSERS == NAMES  # what the tests look for
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from footprint.sweep import kernel
     ("name", "value", "status", "again"),
     [
         ("Refused", "No.", "failed", False),
+        ("Absent", "There is no GPU 'cuda:7'.", "failed", False),
+        ("Lost", "The GPU 'cuda:0' does not answer: gpu_lost; see nvidia-smi.", "gpu_lost", False),
         ("OutOfMemoryError", "CUDA out of memory. Tried", "oom", False),
         ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "oom", False),
         ("NVMLError_GpuIsLost", "GPU is lost", "gpu_lost", True),

@@ -1,5 +1,6 @@
-"""One run: what is said of it before it starts, and a stop that comes while its kernel starts."""
+"""One run: what is said before it starts, a stop while its kernel starts, a GPU that is lost."""
 
+import math
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import fake_nvml as fake
 import light_project as light
-from footprint import workload
-from footprint.sweep import runner
+from footprint import Refused, digest, sweep, trace, workload
+from footprint.measure import provenance
+from footprint.sweep import cluster, runner
 
 
 @pytest.fixture
@@ -61,3 +64,42 @@ def test_a_stop_while_the_kernel_starts_is_not_lost(tmp_path, monkeypatch, stop,
     attempt.join(60)
     assert not late and ended[0]["status"] == "interrupted"
     assert ended[0]["reason"] == "Stopped by the keyboard."
+
+
+def test_a_gpu_lost_in_a_sweep_ends_its_own_runs_and_no_others(tmp_path, monkeypatch, gpu):
+    monkeypatch.chdir(light.project(tmp_path / "project"))
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setattr(cluster, "available", lambda tell: False)  # in this process, in order
+    gpu(cards=2)  # `cuda:0` is NVML's card 1
+
+    def execute(run, template, scratch, say, environ, uuid=""):
+        asked = provenance.asked(run.request)
+        trace.save(light.seed(request=asked, device_hash=digest(uuid)), scratch / "run.nc")
+        (scratch / "run.ipynb").write_text("{}")
+        if run.request["seed"] == 1:
+            gpu(cards=2, faults=[("all@1", 15, *fake.ALWAYS)])  # while the first run is under way
+        return runner.outcome("ok", "")
+
+    monkeypatch.setattr(runner, "_execute", execute)
+    runs = [
+        runner.Run("profile", workload.request("profile", device=device, seed=seed))
+        for seed, device in ((1, "cuda:0"), (2, "cuda:0"), (3, "cuda:1"), (4, "cuda"))
+    ]
+    outcomes = sweep.run(runs, tmp_path / "out")
+    assert [ended["status"] for ended in outcomes] == ["ok", "gpu_lost", "ok", "ok"], outcomes
+    assert "gpu_lost" in outcomes[1]["reason"] and len(light.pairs(tmp_path / "out")) == 3
+    assert [ended["device"] for ended in outcomes[2:]] == [digest("GPU-FAKE-0")] * 2
+    assert math.isnan(outcomes[0]["joules"]) and outcomes[2]["joules"] > 0
+
+
+def test_a_sweep_starts_beside_a_gpu_that_is_already_lost(tmp_path, monkeypatch, gpu):
+    monkeypatch.chdir(light.project(tmp_path / "project"))
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setattr(cluster, "available", lambda tell: False)
+    monkeypatch.setattr(runner, "_execute", lambda *_: runner.outcome("failed", "Tried."))
+    gpu(cards=2, faults=[("handle@0", 15, *fake.ALWAYS)])
+    requests = [workload.request("profile", device=f"cuda:{number}") for number in range(2)]
+    outcomes = sweep.run([runner.Run("profile", one) for one in requests], tmp_path / "out")
+    assert [ended["status"] for ended in outcomes] == ["failed", "gpu_lost"]
+    with pytest.raises(Refused, match="no GPU 'cuda:2'"):
+        sweep.run([runner.Run("profile", workload.request(device="cuda:2"))], tmp_path / "out")

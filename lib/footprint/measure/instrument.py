@@ -15,6 +15,14 @@ from footprint import Refused, digest, workload
 FATAL = ("gpu_lost", "driver_mismatch")  # statuses after which nothing can be read
 
 
+class Absent(Refused):
+    """There is no such device here: the number is beyond the last one."""
+
+
+class Lost(Refused):
+    """The device is there and does not answer; others may."""
+
+
 class Clock(NamedTuple):
     """The clocks of a measurement; only `boot` goes on while the machine is suspended."""
 
@@ -71,13 +79,14 @@ class Instrument(ABC):
 
     present: whether there is a GPU to read; power: how its power is read; source: where the energy
     of a run comes from (`<vendor>_counter`, else `power`); calls: functions that work on this GPU,
-    by the names of a sensor card. Its constructor raises `Refused` for a device it cannot measure.
+    by the names of a sensor card, and give a value and a status. Its constructor raises `Refused`
+    for a device it cannot measure: `Absent` where there is none, `Lost` where it does not answer.
     """
 
     present: bool = True
     power: str
     source: str
-    calls: Mapping[str, Callable[[], object]]
+    calls: Mapping[str, Callable[[], tuple]]
 
     def __init__(self, device: str):
         self.device = device
@@ -123,14 +132,14 @@ def opened(device: str) -> Instrument:
     """The instrument that `workload.INSTRUMENTS` registers for a device.
 
     For tests, FOOTPRINT_FAKE_GPU names a GPU that stands in for the CPU; its name must say FAKE.
-    Raises `Refused` where the device is absent or cannot be measured.
+    Raises `Refused` where the device is absent, lost or cannot be measured.
     """
     stand_in = os.environ.get("FOOTPRINT_FAKE_GPU", "") if device == "cpu" else ""
     device = stand_in or device
     registered = workload.INSTRUMENTS.items()
     places = [place for pattern, place in registered if re.fullmatch(pattern, device, re.ASCII)]
     if not places:
-        raise Refused(f"No instrument is registered for the device {device!r}.")
+        raise Absent(f"No instrument is registered for the device {device!r}.")
     instrument = resolve_name(places[0])(device)
     if stand_in and "FAKE" not in (name := instrument.identity().name):
         allowed = "only a card whose own name says FAKE is allowed there"

@@ -14,33 +14,52 @@ from pathlib import Path
 
 from footprint import Refused, digest, workload
 from footprint.measure import instrument, provenance
+from footprint.measure.instrument import Instrument
 
 POLL_S = 0.2
+MOST = 1000  # GPUs of a machine; device numbers have three digits
+
+
+def _opened_all(device: str) -> list[Instrument]:
+    """The instruments that a device may mean; `cuda` means all GPUs that can be measured."""
+    if device == "cpu" or not device.isalpha():
+        return [instrument.opened(device)]
+    found, refused = [], None
+    for number in range(MOST):
+        try:
+            found.append(instrument.opened(f"{device}:{number}"))
+        except instrument.Absent as absent:
+            refused = refused or absent
+            break
+        except Refused as reason:  # the others may do
+            refused = refused or reason
+    if not found:
+        raise refused
+    return found
 
 
 def boards(device: str) -> list[str]:
-    """UUIDs of the GPUs that a device may mean: all visible ones for `cuda`, none for `cpu`."""
-    uuids = [instrument.opened(device).identity().uuid]  # raises where there is none
-    if not uuids[0]:
-        return []
-    while device.isalpha() and device != "cpu":
-        try:
-            uuids.append(instrument.opened(f"{device}:{len(uuids)}").identity().uuid)
-        except Refused:
-            break
-    return uuids
+    """UUIDs of the GPUs that a device may mean, none for `cpu`; `Refused` where there is none."""
+    uuids = [gpu.identity().uuid for gpu in _opened_all(device)]
+    return [uuid for uuid in uuids if uuid]
 
 
 def identities(device: str) -> set[str]:
-    """What a trace may call this device: the hash of a GPU's UUID, or the name of the CPU."""
-    return {digest(uuid) for uuid in boards(device)} or {provenance.processor()}
+    """What a trace may call this device: the hash of a GPU's UUID, or the name of the CPU.
+
+    Of a GPU that does not answer, its own name, which no trace has: the others are measured.
+    """
+    try:
+        return {digest(uuid) for uuid in boards(device)} or {provenance.processor()}
+    except instrument.Lost:
+        return {device}
 
 
 def name(device: str) -> str:
     """Id of the GPU (`t4`), or a slug of the CPU's name."""
     if device == "cpu":
         return workload.slug(provenance.processor())
-    return provenance.gpu_id(instrument.opened(device).identity().name)
+    return provenance.gpu_id(_opened_all(device)[0].identity().name)
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import math
 import os
+import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 from footprint import Refused
-from footprint.measure.instrument import FATAL, Identity, Instrument, Reading, State
+from footprint.measure.instrument import FATAL, Absent, Identity, Instrument, Lost, Reading, State
 
 POWER_INSTANT, ENERGY = 186, 83  # NVML field ids: power now, energy since the driver loaded
 SLOWED = 0x08 | 0x20 | 0x40 | 0x80  # throttle bits: hardware, two of heat, power brake
@@ -22,13 +24,15 @@ STATUS = {  # statuses of NVML's errors in a trace; any other is `unknown`
     "Uninitialized": "gpu_lost",
     "LibRmVersionMismatch": "driver_mismatch",
 }
+FIRST_S = 0.3  # a driver that was loaded just now counts 0 J until the first tick of its counter
 TRANSIENT, TRIES = ("Unknown", "Timeout", "NotReady", "InsufficientResources"), 3
 
 
 class Nvml(Instrument):
     """One NVIDIA GPU: `cuda`, `cuda:N` or a `GPU-…` UUID.
 
-    N counts the visible GPUs in PCI order, as torch does once CUDA_DEVICE_ORDER is set here.
+    N counts the visible GPUs in PCI order, without those that do not answer. CUDA_VISIBLE_DEVICES
+    is set to their UUIDs, so that torch, child processes and later calls count the same GPUs.
     Raises `Refused` for a GPU that is absent, a slice of another or shared by a hypervisor.
     """
 
@@ -36,48 +40,28 @@ class Nvml(Instrument):
         super().__init__(device)
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         self._lib = started()
-        if device.startswith("MIG-"):
-            reason = "A MIG slice has no energy of its own (NVML reads the whole board)"
-            raise Refused(f"{reason}; use a whole GPU.")
-        visible = self._visible()
-        number = device.partition(":")[2] or "0"
-        self._gpu = self._named(visible, device if device.startswith("GPU-") else number)
-        if self._gpu is None:
-            there = f"this machine shows {len(visible)}, numbered from 0 in PCI order"
-            raise Refused(f"There is no GPU {device!r}; {there}.")
+        self._board = _chosen(self._lib, device)
+        self._gpu = self._board.handle
         self._refuse_shared()
-
-    def _visible(self) -> list:
-        """Handles of the GPUs in CUDA_VISIBLE_DEVICES, else of all in PCI order."""
-        gpus, names = handles(self._lib), os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus.sort(key=lambda gpu: self._lib.nvmlDeviceGetPciInfo(gpu).busId)
-        return [self._named(gpus, name.strip()) for name in names.split(",")] if names else gpus
-
-    def _named(self, gpus: list, name: str):
-        """The GPU with this number or this beginning of its UUID; None when there is none."""
-        if name.isdigit():
-            return gpus[int(name)] if int(name) < len(gpus) else None
-        for gpu in gpus:
-            if gpu is not None and self._uuid(gpu).startswith(name):
-                return gpu
-        return None
-
-    def _uuid(self, gpu) -> str:
-        return str(ask(self._lib.nvmlDeviceGetUUID, gpu)[0])
 
     def _refuse_shared(self) -> None:
         """Refuse a GPU whose energy is also that of other slices or of other virtual machines."""
-        mode = ask(self._lib.nvmlDeviceGetMigMode, self._gpu)[0]
-        if mode is not math.nan and mode[0]:
+        mode, mig = ask(self._lib.nvmlDeviceGetMigMode, self._gpu)
+        virtual, mapped = ask(self._lib.nvmlDeviceGetVirtualizationMode, self._gpu)
+        for status in (mig, mapped):
+            if status in FATAL:
+                raise _lost(self.device, status)
+        if mig == "ok" and mode[0]:
             reason = "This GPU is cut into MIG slices and its energy is that of all of them"
             raise Refused(f"{reason}; switch MIG off first.")
-        if ask(self._lib.nvmlDeviceGetVirtualizationMode, self._gpu)[0] in VIRTUAL:
+        if virtual in VIRTUAL:
             reason = "This is a vGPU or the host of some: its energy is shared with others"
             raise Refused(f"{reason}; use a whole GPU.")
 
     def identity(self) -> Identity:
-        name = self._lib.nvmlDeviceGetName(self._gpu)
-        return Identity(name, self._uuid(self._gpu), self._lib.nvmlSystemGetDriverVersion())
+        version, status = ask(self._lib.nvmlSystemGetDriverVersion)
+        driver = version if status == "ok" else "unknown"
+        return Identity(self._board.name, self._board.uuid, driver)
 
     @cached_property
     def calls(self) -> dict[str, Callable]:
@@ -91,16 +75,19 @@ class Nvml(Instrument):
                 if field.nvmlReturn:
                     raise lib.NVMLError(field.nvmlReturn)
                 value = field.value.ullVal if field.fieldId == ENERGY else field.value.uiVal
-                values.append(value / 1e3)
+                values.append(_thousandth(value))
             return values
 
         calls = {
             "instant": lambda: fields(POWER_INSTANT)[0],
-            "average": lambda: lib.nvmlDeviceGetPowerUsage(gpu) / 1e3,
-            "counter": lambda: lib.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3,
+            "average": lambda: _thousandth(lib.nvmlDeviceGetPowerUsage(gpu)),
+            "counter": self._count_J,
             "both": lambda: fields(POWER_INSTANT, ENERGY),
         }
-        return {name: call for name, call in calls.items() if ask(call)[1] == "ok"}
+        if ask(lib.nvmlDeviceGetTotalEnergyConsumption, gpu)[0] == 0:
+            time.sleep(FIRST_S)
+        works = {name: call for name, call in calls.items() if ask(call)[1] == "ok"}
+        return {name: partial(ask, call, tries=1) for name, call in works.items()}
 
     @property
     def power(self) -> str:
@@ -119,22 +106,24 @@ class Nvml(Instrument):
         if calls.keys() >= {"both", "counter"}:
 
             def both() -> Reading:
-                values, status = ask(calls["both"], tries=1)
+                values, status = calls["both"]()
                 return Reading(*values, status) if status == "ok" else Reading(status=status)
 
             return both
         power = calls.get("instant") or calls.get("average")
 
         def each() -> Reading:
-            watts, status = ask(power, tries=1) if power else (math.nan, "not_supported")
+            watts, status = power() if power else (math.nan, "not_supported")
             joules, counted = self.counter() if "counter" in calls else (math.nan, "ok")
             return Reading(watts, joules, counted if status == "ok" else status)
 
         return each
 
+    def _count_J(self) -> float:
+        return _thousandth(self._lib.nvmlDeviceGetTotalEnergyConsumption(self._gpu))
+
     def counter(self) -> tuple[float, str]:
-        energy_mJ, status = ask(self._lib.nvmlDeviceGetTotalEnergyConsumption, self._gpu)
-        return energy_mJ / 1e3, status
+        return ask(self._count_J)
 
     def state(self) -> State:
         lib, gpu, statuses = self._lib, self._gpu, []
@@ -147,7 +136,7 @@ class Nvml(Instrument):
         temperature_C = read(lib.nvmlDeviceGetTemperature, lib.NVML_TEMPERATURE_GPU)
         sm_clock_MHz = read(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_SM)
         memory_clock_MHz = read(lib.nvmlDeviceGetClockInfo, lib.NVML_CLOCK_MEM)
-        limit_mW = read(lib.nvmlDeviceGetEnforcedPowerLimit)
+        limit_W = read(lambda gpu: _thousandth(lib.nvmlDeviceGetEnforcedPowerLimit(gpu)))
         throttle = read(lib.nvmlDeviceGetCurrentClocksEventReasons)
         processes = read(lib.nvmlDeviceGetComputeRunningProcesses_v3)
         has_throttle = throttle is not math.nan
@@ -155,7 +144,7 @@ class Nvml(Instrument):
             float(temperature_C),
             float(sm_clock_MHz),
             float(memory_clock_MHz),
-            limit_mW / 1e3,
+            limit_W,
             throttle=int(throttle) if has_throttle else -1,
             throttled=has_throttle and bool(int(throttle) & SLOWED),
             processes=None if processes is math.nan else frozenset(item.pid for item in processes),
@@ -206,20 +195,92 @@ def _word(error: Exception) -> str:
     return type(error).__name__.removeprefix("NVMLError_")
 
 
-def handles(lib) -> list:
-    """NVML's handles of all GPUs of this machine."""
-    return [lib.nvmlDeviceGetHandleByIndex(index) for index in range(lib.nvmlDeviceGetCount())]
+def _thousandth(value: int) -> float:
+    """A reading in W or J; 0 is that of a board without this sensor, as none draws nothing."""
+    if not value:
+        lib = bindings()
+        raise lib.NVMLError(lib.NVML_ERROR_NOT_SUPPORTED)
+    return value / 1e3
 
 
-def driver() -> str:
-    """Version of NVIDIA's driver; raises NVML's own error where it does not answer."""
-    lib = bindings()
-    lib.nvmlInit()
-    return lib.nvmlSystemGetDriverVersion()
+# -- the GPUs of this machine ----------------------------------------------------------------------
 
 
-def boards() -> list[tuple[str, float]]:
-    """Name and memory in GiB of every GPU, also of those that cannot be measured."""
-    lib, _ = bindings(), driver()
-    name, memory = lib.nvmlDeviceGetName, lib.nvmlDeviceGetMemoryInfo
-    return [(name(gpu), memory(gpu).total / 2**30) for gpu in handles(lib)]
+class Board(NamedTuple):
+    """A GPU that answers: NVML's handle of it, its place on the PCI bus, UUID and name."""
+
+    handle: object
+    bus: str
+    uuid: str
+    name: str
+
+
+def boards(lib) -> tuple[list[Board], list[str]]:
+    """The GPUs that answer, in PCI order, and a status for each that does not."""
+
+    def board(index: int) -> Board:
+        gpu = lib.nvmlDeviceGetHandleByIndex(index)
+        bus = lib.nvmlDeviceGetPciInfo(gpu).busId
+        return Board(gpu, bus, lib.nvmlDeviceGetUUID(gpu), lib.nvmlDeviceGetName(gpu))
+
+    count, status = ask(lib.nvmlDeviceGetCount)
+    if status != "ok":
+        raise Refused(f"The NVIDIA driver does not count its GPUs: {status}; see nvidia-smi.")
+    answers = [ask(board, index) for index in range(count)]
+    found = sorted((gpu for gpu, status in answers if status == "ok"), key=lambda gpu: gpu.bus)
+    return found, [status for _, status in answers if status != "ok"]
+
+
+def _chosen(lib, device: str) -> Board:
+    """The visible GPU of this name or number."""
+    found, silent = boards(lib)
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = listed.replace(" ", "").split(",") if listed else [gpu.uuid for gpu in found]
+    visible = [_named(found, name) for name in names]
+    names = [gpu.uuid if gpu else name for gpu, name in zip(visible, names, strict=True)]
+    if found and (listed or "CUDA_VISIBLE_DEVICES" not in os.environ):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    names += silent[visible.count(None) :]  # GPUs that never had a number come last
+    number = int(device.partition(":")[2] or 0)
+    numbered = names[number] if number < len(names) else ""
+    name = device if device.startswith(("GPU-", "MIG-")) else numbered
+    if name.startswith("MIG-"):
+        reason = "A MIG slice has no energy of its own (NVML reads the whole board)"
+        raise Refused(f"{reason}; use a whole GPU.")
+    gpu = _named([gpu for gpu in visible if gpu], name)
+    if gpu:
+        return gpu
+    if name and (silent or (name in names and not name.isdigit())):
+        raise _lost(device, ", ".join(sorted(set(silent))) or "gpu_lost")
+    there = f"this machine shows {len(visible)}, numbered from 0 in PCI order"
+    raise Absent(f"There is no GPU {device!r}; {there}.")
+
+
+def _named(gpus: list[Board], name: str) -> Board | None:
+    """The GPU with this number or this beginning of its UUID."""
+    if name.isdigit():
+        return gpus[int(name)] if int(name) < len(gpus) else None
+    return next((gpu for gpu in gpus if name and gpu.uuid.startswith(name)), None)
+
+
+def _lost(device: str, status: str) -> Lost:
+    return Lost(f"The GPU {device!r} does not answer: {status}; see nvidia-smi.")
+
+
+# -- for preflight ---------------------------------------------------------------------------------
+
+
+def driver() -> tuple[str, str]:
+    """Version of NVIDIA's driver, and a status."""
+    return ask(started().nvmlSystemGetDriverVersion)
+
+
+def memory() -> tuple[list[tuple[str, float]], list[str]]:
+    """Name and memory in GiB of each GPU that answers, and the statuses of the others."""
+    lib = started()
+    found, silent = boards(lib)
+
+    def size_GiB(gpu: Board) -> float:
+        return lib.nvmlDeviceGetMemoryInfo(gpu.handle).total / 2**30
+
+    return [(gpu.name, ask(size_GiB, gpu)[0]) for gpu in found], silent

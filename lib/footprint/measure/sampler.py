@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import BinaryIO
 
 import numpy as np
 
+from footprint import Refused
 from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, Reading
 from footprint.trace.schema import WINDOW_STATUS
 
@@ -24,6 +25,7 @@ RATE_HZ = 20.0
 BUSIEST = 0.02  # largest share of a core that the calls may take
 START_S = 10.0  # a sampler has this long for its first sample
 LAST_S = 0.3  # it goes on this long after the block: the last window has samples on both sides
+LAST_CALL_S = 10.0  # its last call may take this long
 REVIVALS = 2
 COLUMNS = ("time_s", "power_W", "counter_J", "code", "cpu_s")
 NOTHING = {name: np.array([]) for name in COLUMNS}  # of a device without an instrument
@@ -63,8 +65,10 @@ class Recording:
 
     def close(self) -> None:
         """End the sampler, by closing its standard input, and read what it wrote."""
-        self._child.stdin.close()
-        self._child.wait(timeout=10)
+        for end in (self._child.stdin.close, self._child.kill):
+            end()
+            with suppress(subprocess.TimeoutExpired):  # a call to the driver of a lost GPU may hang
+                self._child.wait(timeout=LAST_CALL_S)
         self._out.seek(0)
         raw = np.frombuffer(self._out.read(), dtype=np.float64)
         rows = raw[: raw.size // len(COLUMNS) * len(COLUMNS)].reshape(-1, len(COLUMNS))
@@ -122,9 +126,12 @@ def sample(
 def main(place: str, device: str, rate_hz: str, busiest: str) -> None:
     """Write samples to standard output until standard input closes; exit code 1 for a lost GPU.
 
-    place: `module:class` of the instrument.
+    place: `module:class` of the instrument. Of a GPU that it cannot open it says why.
     """
-    read, ended = resolve_name(place)(device).reader(), select.poll()
+    try:
+        read, ended = resolve_name(place)(device).reader(), select.poll()
+    except Refused as refused:
+        sys.exit(f"footprint: the sampler ends: {refused}")
     ended.register(0)
 
     def emit(*row: float) -> None:

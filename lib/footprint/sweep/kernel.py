@@ -24,8 +24,10 @@ FOLDERS = "fp-"  # start of the names of temporary folders
 LONGEST = 80  # characters of a folder in which sockets can be: their paths are 107 at most
 YOUNG_S = 60.0  # a folder of this age may not be locked yet
 START_S = 120.0  # time limit for a kernel to answer
-LOST = re.compile("gpu ?is ?lost|off the bus|device-side error|launch failure", re.IGNORECASE)
+LOST = "gpu ?is ?lost|gpu_lost|driver_mismatch|off the bus|device-side error|launch failure"
+LOST = re.compile(LOST, re.IGNORECASE)
 MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
+REFUSALS = ("Refused", "Absent", "Lost")  # exceptions that are one sentence for the reader
 NOW = {"busy": False, "stop": False}  # a cell is under way; a stop was asked for between cells
 
 
@@ -84,8 +86,8 @@ def outcome(error: BaseException) -> dict:
     text = str(getattr(error, "evalue", error)).strip()
     first = text.splitlines()[0].rstrip(".") if text else "no reason was given"
     again = True
-    if name == "Refused":
-        status, reason, again = "failed", text, False
+    if name in REFUSALS:
+        status, reason, again = "gpu_lost" if LOST.search(text) else "failed", text, False
     elif name in ("KeyboardInterrupt", "InterruptedError"):
         status, reason, again = "interrupted", "Stopped by the keyboard.", False
     elif name == "DeadKernelError" or "Kernel died" in text:

@@ -89,7 +89,8 @@ def attempt(
     except OSError as error:
         return disk_error(error, scratch)
     except Refused as missing:
-        return outcome("gpu_lost" if "gpu_lost" in str(missing) else "failed", str(missing))
+        lost = any(status in str(missing) for status in instrument.FATAL)
+        return outcome("gpu_lost" if lost else "failed", str(missing))
 
 
 def _joules(uuid: str) -> float:
