@@ -154,7 +154,30 @@ def test_nonsense_is_refused(card, gpu, tmp_path, capsys):
         sensor.measure(instrument.opened("cuda:0"), sensor.Load(list, list, time.sleep))
 
 
-def test_a_cpu_has_no_card(monkeypatch, capsys):
+def test_a_gpu_that_is_lost_meanwhile_has_no_card(gpu):
+    gpu(faults=[("fields", 15, 20, 0.0, 10**9)])
+    short = {"pulses": 2, "pulse_s": 0.1, "rest_s": 0.1}
+    with pytest.raises(Refused, match=r"ended early \(gpu_lost\); no card was made"):
+        sensor.measure(instrument.opened("cuda:0"), sensor.Load(list, list, time.sleep), **short)
+
+    def broken(seconds):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+
+    gpu()
+    with pytest.raises(Refused, match=r"gave up \(CUDA error: unspecified launch failure\); no"):
+        sensor.measure(instrument.opened("cuda:0"), sensor.Load(list, list, broken), **short)
+
+
+def test_a_call_that_fails_later_has_no_cost(gpu):
+    gpu()
+    seen = instrument.opened("cuda:0")
+    assert np.isfinite(sensor.cost(seen)["call_s"]).all()
+    gpu(faults=[("power", 15, *fake.ALWAYS)])
+    assert np.isnan(sensor.cost(seen)["call_s"]).tolist() == [False, True, False, False]
+
+
+def test_a_cpu_has_no_card(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("FOOTPRINT_FAKE_GPU", raising=False)
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path))
     assert __main__.main(["sensor", "--device", "cpu"]) == 2
     assert "CPU has no power sensor" in capsys.readouterr().err

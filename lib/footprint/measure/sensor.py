@@ -16,6 +16,7 @@ from footprint import Refused, root, trace
 from footprint.energy import window as energy
 from footprint.measure import provenance, sampler, window
 from footprint.measure.instrument import REAL, Clock, Instrument
+from footprint.trace.schema import WINDOW_STATUS
 
 VERSION = 1
 RATE_HZ, BUSIEST = 200.0, 0.5  # a sensor is read as fast as half a core allows
@@ -60,13 +61,13 @@ class Load(NamedTuple):
 
 
 def cost(instrument: Instrument, clock: Clock = REAL) -> dict[str, np.ndarray]:
-    """Median and longest duration in s of each of `CALL_NAMES`; NaN where it is not supported."""
+    """Median and longest duration in s of each of `CALL_NAMES`; NaN where it does not work."""
     durations_s = np.full((len(CALL_NAMES), CALLS), math.nan)
     for row, name in zip(durations_s, CALL_NAMES, strict=True):
         for index in range(CALLS if name in instrument.calls else 0):
             before = clock.now()
-            instrument.calls[name]()
-            row[index] = clock.now() - before
+            status = instrument.calls[name]()[1]
+            row[index] = clock.now() - before if status == "ok" else math.nan
     return {"call_s": np.median(durations_s, axis=1), "call_most_s": durations_s.max(axis=1)}
 
 
@@ -78,26 +79,25 @@ def measure(
     pulse_s: float = 1.5,
     rest_s: float = 5.0,
 ) -> xr.Dataset:
-    """The sensor card of one GPU, from a minute of rest and square wave; `Refused` on a CPU."""
+    """The sensor card of one GPU, from a minute of rest and square wave.
+
+    Raises `Refused` on a CPU, and where load or readings end before the minute does.
+    """
     if not instrument.present:
         allowed = "name a GPU, like cuda:0"
         raise Refused(f"A CPU has no power sensor that this card could describe; {allowed}.")
     if instrument.power == "none":
         raise Refused("This GPU tells no power at all; there is no sensor to describe.")
-    rests, pulse_ends = [], []
-    with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
-        for prepare in (lambda: None, load.context, load.weights):
-            prepare()
-            REAL.sleep(rest_s / 5)
-            start = REAL.now()
-            REAL.sleep(rest_s)
-            rests.append((start, REAL.now()))
-        for _ in range(pulses):
-            start = REAL.now()
-            load.busy(pulse_s)
-            pulse_ends.append((start, REAL.now()))
-            REAL.sleep(pulse_s)
+    try:
+        with sampler.sampling(instrument, RATE_HZ, BUSIEST) as recording:
+            rests, pulse_ends = _exercise(load, pulses, pulse_s, rest_s)
+    except RuntimeError as error:
+        words = str(error).partition("\n")[0]
+        raise Refused(f"The load of the sensor card gave up ({words}); no card was made.") from None
     samples, (on_s, off_s) = recording.columns, np.array(pulse_ends).T
+    if not (samples["time_s"].size and samples["time_s"][-1] >= off_s[-1]):
+        status = WINDOW_STATUS[samples["code"][-1]] if samples["code"].size else "no reading"
+        raise Refused(f"The readings of the GPU ended early ({status}); no card was made.")
     values = {
         **characteristics(samples, on_s, off_s),
         **cost(instrument),
@@ -109,6 +109,23 @@ def measure(
     values |= {name: value - samples["time_s"][0] for name, value in times.items()}
     values |= {name: samples[name] for name in ("power_W", "counter_J")}
     return _labelled(values, instrument)
+
+
+def _exercise(load: Load, pulses: int, pulse_s: float, rest_s: float) -> tuple[list, list]:
+    """Let the GPU rest in three stages, then load it in pulses; start and end of each."""
+    rests, pulse_ends = [], []
+    for prepare in (lambda: None, load.context, load.weights):
+        prepare()
+        REAL.sleep(rest_s / 5)
+        start = REAL.now()
+        REAL.sleep(rest_s)
+        rests.append((start, REAL.now()))
+    for _ in range(pulses):
+        start = REAL.now()
+        load.busy(pulse_s)
+        pulse_ends.append((start, REAL.now()))
+        REAL.sleep(pulse_s)
+    return rests, pulse_ends
 
 
 def _balance(samples: Mapping, rests: np.ndarray, on_s, off_s) -> dict:
