@@ -136,8 +136,10 @@ def test_cooling_waits_for_the_temperature_or_five_seconds(setup):
         ({"others": (2, 1.0)}, "shared_gpu", "2 other processes"),
         ({"faults": [("temperature", 15, 1, 0.0, NEVER)]}, "gpu_lost", "gpu_lost"),
         ({"faults": [("clock", 18, 2, 0.0, NEVER)]}, "driver_mismatch", "driver_mismatch"),
-        ({"faults": [("counter", 4, 1, 0.0, NEVER)]}, "no_permission", "no_permission"),
-        ({"faults": [("counter", 999, 1, 0.0, NEVER)]}, "unknown", "unknown"),
+        ({"faults": [("counter", 4, 3, 0.0, NEVER)]}, "no_permission", "no_permission"),
+        ({"faults": [("counter", 999, 3, 0.0, NEVER)]}, "unknown", "unknown"),
+        ({"faults": [("counter", 4, 2, 0.0, 1)]}, "no_permission", "no_permission"),
+        ({"faults": [("counter", 3, *fake.ALWAYS)]}, "ok", ""),
     ],
 )
 def test_what_is_read_at_its_ends_becomes_its_status(setup, keys, status, said):
