@@ -120,6 +120,21 @@ def test_a_sweep_with_a_failure_ends_with_1_and_names_it(place, capsys):
     assert err.startswith("footprint: bad.nc is not a trace")
 
 
+def test_a_command_that_reads_writes_nothing(place, capsys):
+    folder, precious = place / "strange", place / "precious"
+    (folder / ".gathered").mkdir(parents=True)
+    precious.write_text("precious")
+    for name in (".gathered/.gitignore", ".sweep", "windows.csv"):
+        (folder / name).symlink_to(precious)
+    (place / "seed.h5").rename(folder / "a.nc")
+    before = {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    assert said(capsys, "gather", str(folder))[0] == 0
+    dry = ["sweep", "sweep.toml", "--matrix", "m", "--dry-run", "--to", str(folder)]
+    assert said(capsys, *dry)[0] == 0
+    assert {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    assert precious.read_text() == "precious"
+
+
 def test_one_run_and_a_limit(place, capsys):
     code, out, _ = said(
         capsys, "profile", "-p", "model", "llama-24m", "--device", "cpu", "--to", "out"

@@ -131,6 +131,8 @@ def main() -> None:
     """Read a line of JSON, arguments of `execute`; write the outcome as the last line."""
     signal.signal(signal.SIGINT, stop)
     sys.stdout.reconfigure(encoding="utf-8")  # the parent reads UTF-8, whatever the locale is
+    if os.path.expanduser("~") == "~":  # a container's user without a name and a home
+        os.environ["HOME"] = tempfile.gettempdir()
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     print(f"\n{MARK}{json.dumps(execute(**order))}", flush=True)
