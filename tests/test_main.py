@@ -2,14 +2,16 @@
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 
 import light_project as light
-from footprint import __main__, sweep, trace
+from footprint import __main__, spec, sweep, trace
 
 QUICK = '[[m]]\nnotebook = "profile"\ndevice = "cpu"\neach = { seed = [1, 669] }\n'
 
@@ -146,8 +148,12 @@ def test_one_run_and_a_limit(place, capsys):
     assert code == 1 and "timeout" in out and "limit of 2 s" in out
 
 
-def test_a_matrix_on_your_device_ends_in_a_checked_folder(place, capsys):
+def test_a_matrix_on_your_device_ends_in_a_checked_folder(place, monkeypatch, capsys):
     light.matrix(place / "notebooks" / "sweep.toml", QUICK.replace(", 669", ""))
+    template, tables = (place / "notebooks" / "profile.ipynb").read_bytes(), spec.table
+    hashes = sha256(template).hexdigest(), trace.hash_sources(json.loads(template))
+    known = (dict(zip(("file_sha256", "sources_sha256"), hashes, strict=True)),)
+    monkeypatch.setattr(spec, "table", lambda name: known if name == "templates" else tables(name))
     code, out, _ = said(capsys, "profile", "--matrix", "m", "--device", "cpu")
     assert code == 0 and "is fit to be sent" in out
     assert list(light.pairs(place / "notebooks" / "runs")) == ["box/smollm2-135m-eager-auto.nc"]

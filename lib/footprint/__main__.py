@@ -12,7 +12,6 @@ from footprint import Refused, root
 
 def _profile(options) -> int:
     from footprint import sweep, workload
-    from footprint.sweep import report
 
     given = _parameters(options)
     request = workload.request("profile", **given)
@@ -23,10 +22,17 @@ def _profile(options) -> int:
     code = _go([run for run in runs if run.notebook == "profile"], options)
     if options.dry_run:
         return code
-    faults = report.check(options.to)
-    print(*faults, sep="\n")
-    print(f"Checked: {options.to} is {'not yet fit' if faults else 'fit'} to be sent.")
-    return 1 if faults else code
+    return _check(options.to) or code
+
+
+def _check(folder) -> int:
+    """Print what keeps a folder of runs from being sent; 1 if anything does."""
+    from footprint.sweep import report
+
+    faults = report.check(folder)
+    print(*faults, sep="\n", end="\n" if faults else "")
+    print(f"Checked: {folder} is {'not yet fit' if faults else 'fit'} to be sent.")
+    return 1 if faults else 0
 
 
 def _predict(options) -> int:
@@ -113,9 +119,11 @@ def _sensor(options) -> int:
 
 
 def _report(options) -> int:
+    if options.check:
+        return _check(options.folder or root() / "notebooks" / "runs")
     from footprint.sweep import report
 
-    print(*report.write(options.folder, mlperf=options.mlperf), sep="\n")
+    print(*report.write(options.folder or "notebooks", mlperf=options.mlperf), sep="\n")
     return 0
 
 
@@ -193,9 +201,11 @@ def parser() -> argparse.ArgumentParser:
     add("folder", **folder)
     add("--stored", action="store_true", help=argparse.SUPPRESS)
     add = command(_report, "write an RO-Crate and flat tables into a folder of finished runs")
-    add("folder", **folder)
+    add("folder", **folder | {"default": ""})
     about = "write the measured points in the field names proposed to MLPerf too"
     add("--mlperf", action="store_true", help=about)
+    about = "write nothing; name what keeps a folder (default: notebooks/runs) from being sent"
+    add("--check", action="store_true", help=about)
     command(_preflight, "say what this machine has and what is missing")
     return top
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from footprint import Refused, root, trace
+from footprint import Refused, root, spec, trace
 from footprint.energy import window as energy
 from footprint.sweep import results
 from footprint.trace.schema import ATTRS
@@ -299,32 +298,30 @@ def _plain(value: object) -> object:
 
 def check(folder: str | Path) -> list[str]:
     """The faults that keep a folder of runs from being sent, a sentence each."""
-    folder, faults, size = Path(folder), [], 0
-    names = trace.names(folder)
-    for name in names:
-        path, page = folder / name, (folder / name).with_suffix(".ipynb")
-        try:
-            run = trace.load(path).attrs
-        except Refused as error:
-            faults.append(str(error))
-            continue
-        if run["status"] not in results.FINAL:
-            faults.append(f"{name} is not finished: {run['status']}. {run['reason']}")
-        if not os.path.lexists(page):
-            faults.append(f"{name} has no executed notebook beside it.")
-            continue
-        try:
-            texts = _texts(_page(page))
-        except Refused as error:
-            faults.append(str(error))
-            continue
-        size += path.stat().st_size + page.stat().st_size
-        text = "\n".join([texts, *map(str, run.values())])
-        secret = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
-        if secret:
-            what = f"a place or a serial number of this machine: {secret[0]}"
-            faults.append(f"{name} or its page names {what}.")
+    folder = Path(folder)
+    belong, strange = trace.sort_files(folder, spec.table("templates"))
+    names = [name for name in trace.names(folder) if name in belong]
+    faults = [*strange.values()]
+    faults += [fault for name in names for fault in _faults(folder / name, name)]
+    size = sum((folder / name).stat().st_size for name in belong)
     if size > MOST_MB * 2**20:
         limit = f"{MOST_MB:.0f} are allowed for all runs together"
         faults.append(f"The folder holds {size / 2**20:.0f} MiB; {limit}.")
-    return faults if names else ["There is no trace in it."]
+    return faults if names else [*faults, "There is no trace in it."]
+
+
+def _faults(path: Path, name: str) -> list[str]:
+    """The faults of a sound trace and its page: unfinished, alone, or naming this machine."""
+    run, page, faults = trace.load(path).attrs, path.with_suffix(".ipynb"), []
+    if run["status"] not in results.FINAL:
+        faults.append(f"{name} is not finished: {run['status']}. {run['reason']}")
+    if not page.is_file():
+        return [*faults, f"{name} has no executed notebook beside it."]
+    text = "\n".join(map(str, run.values()))
+    with contextlib.suppress(Refused):  # what is no page is named already
+        text += "\n" + _texts(_page(page))
+    secret = SECRET.search(text) or re.search(re.escape(str(root())) + r"\b", text)
+    if secret:
+        what = f"a place or a serial number of this machine: {secret[0]}"
+        faults.append(f"{name} or its page names {what}.")
+    return faults
