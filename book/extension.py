@@ -2,16 +2,20 @@
 
 Equations become MathML, which needs no script or network. A number stays on a line with its unit.
 The first use of a word of the glossary in a chapter is a link. The page of a run has its name and
-its trace. A page with charts loads what draws them. Chapters are executed in parallel.
+its trace, and shows what `pages.py` takes from the executed notebook. A page with charts loads what
+draws them. Chapters are executed in parallel.
 """
 
 import os
 import re
+import shutil
 from functools import cache
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import jupyter_client
+import pages
 from docutils.nodes import (
     Node,
     SkipNode,
@@ -32,8 +36,11 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.matching import patfilter
 from sphinx.util.math import get_node_equation_number
 from traitlets import default
+
+from footprint.chapters.appendices import show_pages
 
 SAME = {
     r"\\(begin|end){(align\*?|split)}": r"\\\1{aligned}",
@@ -157,15 +164,20 @@ class Words(SphinxPostTransform):
         return [Text(text)] if text else []
 
 
+def of_run(name: str) -> bool:
+    """Whether a page is that of a run."""
+    return name.startswith("notebooks/")
+
+
 class RunPage(SphinxTransform):
     """The page of a run has the run's name as its heading, and a link to its trace."""
 
     default_priority = 400
 
     def apply(self) -> None:
-        folder, device, run = ("", *self.env.docname.split("/"))[-3:]
-        if folder not in ("runs", "local"):
+        if not of_run(self.env.docname):
             return
+        _, device, run = self.env.docname.rsplit("/", 2)
         heading = next(self.document.findall(title))
         heading.clear()
         heading += Text(f"{run} on {device}")
@@ -199,6 +211,35 @@ def side_by_side(app: Sphinx, config) -> None:
     app.parallel = 2 * (os.cpu_count() or 1)
 
 
+def choose(app: Sphinx, config) -> None:
+    """Let Sphinx see the chapters of the contents and the pages of runs that are ours.
+
+    Links among the runs are not followed.
+    """
+    notebooks, contents = Path(app.srcdir, "notebooks"), config.external_site_map
+    shown = [f"notebooks/{name}" for name in show_pages(notebooks)[0]]
+    shown = {name for pattern in contents.globs() for name in patfilter(shown, pattern)}
+    names = [*(f"{name}.md" for name in contents), *(f"{name}.ipynb" for name in shown)]
+    config.include_patterns = names
+    links = [path for path in notebooks.glob("*/**/*") if path.is_symlink()]
+    names = [path.relative_to(app.srcdir).as_posix() for path in links]
+    # a star for each sign that may mean something in a pattern
+    config.exclude_patterns += [re.sub(r"[^\w./-]+", "*", name, flags=re.ASCII) for name in names]
+
+
+def take(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read of the page of a run what is shown of it."""
+    if of_run(docname):
+        source[0] = pages.page(Path(app.srcdir, f"{docname}.ipynb"))
+
+
+def offer(app: Sphinx, error: Exception | None) -> None:
+    """Offer the pages of runs for download as they are shown."""
+    for name in filter(of_run, () if error else app.env.found_docs):
+        shown = Path(app.outdir).parent / "jupyter_execute" / f"{name}.ipynb"
+        shutil.copyfile(shown, Path(app.outdir) / "_sources" / f"{name}.ipynb")
+
+
 def deal(app: Sphinx, env, docnames: list[str]) -> None:
     """Deal the pages out, so that no stretch of the list has all the long chapters."""
     docnames[:] = [
@@ -223,6 +264,9 @@ def finish(app: Sphinx, pagename: str, templatename: str, context: dict, doctree
 def setup(app: Sphinx) -> dict:
     """Register the parts; the renderer has the name `mathml`."""
     app.connect("config-inited", side_by_side)
+    app.connect("config-inited", choose, priority=950)  # once the contents are read, at 900
+    app.connect("source-read", take)
+    app.connect("build-finished", offer)
     app.connect("env-before-read-docs", deal)
     app.connect("html-page-context", finish)
     app.add_transform(Glued)

@@ -240,7 +240,7 @@ def test_a_chapter_that_fails_or_dies_fails_the_build(tmp_path, cell, said):
     shutil.copytree(
         ROOT / "book",
         tmp_path / "book",
-        ignore=lambda folder, names: [n for n in names if n != "extension.py"],
+        ignore=lambda folder, names: [n for n in names if not n.endswith(".py")],
     )
     front = (ROOT / "book/limits.md").read_text().split("\n---\n")[0] + "\n---\n"
     for name, code in (("index", "print('whole')"), ("fault", cell)):
@@ -264,6 +264,12 @@ def test_a_chapter_that_fails_or_dies_fails_the_build(tmp_path, cell, said):
     done = subprocess.run(book, capture_output=True, text=True, timeout=120)
     reports = [path.read_text() for path in tmp_path.rglob("*.err.log")]
     assert done.returncode != 0 and said in "".join([done.stderr, *reports])
+
+
+def test_no_page_names_the_host_of_live_code():
+    for path in HTML.rglob("*.html"):
+        text = path.read_text()
+        assert "THEBE_JS_URL" not in text and "unpkg.com" not in text, path.name
 
 
 def test_every_run_page_has_its_own_name_and_its_trace():

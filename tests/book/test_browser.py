@@ -14,11 +14,8 @@ from footprint import carbon, decide, spec
 from footprint.chapters.book import load
 from footprint.chapters.totals import SAMPLES
 
-# Of the theme, harmless: on every page, and on the first page of a browser profile.
-KNOWN = (
-    "Identifier 'THEBE_JS_URL' has already been declared",
-    "Got invalid theme mode: . Resetting to auto.",
-)
+# Of the theme, harmless: on the first page of a browser profile.
+KNOWN = ("Got invalid theme mode: . Resetting to auto.",)
 TABS = (("light", "wide"), ("dark", "phone"))
 STATE = """() => ({
     mode: document.documentElement.dataset.theme,

@@ -1,11 +1,12 @@
 """Numbers of the appendices: what a measured GPU changes, and what the paper's matrix costs."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 import made_runs
-from footprint import spec
+from footprint import root, spec
 from footprint.chapters import appendices
 from footprint.chapters.book import Book
 
@@ -67,3 +68,22 @@ def test_costs_of_a_matrix_are_added_up():
     row = appendices.reproduce(None, costs)["costs"].iloc[0]
     assert (row["hours"], row["Wh"], row["g CO2e in California"]) == (1.0, 4.0, 3.0)
     assert row["most memory (GiB)"] == 3.0 and row["points that do not fit"] == "2"
+
+
+def test_the_page_of_runs_links_pages_of_committed_notebooks_and_names_all_else(tmp_path):
+    """Without a warning: it would name a place of the builder on each page."""
+    made_runs.run(tmp_path / "local", "llama-1b", "a10", workload=WORKLOAD)
+    real = root() / "notebooks" / "runs" / "t4" / "llama-1b-eager-fp16-modelled.ipynb"
+    (tmp_path / "runs" / "t4" / ".run-1").mkdir(parents=True)
+    for path in (real, real.with_suffix(".nc")):
+        shutil.copy(path, tmp_path / "runs" / "t4")
+    (tmp_path / "runs" / "t4" / ".run-1" / "x.md").touch()
+    (tmp_path / "runs" / "t4" / "note.md").touch()
+    (tmp_path / "runs" / "t4" / "bad.nc").write_bytes(b"junk")
+    n = appendices.runs(Book(folder=tmp_path))
+    link = f'<a href="../notebooks/runs/t4/{real.stem}.html">{real.stem}</a>'
+    assert n["runs"]["run"].tolist() == [link, "llama-1b-eager-fp16"]
+    assert n["left_out"]["not shown"].tolist() == [
+        "runs/t4/bad.nc: bad.nc is not a trace in NetCDF (Not a file id (not a file ID)).",
+        "runs/t4/note.md is no part of a run; traces (.nc) and their pages (.ipynb) are.",
+    ]

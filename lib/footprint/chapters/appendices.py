@@ -1,31 +1,59 @@
 """The runs at hand, the file of a run, the tables of data, and what the paper's matrix costs."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import pandas as pd
 import xarray as xr
 
-from footprint import spec
+from footprint import root, spec
 from footprint.chapters.book import Book
 from footprint.charts import theme
 from footprint.decide.world import ZONES
 from footprint.energy import list_runs
+from footprint.energy.runs import FOLDERS
 from footprint.trace import schema as trace
+from footprint.trace import sort_files
 
 
 def runs(book: Book) -> dict:
-    """A row a run, with a link to its page."""
+    """A row a run, with a link to its page where the book has it, and the files left out."""
+    notebooks = Path(book.folder or root() / "notebooks")
+    pages, left_out = show_pages(notebooks)
+    known = {PurePath(name).name for name in left_out}
+    odd = [text for text in book.runs.attrs["rejected"] if text.split()[0] not in known]
+    reasons = pd.DataFrame({"not shown": [*left_out.values(), *odd]}, dtype=object)
     if not book.runs.sizes["window"]:
-        return {"runs": pd.DataFrame()}
-    table = list_runs(book.runs)
-    pages = [PurePath(*PurePath(name).parts[-3:]) for name in table.pop("file")]
-    links = [
-        theme.link(page.stem, f"../notebooks/{page.with_suffix('.html').as_posix()}")
-        for page in pages
-    ]
-    table.insert(0, "run", pd.Series(links, dtype=object))
-    return {"runs": table}
+        return {"runs": pd.DataFrame(), "left_out": reasons}
+    table, names = list_runs(book.runs), []
+    for file in table.pop("file"):
+        page = Path(file).relative_to(notebooks).with_suffix("").as_posix()
+        name = PurePath(page).name
+        names.append(theme.link(name, f"../notebooks/{page}.html") if page in pages else name)
+    table.insert(0, "run", pd.Series(names, dtype=object))
+    return {"runs": table, "left_out": reasons}
+
+
+def show_pages(notebooks: Path) -> tuple[list[str], dict[str, str]]:
+    """Pages of runs that the book shows, and why other files are left out, by their paths.
+
+    Paths are relative to `notebooks`; those of pages have no ending. Hidden files are not named.
+    """
+    pages, left_out = [], {}
+    for folder in FOLDERS:
+        belong, strange = sort_files(notebooks / folder, spec.table("templates"))
+        names = [PurePath(folder, name) for name in belong if not name.startswith(".")]
+        pages += [
+            name.with_suffix("").as_posix()
+            for name in names
+            if name.suffix == ".ipynb" and len(name.parts) == 3
+        ]
+        left_out |= {
+            f"{folder}/{name}": f"{folder}/{text}"
+            for name, text in strange.items()
+            if "/." not in f"/{name}"
+        }
+    return pages, left_out
 
 
 def schema(book: Book) -> dict:

@@ -20,7 +20,7 @@ def account(tree: xr.DataTree) -> theme.Page:
     run = dict(tree.attrs)
     request = json.loads(run.pop("request"))
     rows = [("asked", ", ".join(f"{key} {value}" for key, value in request.items()))]
-    rows += [(key.replace("_", " "), value) for key, value in run.items()]
+    rows += [(key.replace("_", " "), np.asarray(value).item()) for key, value in run.items()]
     table = pd.DataFrame(rows, columns=["what", "value"])
     return theme.table(table[table["value"].notna() & (table["value"] != "")])
 

@@ -1,5 +1,6 @@
 """All runs at hand: their list, the closure of their phases, and those of processors."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -18,15 +19,22 @@ PROBED = {"read_bandwidth_GBps": "bandwidth", "matmul_GFLOPs": "matmul"}
 
 
 def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
-    """Windows of all runs below `notebooks/`; `place` is `committed` or `this machine`."""
-    found = []
+    """Windows of all runs below `notebooks/`; `place` is `committed` or `this machine`.
+
+    The attribute `rejected` names the files that cannot be used, without a warning.
+    """
+    found, rejected = [], []
     for folder, place in FOLDERS.items():
-        data = gather(Path(notebooks or root() / "notebooks", folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data = gather(Path(notebooks or root() / "notebooks", folder))
+        rejected += data.attrs["rejected"]
         if data.sizes["window"]:
             found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
-    if not found:
-        return xr.Dataset(coords={"window": []})
-    return xr.concat(found, "window", join="outer", combine_attrs="drop")
+    runs = xr.Dataset(coords={"window": []})
+    if found:
+        runs = xr.concat(found, "window", join="outer", combine_attrs="drop")
+    return runs.assign_attrs(rejected=rejected)
 
 
 def list_runs(data: xr.Dataset) -> pd.DataFrame:
