@@ -45,6 +45,13 @@ def modelled() -> xr.DataTree:
     )
 
 
+@pytest.mark.parametrize("name", ["model", "weights", "device", "engine", "dtype"])
+@pytest.mark.parametrize("text", ["x\n\n```{literalinclude} /etc/passwd\n```", "<b>", "[x](y)", "`x`"])
+def test_what_becomes_a_word_of_a_page_is_no_markdown(name, text):
+    with pytest.raises(Refused, match=f"the attribute {name} is .* letters, digits"):
+        trace.check(measured(**{name: text}))
+
+
 def test_what_is_saved_comes_back(tmp_path):
     tree = measured()
     path = trace.save(tree, tmp_path / "a" / "run.nc")

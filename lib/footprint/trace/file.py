@@ -102,6 +102,9 @@ def check_attrs(attrs: Mapping, name: str) -> None:
         number = np.isscalar(value) and not isinstance(value, str | bool)
         if not (text if cast is str else number) or value not in allowed.get(key, (value,)):
             raise Refused(f"{name}: the attribute {key} is {value!r}; {meaning} is allowed.")
+        if key in schema.WORDS and not schema.WORD.fullmatch(value):
+            signs = "letters, digits, spaces and . + / ( ) - are allowed"
+            raise Refused(f"{name}: the attribute {key} is {value!r:.80}; {signs}.")
 
 
 def _fault(values: xr.DataArray, dim: str, wanted: Variable) -> str:

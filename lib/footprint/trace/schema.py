@@ -1,5 +1,6 @@
 """The schema of a trace: every attribute and variable with its type, units and meaning."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -61,6 +62,9 @@ ATTRS = {
     "energy_source": (str, "nvml_counter, nvml_instant, nvml_average, model or none"),
     "window_s": (float, "shortest measured window that was asked, in s; NaN for a modelled run"),
 }
+# Root attributes that become words of a page, and what they may hold: nothing that is Markdown.
+WORDS = ("model", "weights", "device", "engine", "dtype")
+WORD = re.compile(r"[\w .+/()-]*")
 # Root attributes that a trace may lack.
 OPTIONAL_ATTRS = {
     "notebook": (str, "the notebook that made the run: profile, predict, serve, ..."),
