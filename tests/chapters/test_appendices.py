@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import made_runs
-from footprint import root, spec
+from footprint import root, spec, trace
 from footprint.chapters import appendices
 from footprint.chapters.book import Book
 
@@ -80,10 +80,14 @@ def test_the_page_of_runs_links_pages_of_committed_notebooks_and_names_all_else(
     (tmp_path / "runs" / "t4" / ".run-1" / "x.md").touch()
     (tmp_path / "runs" / "t4" / "note.md").touch()
     (tmp_path / "runs" / "t4" / "bad.nc").write_bytes(b"junk")
+    tree = trace.load(next((tmp_path / "local").rglob("*.nc")))
+    tree.attrs |= {"engine": "magic", "run_id": "1"}
+    trace.save(tree, tmp_path / "local" / "odd.nc")
     n = appendices.runs(Book(folder=tmp_path))
     link = f'<a href="../notebooks/runs/t4/{real.stem}.html">{real.stem}</a>'
     assert n["runs"]["run"].tolist() == [link, "llama-1b-eager-fp16"]
     assert n["left_out"]["not shown"].tolist() == [
         "runs/t4/bad.nc: bad.nc is not a trace in NetCDF (Not a file id (not a file ID)).",
         "runs/t4/note.md is no part of a run; traces (.nc) and their pages (.ipynb) are.",
+        "odd.nc cannot be used (engine magic, dtype fp16).",
     ]

@@ -37,11 +37,22 @@ class Book:
 
     @cached_property
     def runs(self) -> xr.Dataset:
-        """Windows of all runs at hand, with their energies."""
+        """Windows of all runs at hand, with their energies, of engines and dtypes that are known.
+
+        The attribute `rejected` has a sentence on each file that cannot be used.
+        """
         runs = energy.gather_runs(self.folder)
-        if self.committed and runs.sizes["window"]:
-            return runs.sel(window=runs["place"] == "committed")
-        return runs
+        if not runs.sizes["window"]:
+            return runs
+        known = runs["engine"].isin([*spec.ENGINES, *spec.ENGINES.values()])
+        known &= runs["dtype"].isin(list(spec.DTYPE_BYTES))
+        odd = frame(runs.sel(window=~known)).drop_duplicates("file")
+        reasons = [
+            f"{Path(run.file).name} cannot be used (engine {run.engine}, dtype {run.dtype})."
+            for run in odd.itertuples()
+        ]
+        kept = known & (runs["place"] == "committed") if self.committed else known
+        return runs.sel(window=kept).assign_attrs(rejected=[*runs.attrs["rejected"], *reasons])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
