@@ -28,7 +28,8 @@ LOST = "gpu ?is ?lost|gpu_lost|driver_mismatch|off the bus|device-side error|lau
 LOST = re.compile(LOST, re.IGNORECASE)
 MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
 REFUSALS = ("Refused", "Absent", "Lost")  # exceptions that are one sentence for the reader
-NOW = {"busy": False, "stop": False}  # a cell is under way; a stop was asked for between cells
+NOW = {"busy": 0.0, "stop": False}  # since when a cell is under way; a stop between cells
+SETTLED_S = 1.0  # after which a kernel that was given a cell executes it
 
 
 @contextlib.contextmanager
@@ -104,18 +105,30 @@ def outcome(error: BaseException) -> dict:
 
 
 def stop(*_) -> None:
-    """Note a SIGINT between cells; within a cell, the kernel handles it."""
+    """Note a SIGINT between cells; within a cell, the kernel handles it.
+
+    A kernel that was given its cell just now may not have heard it: it is told once more.
+    """
+    age_s = time.monotonic() - NOW["busy"]
     NOW["stop"] |= not NOW["busy"]
+    if NOW["busy"] and age_s < SETTLED_S:
+        threading.Timer(SETTLED_S, _interrupt).start()
+
+
+def _interrupt() -> None:
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            child.send_signal(signal.SIGINT)
 
 
 def _begin(**_) -> None:
     if NOW["stop"]:
         raise InterruptedError("Stopped between cells.")
-    NOW["busy"] = True
+    NOW["busy"] = time.monotonic()
 
 
 def _end(**_) -> None:
-    NOW["busy"] = False
+    NOW["busy"] = 0.0
 
 
 def _die_with_parent() -> None:
