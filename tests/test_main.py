@@ -185,13 +185,8 @@ def test_the_keyboard_is_no_error(place, monkeypatch, capsys):
     assert code == 1 and "stopped by the keyboard" in err
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "ending",
-    ["| head -1", pytest.param("> /dev/full", marks=SLOW), pytest.param(">&-", marks=SLOW)],
-)
+@pytest.mark.parametrize("ending", ["| head -1", "> /dev/full", ">&-"])
+@pytest.mark.slow
 def test_a_sweep_goes_on_without_a_screen(place, ending):
     light.matrix(place / "sweep.toml", QUICK.replace("669", "2"))
     command = f"{sys.executable} -m footprint sweep sweep.toml --matrix m --to out {ending}"

@@ -25,23 +25,30 @@ pytestmark = pytest.mark.filterwarnings(
 TEMPLATE = (Path(__file__).parents[2] / "notebooks" / "profile.ipynb").read_bytes()
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A measured run as a sweep leaves it, a modelled one without a page, and a log."""
-    scratch = tmp_path / ".run-1"
+    whole = tmp_path_factory.mktemp("made")
+    scratch = whole / ".run-1"
     scratch.mkdir()
     (scratch / "run.ipynb").write_text(results.scrub(TEMPLATE.decode(), "profile", TEMPLATE))
     trace.save(
         light.seed(model="llama-24m", start_utc="2026-11-22T20:00:00+00:00"), scratch / "run.nc"
     )
-    results.settle(scratch, tmp_path)
+    results.settle(scratch, whole)
     shutil.rmtree(scratch)
     trace.save(
         predict.trace(workload.request("predict", batches=[1], prompt_tokens=[64])),
-        tmp_path / "t4" / "m-modelled.nc",
+        whole / "t4" / "m-modelled.nc",
     )
-    results.note(tmp_path, "sweep", runs=2)
-    return tmp_path
+    results.note(whole, "sweep", runs=2)
+    return whole
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """That folder, for one test to change."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def test_the_crate_says_what_made_what(folder):

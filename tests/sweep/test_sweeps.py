@@ -98,6 +98,7 @@ def test_each_fault_has_its_status_and_the_rest_goes_on(place):
     ]
 
 
+@pytest.mark.slow
 def test_what_may_pass_is_tried_again(place):
     heard, tell = listener()
     outcomes = sweep.run(matrix(place, "seed = [670, 1]"), place / "out", tell)
@@ -125,6 +126,7 @@ def test_larger_models_are_not_tried_where_a_smaller_one_did_not_fit(place):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_on_another_device_does_not_count(place, monkeypatch):
     runs = matrix(place, "seed = [1]")
     sweep.run(runs, place / "out")
