@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -116,6 +117,36 @@ def test_what_had_finished_when_the_power_went_is_placed_by_who_comes_next(
     with results.claim(tmp_path, "a"):
         assert list(light.pairs(tmp_path)) == ["box/m-eager-fp32.nc"]
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_kill_before_any_rename_loses_and_halves_nothing(tmp_path, moment):
+    """A process kills itself before its n-th rename; who comes next finds all or none."""
+    filled(tmp_path / ".run-a")
+    (tmp_path / ".run-a" / "claim").touch()
+    code = f"""
+import os, signal
+from pathlib import Path
+from footprint.sweep import results
+real, left = os.replace, [{moment}]
+def dies(source, target):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    real(source, target)
+os.replace = dies
+results.settle(Path("{tmp_path}/.run-a"), Path("{tmp_path}"))
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert not [
+        page for page in tmp_path.glob("box/*.ipynb") if not page.with_suffix(".nc").exists()
+    ]
+    with results.claim(tmp_path, "a"):
+        kept = light.pairs(tmp_path)
+    with results.claim(tmp_path, "a"):
+        assert light.pairs(tmp_path) == kept
+    assert list(kept) == (["box/m-eager-fp32.nc"] if moment > 1 else [])
+    assert not [*tmp_path.glob("**/.*.*")] and not (tmp_path / ".run-a").exists()
 
 
 def test_a_finished_run_waits_for_a_disk_that_has_room_again(tmp_path, monkeypatch):
