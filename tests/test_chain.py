@@ -174,6 +174,7 @@ def test_papermill_measures_a_gpu_that_no_table_knows(scripted, tmp_path):
     assert "FAKE GPU" in (tmp_path / "out.ipynb").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_line_does_too(scripted, tmp_path):
     options = [str(part) for name, value in ON_GPU.items() for part in ("-p", name, value)]
     command = ["footprint", "profile", "--to", str(tmp_path / "runs"), *options]

@@ -28,7 +28,9 @@ def test_without_a_measured_gpu_all_is_modelled_at_the_usual_length():
     assert book.world.sizes["sample"] == 2000
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page == "question")) for page in PAGES]
+)
 def test_a_page_glues_what_it_computes_and_nothing_else(page):
     found = numbers(page, load())
     text = (ROOT / f"book/{page}.md").read_text()

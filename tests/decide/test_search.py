@@ -60,7 +60,7 @@ def by_hand(
     return found
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_optimum_is_the_one_of_a_search_by_hand(monkeypatch, count):
     generator = np.random.default_rng(count)
     refused = 0

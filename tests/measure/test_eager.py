@@ -107,6 +107,7 @@ def test_weights_larger_than_the_memory_are_not_built(monkeypatch):
         huge.load()
 
 
+@pytest.mark.slow
 def test_the_trained_model_speaks():
     engine = eager.Eager(workload.request("profile", model="smollm2-135m"))
     said = engine.load()

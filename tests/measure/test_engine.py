@@ -50,7 +50,8 @@ def test_a_registered_engine_runs_and_is_named_in_the_trace(asked, tmp_path):
     assert "are free" in rows[rows["batch"] == 100]["reason"].iloc[0]
 
 
-def test_its_windows_have_energies(asked):
+def test_its_windows_have_energies(asked, monkeypatch):
+    monkeypatch.setattr(profile, "ORDERS", (("decode",),))  # one phase: this takes real seconds
     _, tree = measure.run(asked | {"batches": [1], "window_s": 2.05}, lambda line: None)
     data = energy.windows(tree)
     busy = data.isel(window=slice(2, None))

@@ -183,11 +183,6 @@ def killed(place, kills: int, runs: int, longest: float) -> None:
     assert not list((place / "out").glob(".run-*"))
 
 
-def test_a_sweep_that_is_killed_loses_and_doubles_nothing(place):
-    matrix(place, 'model = ["llama-24m", "llama-1b"]')
-    killed(place, kills=2, runs=2, longest=4.0)
-
-
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twenty_times_loses_and_doubles_nothing(place):
     matrix(place, f'model = {MODELS}, dtype = ["fp32", "bf16"]'.replace("'", '"'))

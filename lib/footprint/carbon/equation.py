@@ -124,15 +124,15 @@ def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) ->
     generates. idle_W: power of the GPU while it waits. embodied_kg: of the GPU. g_per_kwh: of the
     grid. token_J includes the energy of idle reserved time and of the host (see `Use`).
     """
-    time = _plain(checked("time_s", time_s, "s"))
-    energy = _plain(checked("energy_J", energy_J, "J"))
-    count = _plain(checked("tokens", tokens, "1", above=True))
-    kg = _plain(checked("embodied_kg", embodied_kg, "kg")) + _plain(use.host_kg)
-    waits = 1 / _plain(use.utilisation) - 1
-    idle = xr.where(waits > 0, _plain(checked("idle_W", idle_W, "W")) * waits, 0.0)
-    seconds, joules = time / count, (energy + (idle + _plain(use.host_W)) * time) / count
-    operational_g = operational(joules, g_per_kwh, use.pue)
-    embodied_g = amortised(kg, seconds, use.lifetime_years, use.utilisation)
+    with xr.set_options(keep_attrs=False):  # no unit of a factor holds after a product
+        time, energy = checked("time_s", time_s, "s"), checked("energy_J", energy_J, "J")
+        count = checked("tokens", tokens, "1", above=True)
+        kg = checked("embodied_kg", embodied_kg, "kg") + use.host_kg
+        waits = 1 / use.utilisation - 1
+        idle = xr.where(waits > 0, checked("idle_W", idle_W, "W") * waits, 0.0)
+        seconds, joules = time / count, (energy + (idle + use.host_W) * time) / count
+        operational_g = operational(joules, g_per_kwh, use.pue)
+        embodied_g = amortised(kg, seconds, use.lifetime_years, use.utilisation)
     parts = {
         "token_s": (seconds, "s", "time of the GPU"),
         "token_J": (joules, "J", "energy"),
@@ -140,15 +140,9 @@ def token(time_s, energy_J, tokens, idle_W, embodied_kg, g_per_kwh, use: Use) ->
         "embodied_g": (embodied_g, "g", "embodied carbon"),
     }
     whole = xr.Dataset({name: xr.DataArray(part) for name, (part, _, _) in parts.items()})
-    whole = whole.drop_attrs()
     for name, (_, units, meaning) in parts.items():
         whole[name].attrs = {"units": units, "long_name": f"{meaning} for a generated token"}
     return whole.assign_attrs(per="generated token", boundary="GPU only, SCI-style")
-
-
-def _plain(value):
-    """The same numbers without attributes, whose units would not hold after a product."""
-    return value.drop_attrs() if isinstance(value, xr.DataArray) else value
 
 
 def score(

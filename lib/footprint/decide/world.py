@@ -165,15 +165,16 @@ def sampled(points: xr.Dataset, world: xr.Dataset) -> xr.Dataset:
     """
     if lost := set(np.ravel(points["gpu"])) - set(world["gpu"].values):
         raise Refused(f"The world has no samples of {min(lost)}; draw it with this GPU.")
-    wrong = world[["time_error", "power_error"]].sel(gpu=points["gpu"]).drop_attrs()
-    time_sd = {end: points[f"time_s{end}_sd"] for end in ENDS}
-    energy_sd = {end: points[f"energy_J{end}_sd"] for end in ENDS}
-    shared = {end: np.minimum(time_sd[end], energy_sd[end]) for end in ENDS}
-    own = {end: np.sqrt(energy_sd[end] ** 2 - shared[end] ** 2) for end in ENDS}
-    of_energy = _sided(wrong["time_error"], shared) + _sided(wrong["power_error"], own)
-    time_s = points["time_s"] * np.exp(_sided(wrong["time_error"], time_sd))
-    energy_J = points["energy_J"] * np.exp(of_energy)
-    return xr.Dataset({"time_s": time_s, "energy_J": energy_J}).drop_attrs()
+    wrong = world[["time_error", "power_error"]].sel(gpu=points["gpu"])
+    with xr.set_options(keep_attrs=False):
+        time_sd = {end: points[f"time_s{end}_sd"] for end in ENDS}
+        energy_sd = {end: points[f"energy_J{end}_sd"] for end in ENDS}
+        shared = {end: np.minimum(time_sd[end], energy_sd[end]) for end in ENDS}
+        own = {end: np.sqrt(energy_sd[end] ** 2 - shared[end] ** 2) for end in ENDS}
+        of_energy = _sided(wrong["time_error"], shared) + _sided(wrong["power_error"], own)
+        time_s = points["time_s"] * np.exp(_sided(wrong["time_error"], time_sd))
+        energy_J = points["energy_J"] * np.exp(of_energy)
+    return xr.Dataset({"time_s": time_s, "energy_J": energy_J})
 
 
 def _sided(error: xr.DataArray, sd: Mapping[str, xr.DataArray]) -> xr.DataArray:
