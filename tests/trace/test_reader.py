@@ -10,7 +10,7 @@ import pytest
 
 import light_project as light
 from footprint import Refused, trace
-from footprint.trace import reader
+from footprint.trace import reader, schema
 
 SOON_S = 10  # for a file; a fault is one that never ends
 
@@ -141,6 +141,20 @@ def test_a_file_without_a_checksum_is_read(path):
         del file.attrs["checksum"]
         file.attrs["model"] = "old"
     assert trace.load(path).attrs["model"] == "old"
+
+
+def test_a_variable_that_came_later_is_unknown_in_an_earlier_file(tmp_path, monkeypatch):
+    earlier = {k: v for k, v in schema.SCHEMA["windows"]["measured"].items() if k != "compile_s"}
+    with monkeypatch.context() as then:
+        then.setitem(schema.SCHEMA["windows"], "measured", earlier)
+        path = trace.save(light.seed(), tmp_path / "earlier.nc")
+    windows = trace.load(path)["windows"]
+    assert windows["compile_s"].isnull().all() and windows["compile_s"].attrs["units"] == "s"
+    assert windows["compile_s"].size == windows["batch"].size > 0
+    with h5py.File(path, "r+") as file:
+        del file["windows/cooled_s"]
+    with pytest.raises(Refused, match="windows/cooled_s is missing"):
+        trace.load(path)
 
 
 def test_free_space_of_size_zero_keeps_nobody(path):

@@ -11,10 +11,12 @@ from footprint import spec, workload
 class Engine(ABC):
     """What runs a model; its constructor only checks that the device exists, `load` does the work.
 
-    library: the name that errors are reported under; weights: trained or random, after `load`.
+    library: the name that errors are reported under; weights: trained or random, after `load`;
+    compile_s: seconds that the last `iteration` compiled for before it was ready.
     """
 
     library = weights = ""
+    compile_s = 0.0
 
     def __init__(self, request: dict):
         self.request = request

@@ -175,7 +175,8 @@ def attempt(
             warm.add(shape)
         engine.reset_peak()
         row, times = window.fill(once, window.length(request["window_s"], setup), setup)
-        row |= {"cooled_s": cooled_s, "warmup_s": warmup_s, "peak_memory_B": engine.peak_bytes()}
+        row |= {"cooled_s": cooled_s, "warmup_s": warmup_s, "compile_s": engine.compile_s}
+        row |= {"peak_memory_B": engine.peak_bytes()}
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
         return _row(point, phase, tokens=tokens * row["iterations"], **row), times
     except (RuntimeError, MemoryError) as error:

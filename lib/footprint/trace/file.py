@@ -15,6 +15,7 @@ from footprint.trace.schema import DIMS, NUMPY, SCHEMA, Variable, variables
 
 NOTHING: Mapping = {}
 EMPTY = {"U": "", "i": 0, "f": np.nan}
+UNKNOWN = {"U": "", "i": -1, "f": np.nan}
 TYPES = {"U": "OUT", "i": "iu", "f": "f"}  # kinds of NumPy's types that a variable may have
 
 
@@ -68,6 +69,8 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
         data, known = tree[group].to_dataset(), variables(group, tree.attrs["kind"])
         for variable in [*known, *data.variables]:
             if variable not in data.variables:
+                if variable in schema.LATER:
+                    continue
                 raise Refused(f"{name}: the variable {group}/{variable} is missing.")
             if variable not in known:
                 raise Refused(f"{name}: the variable {group}/{variable} is not in the schema.")
@@ -105,6 +108,17 @@ def check_attrs(attrs: Mapping, name: str) -> None:
         if key in schema.WORDS and not schema.WORD.fullmatch(value):
             signs = "letters, digits, spaces and . + / ( ) - are allowed"
             raise Refused(f"{name}: the attribute {key} is {value!r:.80}; {signs}.")
+
+
+def complete(tree: xr.DataTree) -> xr.DataTree:
+    """The same tree with the variables that were not yet known when its file was written."""
+    for group in SCHEMA:
+        known = variables(group, tree.attrs["kind"])
+        for name in [name for name in known if name not in tree[group].data_vars]:
+            size, kind = tree[group].sizes[DIMS[group]], known[name].dtype
+            values = np.full(size, UNKNOWN[kind], NUMPY[kind])
+            tree[group][name] = xr.Variable(DIMS[group], values, known[name].attrs)
+    return tree
 
 
 def _fault(values: xr.DataArray, dim: str, wanted: Variable) -> str:

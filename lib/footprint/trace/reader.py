@@ -16,7 +16,7 @@ from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5s, h5t, h5z
 
 from footprint import Refused
 from footprint.trace import file, schema
-from footprint.trace.schema import ATTRS, DIMS, OPTIONAL_ATTRS, SCHEMA, Variable, variables
+from footprint.trace.schema import ATTRS, DIMS, LATER, OPTIONAL_ATTRS, SCHEMA, Variable, variables
 
 LARGEST_B = 256 * 2**20  # a run of hours takes some MB
 DENSEST = 1032  # bytes that deflate packs into one, at the very most
@@ -59,7 +59,7 @@ def load(path: str | Path) -> xr.DataTree:
     tree = file.check(file.tree(attrs, groups), name)
     if "checksum" in attrs and attrs["checksum"] != file.checksum(tree):
         raise Refused(f"{name} is damaged: its checksum is not that of its data.")
-    return tree
+    return file.complete(tree)
 
 
 def head(path: str | Path) -> dict:
@@ -165,9 +165,9 @@ def _columns(opened: h5f.FileID, group: str, kind: str, size: int) -> dict[str, 
     names = [name for name in _members(place) if name != DIMS[group]]
     if unknown := set(names) - set(known):
         raise Odd(f"the variable {group}/{min(unknown)} is not in the schema.")
-    if missing := set(known) - set(names):
+    if missing := set(known) - set(names) - LATER:
         raise Odd(f"the variable {group}/{min(missing)} is missing.")
-    return {name: _column(place, group, name, known[name], size) for name in known}
+    return {name: _column(place, group, name, known[name], size) for name in known if name in names}
 
 
 def _column(place: h5g.GroupID, group: str, name: str, wanted: Variable, size: int) -> np.ndarray:

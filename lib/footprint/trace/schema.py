@@ -108,6 +108,7 @@ _MEASURED_WINDOWS = {
     "paused_s": ("f", "s", "pauses", "random, between iterations; their idle energy is taken off"),
     "warmup_s": ("f", "s", "warm-up", "run at the same shape before the window, until settled"),
     "cooled_s": ("f", "s", "cool-down", "waited before the warm-up for the GPU to cool"),
+    "compile_s": ("f", "s", "compilation", "before the warm-up; 0 where it had been done before"),
     "protocol": ("U", "", "protocol", "full, or quick (shorter windows, for CI and laptops)"),
     "counter_start_J": ("f", "J", "energy counter at the start", "NaN when there is no counter"),
     "counter_stop_J": ("f", "J", "energy counter at the end", "NaN when there is no counter"),
@@ -178,6 +179,8 @@ SCHEMA = {
     "samples": _typed({}, _SAMPLES, {}),
     "steps": _typed({}, _STEPS, {}),
 }
+# Variables that earlier traces lack: there they are read as empty, unknown (-1) or NaN.
+LATER = {"compile_s"}
 DIMS = {"windows": "window", "samples": "sample", "steps": "step"}
 NUMPY = {"U": object, "i": np.int64, "f": np.float64}
 
