@@ -116,7 +116,7 @@ def test_a_model_is_a_path_that_is_read_at_once(tmp_path):
         ({"warmup_s": True}, "warmup_s = True"),
         ({"quick": "perhaps"}, "quick = 'perhaps'"),
         ({"quick": 1}, "quick = 1"),
-        ({"engine": "graphs"}, "allowed is eager"),
+        ({"engine": "graphs"}, "allowed is eager or compiled"),
         ({"dtype": "fp8"}, "auto or fp32 or fp16 or bf16"),
         ({"weights": "good"}, "auto or random or trained"),
         ({"model": "llama-9b"}, "llama-7b"),

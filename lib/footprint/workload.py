@@ -13,7 +13,10 @@ import numpy as np
 from footprint import Refused, shown, spec
 
 # Registries of `measure`: module and class by name.
-ENGINES = {"eager": "footprint.measure.eager:Eager"}
+ENGINES = {
+    "eager": "footprint.measure.eager:Eager",
+    "compiled": "footprint.measure.compiled:Compiled",
+}
 INSTRUMENTS = {  # the name is a pattern of devices
     r"cpu": "footprint.measure.instrument:NoInstrument",
     r"cuda(:\d{1,3})?|(GPU|MIG)-[\w/-]{1,80}": "footprint.measure.nvml:Nvml",

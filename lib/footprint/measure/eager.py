@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cache,
     DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
@@ -65,9 +66,9 @@ class Eager(probe.TorchEngine):
             net = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **safe)
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             revision = getattr(net.config, "_commit_hash", None) or name
-        self.net = net.to(self.device).eval()
+        self.net = self.step = net.to(self.device).eval()
         return {
-            "engine": "eager",
+            "engine": request["engine"],
             "model": workload.slug(shape.id),
             "revision": revision,
             "weights": self.weights,
@@ -90,28 +91,41 @@ class Eager(probe.TorchEngine):
         """A function that runs the phase once; decode continues from the cache of a prefill."""
         output_tokens = point["output_tokens"]
         ids = self.prompt_ids(point["batch"], point["prompt_tokens"], seed)
+        length = point["prompt_tokens"] + output_tokens
 
         def prepare() -> list[float]:
-            self.release()  # the memory of two caches is never needed
-            cache, token, seconds = prefill(self.net, ids)
+            self._prepared = None  # the memory of two caches is never needed
+            cache, token, seconds = prefill(self.net, ids, self.cache(len(ids), length))
             self._prepared = cache, token  # for decode
             return [seconds]
 
         if phase == "prefill":
             return prepare
         if phase == "generate":
-            self.release()
-            return lambda: generate(self.net, ids, output_tokens)[1]
+            self._prepared = None
+            return lambda: self._whole(ids, output_tokens)[1]
         if self._prepared is None:
             prepare()
         cache, token = self._prepared
 
         def once() -> list[float]:
-            if grown := cache.get_seq_length() - ids.shape[1]:
-                cache.crop(-grown)
-            return decode(self.net, cache, token, output_tokens - 1)[1]
+            self.rewind(cache, ids.shape[1])
+            return decode(self.step, cache, token, output_tokens - 1)[1]
 
         return once
+
+    def _whole(self, ids: torch.Tensor, tokens: int) -> tuple[torch.Tensor, list[float]]:
+        cache = self.cache(len(ids), ids.shape[1] + tokens)
+        return generate(self.net, ids, tokens, cache=cache, step=self.step)
+
+    def cache(self, batch: int, tokens: int) -> Cache:
+        """An empty KV cache for sequences that grow to this many tokens."""
+        return DynamicCache(config=self.net.config)
+
+    def rewind(self, cache: Cache, tokens: int) -> None:
+        """Let a cache forget all but its first tokens."""
+        if grown := cache.get_seq_length() - tokens:
+            cache.crop(-grown)
 
     def prompt_ids(self, batch: int, length: int, seed: int) -> torch.Tensor:
         """Token ids (batch, length): prompts joined and cut; random ids for random weights."""
@@ -136,7 +150,7 @@ class Eager(probe.TorchEngine):
             return_tensors="pt",
             return_dict=True,
         )["input_ids"].to(self.device)
-        answer = generate(self.net, ids, tokens)[0][0].tolist()
+        answer = self._whole(ids, tokens)[0][0].tolist()
         end = self.tokenizer.eos_token_id
         whole = answer[: answer.index(end)] if end in answer else answer
         return self.tokenizer.decode(whole).strip()
@@ -212,9 +226,15 @@ def random_model(
 
 
 @torch.inference_mode()
-def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor, float]:
-    """KV cache of prompts `ids` (batch, length), first output token (batch, 1), and seconds."""
-    begin, cache = time.perf_counter(), DynamicCache(config=net.config)
+def prefill(
+    net: torch.nn.Module, ids: torch.Tensor, cache: Cache | None = None
+) -> tuple[Cache, torch.Tensor, float]:
+    """KV cache of prompts `ids` (batch, length), first output token (batch, 1), and seconds.
+
+    cache: an empty one to fill; without it one that grows.
+    """
+    begin = time.perf_counter()
+    cache = DynamicCache(config=net.config) if cache is None else cache
     out = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     token = out.logits[:, -1:].argmax(-1)
     probe.sync(token.device)
@@ -223,7 +243,7 @@ def prefill(net: torch.nn.Module, ids: torch.Tensor) -> tuple[DynamicCache, torc
 
 @torch.inference_mode()
 def decode(
-    net: torch.nn.Module, cache: DynamicCache, token: torch.Tensor, steps: int
+    net: torch.nn.Module, cache: Cache, token: torch.Tensor, steps: int
 ) -> tuple[torch.Tensor, list[float]]:
     """Greedy tokens (batch, steps) after `token`, and the seconds of each forward pass."""
     tokens, times = [token[:, :0]], []
@@ -238,9 +258,17 @@ def decode(
 
 
 def generate(
-    net: torch.nn.Module, ids: torch.Tensor, output_tokens: int
+    net: torch.nn.Module,
+    ids: torch.Tensor,
+    output_tokens: int,
+    *,
+    cache: Cache | None = None,
+    step: torch.nn.Module | None = None,
 ) -> tuple[torch.Tensor, list[float]]:
-    """Greedy tokens (batch, output_tokens) after `ids`, and seconds of prefill and each step."""
-    cache, token, first = prefill(net, ids)
-    others, times = decode(net, cache, token, output_tokens - 1)
+    """Greedy tokens (batch, output_tokens) after `ids`, and seconds of prefill and each step.
+
+    step: what decodes in place of `net`.
+    """
+    cache, token, first = prefill(net, ids, cache)
+    others, times = decode(net if step is None else step, cache, token, output_tokens - 1)
     return torch.cat([token, others], 1), [first, *times]
