@@ -123,7 +123,17 @@ def test_outputs_that_no_notebook_has_leave_a_sentence(pages, tmp_path, outputs)
     assert "cannot be drawn anew" in pages.page(place)
 
 
-NOTE = "---\nkernelspec:\n  name: python3\n---\n# Note\n\n```{{code-cell}} python\n{code}\n```\n"
+NOTE = """---
+file_format: mystnb
+kernelspec:
+  name: python3
+---
+# Note
+
+```{{code-cell}} python
+{code}
+```
+"""
 TOC = """format: jb-book
 root: book/index
 chapters:
@@ -138,7 +148,7 @@ chapters:
 def test_a_strangers_folder_neither_runs_nor_enters_the_book(tmp_path):
     """A small book with the real settings: hostile text, notebooks, traces, links."""
     book, secret, ran = tmp_path / "work" / "book", tmp_path / "secret.txt", tmp_path / "ran"
-    secret.write_text("the builder's secret")
+    secret.write_text("BUILDERS-SECRET")
     book.mkdir(parents=True)
     for name in ("extension.py", "pages.py", "runs.md", "references.bib"):
         shutil.copy(ROOT / "book" / name, book)
@@ -187,7 +197,7 @@ def test_a_strangers_folder_neither_runs_nor_enters_the_book(tmp_path):
         f"notebooks/runs/y/{MEASURED.stem}.html",
     }
     for path in (tmp_path / "work" / "_build").rglob("*"):
-        assert path.is_dir() or b"the builder's secret" not in path.read_bytes(), path
+        assert path.is_dir() or b"BUILDERS-SECRET" not in path.read_bytes(), path
     shown = (html / "notebooks" / "runs" / "y" / f"{MEASURED.stem}.html").read_text()
     assert "hostile()" in shown and "<script>hostile()" not in shown and "onerror=" not in shown
     assert "hostile" not in "".join(re.findall(r"<script\b.*?</script>", shown, re.DOTALL))
