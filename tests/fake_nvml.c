@@ -2,7 +2,8 @@
 
    The environment variable FAKE_NVML names a script, read at each nvmlInit: one `key value ...` a line (tests/fake_nvml.py
    writes it). Time is CLOCK_MONOTONIC less `epoch`, or, with `clock`, a double in a shared file that every call moves
-   on by its own duration: then minutes of measurement take a second. The name of the card always contains FAKE. */
+   on by its own duration: then minutes of measurement take a second. Name, driver and UUIDs say FAKE unless the script
+   gives others, which only tests without a run of a stand-in need. */
 
 #include <fcntl.h>
 #include <math.h>
@@ -14,14 +15,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ZERO = -1, OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, UNKNOWN = 999 };
-enum { MOST_POINTS = 4096, MOST_FAULTS = 16 };
+enum { ZERO = -1, OK = 0, INVALID = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7, UNKNOWN = 999 };
+enum { MOST_POINTS = 4096, MOST_FAULTS = 16, MOST_PIDS = 16 };
 
 struct fault { char call[32]; int code; long after_calls; double after_s; long times; long calls; };
 
 static struct {
-  double epoch, update, span, phase, noise, gain, tick, lag, average, latency, freeze, reset, throttle_s, others_s;
-  int blind, spin, mig, virtualisation, others, cards, temperature, points, faults;
+  double epoch, update, span, phase, noise, gain, tick, lag, average, latency, freeze, reset, throttle_s, others_s, used;
+  int blind, spin, mig, virtualisation, others, cards, temperature, points, faults, pids;
+  int cuda, uuids, limit, usual_limit, persistence, ecc, capability;
+  char name[64], driver[32];
+  struct { unsigned id; double from_s; } pid[MOST_PIDS];
   unsigned long long throttle;
   double at[MOST_POINTS], watts[MOST_POINTS], joules[MOST_POINTS];
   struct fault fault[MOST_FAULTS];
@@ -114,13 +118,16 @@ static int read_script(void) {
   struct { const char *key; double *to; } number[] = {
     {"epoch", &s.epoch}, {"update", &s.update}, {"span", &s.span}, {"phase", &s.phase}, {"noise", &s.noise},
     {"gain", &s.gain}, {"tick", &s.tick}, {"lag", &s.lag}, {"average", &s.average}, {"latency", &s.latency},
-    {"freeze", &s.freeze}, {"reset", &s.reset}};
+    {"freeze", &s.freeze}, {"reset", &s.reset}, {"used", &s.used}};
   struct { const char *key; int *to; } whole[] = {
     {"blind", &s.blind}, {"spin", &s.spin}, {"mig", &s.mig}, {"virtualisation", &s.virtualisation},
-    {"cards", &s.cards}, {"temperature", &s.temperature}};
+    {"cards", &s.cards}, {"temperature", &s.temperature}, {"cuda", &s.cuda}, {"uuids", &s.uuids}, {"limit", &s.limit},
+    {"usual_limit", &s.usual_limit}, {"persistence", &s.persistence}, {"ecc", &s.ecc}, {"capability", &s.capability}};
   memset(&s, 0, sizeof s);
   virtual_now = NULL; seen_count = 0;
-  s.update = s.span = s.tick = 0.1; s.gain = s.average = s.spin = s.cards = 1; s.temperature = 40;
+  s.update = s.span = s.tick = 0.1; s.gain = s.average = s.spin = s.cards = s.persistence = 1; s.temperature = 40;
+  s.limit = s.usual_limit = 400; s.cuda = 13000; s.capability = 75; s.used = 0.5;
+  strcpy(s.driver, "FAKE 1.0");
   s.freeze = s.reset = s.throttle_s = s.others_s = INFINITY;
   if (!file) return UNKNOWN;
   while (fscanf(file, "%31s", key) == 1) {
@@ -128,7 +135,11 @@ static int read_script(void) {
     else if (!strcmp(key, "clock") && fscanf(file, "%511s", text) == 1) map_clock(text);
     else if (!strcmp(key, "throttle") && fscanf(file, "%llx %lf", &s.throttle, &s.throttle_s) == 2) continue;
     else if (!strcmp(key, "others") && fscanf(file, "%d %lf", &s.others, &s.others_s) == 2) continue;
-    else if (!strcmp(key, "fault") && s.faults < MOST_FAULTS) {
+    else if (!strcmp(key, "name") && fscanf(file, " %63[^\n]", s.name) == 1) continue;
+    else if (!strcmp(key, "driver") && fscanf(file, " %31[^\n]", s.driver) == 1) continue;
+    else if (!strcmp(key, "pid") && fscanf(file, "%lf %lf", &a, &b) == 2 && s.pids < MOST_PIDS) {
+      s.pid[s.pids].id = (unsigned)a; s.pid[s.pids++].from_s = b;
+    } else if (!strcmp(key, "fault") && s.faults < MOST_FAULTS) {
       struct fault *f = &s.fault[s.faults++];
       int got = fscanf(file, "%31s %d %ld %lf %ld", f->call, &f->code, &f->after_calls, &f->after_s, &f->times);
       if (got != 5) return UNKNOWN;
@@ -178,6 +189,7 @@ struct value {
 };
 struct process { uint32_t pid; uint64_t memory; uint32_t instance, compute; };
 struct memory { unsigned long long total, free, used; };
+struct memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
 struct pci { char legacy[16]; uint32_t domain, bus, device, id, subsystem; char bus_id[32]; };
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; int bad = read_script(); return bad ? bad : faulty("init", NULL); }
@@ -188,7 +200,8 @@ const char *nvmlErrorString(int code) {
   snprintf(text, sizeof text, "fake error %d", code);
   return text;
 }
-int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "FAKE 1.0"); return faulty("driver", NULL); }
+int nvmlSystemGetDriverVersion(char *to, unsigned n) { snprintf(to, n, "%s", s.driver); return faulty("driver", NULL); }
+int nvmlSystemGetCudaDriverVersion_v2(int *to) { *to = s.cuda; return faulty("cuda", NULL); }
 int nvmlDeviceGetCount_v2(unsigned *to) { *to = s.cards; return faulty("count", NULL); }
 
 /* NVML's own order is not that of the PCI bus here: card i sits on bus `cards - i`. */
@@ -196,18 +209,14 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *to) {
   *to = (device)(intptr_t)(i + 1);
   return i < (unsigned)s.cards ? faulty("handle", *to) : INVALID;
 }
-int nvmlDeviceGetHandleByUUID(const char *uuid, device *to) {
-  int i = -1;
-  if (sscanf(uuid, "GPU-FAKE-%d", &i) != 1 || i < 0 || i >= s.cards) return NOT_FOUND;
-  *to = (device)(intptr_t)(i + 1);
-  return OK;
-}
 int nvmlDeviceGetUUID(device d, char *to, unsigned n) {
-  snprintf(to, n, "GPU-FAKE-%d", (int)(intptr_t)d - 1);
+  int i = (int)(intptr_t)d - 1;
+  snprintf(to, n, s.uuids ? "GPU-%08x-9d1c-4b6a-8f20-3c5e7a9b1d42" : "GPU-FAKE-%d", s.uuids ? 0x5ca1ab1e + i : i);
   return faulty("uuid", d);
 }
 int nvmlDeviceGetName(device d, char *to, unsigned n) {
-  snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2");
+  if (*s.name) snprintf(to, n, "%s", s.name);
+  else snprintf(to, n, "FAKE GPU%s", (intptr_t)d == 1 ? "" : " 2");
   return faulty("name", d);
 }
 int nvmlDeviceGetPciInfo_v3(device d, struct pci *to) {
@@ -246,9 +255,16 @@ int nvmlDeviceGetFieldValues(device d, int n, struct value *v) {
   }
   return result(bad);
 }
+/* Of 16 GiB half a GiB is the driver's own: `used` counts it in the first version alone. */
 int nvmlDeviceGetMemoryInfo(device d, struct memory *to) {
-  to->total = 16ULL << 30, to->used = 1ULL << 30, to->free = 15ULL << 30;
+  unsigned long long used = (unsigned long long)((s.used + 0.5) * (1ULL << 30));
+  to->total = 16ULL << 30, to->used = used, to->free = to->total - used;
   return faulty("memory", d);
+}
+int nvmlDeviceGetMemoryInfo_v2(device d, struct memory_v2 *to) {
+  unsigned long long used = (unsigned long long)(s.used * (1ULL << 30));
+  to->total = 16ULL << 30, to->reserved = 1ULL << 29, to->used = used, to->free = to->total - to->reserved - used;
+  return faulty("memory_v2", d);
 }
 int nvmlDeviceGetTemperature(device d, int sensor, unsigned *to) {
   (void)sensor;
@@ -261,18 +277,41 @@ int nvmlDeviceGetClockInfo(device d, int kind, unsigned *to) {
 }
 int nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *to) {
   int bad = faulty("limit", d);
-  *to = bad ? 0 : 400000;
+  *to = bad ? 0 : 1000 * s.limit;
   return result(bad);
 }
 int nvmlDeviceGetCurrentClocksEventReasons(device d, unsigned long long *to) {
   *to = now() >= s.throttle_s ? s.throttle : 0;
   return faulty("throttle", d);
 }
+int nvmlDeviceGetPowerManagementDefaultLimit(device d, unsigned *to) {
+  *to = 1000 * s.usual_limit;
+  return faulty("usual_limit", d);
+}
+int nvmlDeviceGetPersistenceMode(device d, unsigned *to) {
+  *to = s.persistence;
+  return faulty("persistence", d);
+}
+int nvmlDeviceGetEccMode(device d, unsigned *current, unsigned *pending) {
+  *current = *pending = s.ecc;
+  return faulty("ecc", d);
+}
+int nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) {
+  *major = s.capability / 10, *minor = s.capability % 10;
+  return faulty("capability", d);
+}
+int nvmlDeviceGetMaxPcieLinkGeneration(device d, unsigned *to) { *to = 3; return faulty("pcie", d); }
+int nvmlDeviceGetCurrPcieLinkWidth(device d, unsigned *to) { *to = 16; return faulty("pcie", d); }
+
+/* The scripted strangers and the process ids of the script, each from its second on. */
 int nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *n, struct process *to) {
-  int bad = faulty("processes", d), count = now() >= s.others_s ? s.others : 0, room = (int)*n;
+  int bad = faulty("processes", d), strangers = now() >= s.others_s ? s.others : 0, count = 0, room = (int)*n;
+  unsigned ids[MOST_PIDS + 64];
+  for (; count < strangers && count < 64; count++) ids[count] = 4000000 + count;
+  for (int i = 0; i < s.pids; i++) if (now() >= s.pid[i].from_s) ids[count++] = s.pid[i].id;
   *n = count;
   if (bad || !count) return bad;
   if (!to || room < count) return TOO_SMALL;
-  for (int i = 0; i < count; i++) to[i] = (struct process){.pid = 4000000 + i, .memory = 1 << 20};
+  for (int i = 0; i < count; i++) to[i] = (struct process){.pid = ids[i], .memory = 1 << 20};
   return OK;
 }

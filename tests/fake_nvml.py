@@ -47,15 +47,16 @@ def write(path: Path, points: Points, **keys) -> Path:
     """Write a script: power along `points` (s, W), repeated for ever, and the sensor's `keys`.
 
     faults: tuples of call (`all` for each, `name@1` on the second card alone), NVML code, first
-    call, first second, and number of times.
+    call, first second, and number of times; pids: process id -> second from which NVML lists it.
     """
-    faults = keys.pop("faults", [])
+    faults, pids = keys.pop("faults", []), keys.pop("pids", {})
     lines = [f"point {t!r} {watts!r}" for t, watts in np.asarray(points, float).tolist()]
     lines += [
         f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
         for key, value in keys.items()
     ]
     lines += [f"fault {' '.join(map(str, fault))}" for fault in faults]
+    lines += [f"pid {number} {start_s}" for number, start_s in pids.items()]
     path.write_text("\n".join(lines) + "\n")
     return path
 

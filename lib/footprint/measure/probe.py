@@ -127,9 +127,10 @@ def exercise(name: str) -> sensor.Load:
     device, kept = find(name), []
     side, on_gpu = PROBE_SIDE[device.type], device.type == "cuda"
 
-    def keep(*shape: int, dtype: torch.dtype = torch.float32) -> None:
+    def keep(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         kept.append(torch.ones(*shape, dtype=dtype, device=device))
         sync(device)
+        return kept[-1]
 
     def busy(seconds: float) -> None:
         stop = time.monotonic() + seconds

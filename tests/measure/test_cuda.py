@@ -1,0 +1,125 @@
+"""Every line of the room that runs on a GPU alone, on a CUDA device that is none."""
+
+import numpy as np
+import pytest
+import torch
+
+import fake_cuda
+import fake_nvml as fake
+from footprint import Refused, trace, workload
+from footprint.measure import eager, probe, profile, sensor, window
+
+T4 = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1}
+FIRST, SECOND = (f"GPU-5ca1ab1{end}-9d1c-4b6a-8f20-3c5e7a9b1d42" for end in "ef")
+SMALL = {"batches": [1], "prompt_tokens": [8], "output_tokens": [4], "repeats": 1}
+SMALL |= {"window_s": 0.15, "warmup_s": 0.0, "quick": True, "seed": 1}
+
+
+@pytest.fixture
+def t4(gpu, monkeypatch):
+    """A function that scripts a Tesla T4; the probe is a small one."""
+    monkeypatch.setitem(probe.PROBE_BYTES, "cuda", 2**20)
+    monkeypatch.setitem(probe.PROBE_SIDE, "cuda", 64)
+    monkeypatch.setattr(sensor, "values", lambda *_: dict(window.UNKNOWN))  # it takes seconds
+
+    def script(**keys):
+        return gpu(fake.constant(60), **T4 | keys)
+
+    script()
+    return script
+
+
+@pytest.fixture
+def cuda():
+    """The calls of torch.cuda within a test on a CUDA device."""
+    with fake_cuda.entered() as calls:
+        yield calls
+
+
+def asked(**given) -> dict:
+    return workload.request("profile", model="llama-24m", **{"device": "cuda:0", **SMALL, **given})
+
+
+# -- which device ----------------------------------------------------------------------------------
+
+
+def test_a_gpu_is_found_by_number_and_by_uuid(t4, cuda):
+    t4(cards=2)
+    found = [probe.find(name) for name in ("cuda", "cuda:0", "cuda:1", SECOND, FIRST)]
+    assert found == [torch.device("cuda", number) for number in (0, 0, 1, 0, 1)]
+
+
+def test_a_gpu_that_torch_does_not_count_is_refused(t4):
+    with fake_cuda.entered(available=False), pytest.raises(Refused, match="no CUDA device"):
+        probe.find("cuda:0")
+
+
+# -- the engine ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(t4, cuda):
+    """A small model, loaded onto the device."""
+    loaded = eager.Eager(asked())
+    loaded.load()
+    return loaded
+
+
+def test_a_model_is_loaded_onto_the_device_in_fp16(engine):
+    weights = list(engine.net.parameters())
+    assert {weight.device for weight in weights} == {torch.device("cuda", 0)}
+    assert {weight.dtype for weight in weights} == {torch.float16} and engine.dtype == "fp16"
+    rotary = engine.net.model.rotary_emb
+    assert rotary.inv_freq.device.type == "cuda" and torch.isfinite(rotary.inv_freq).all()
+
+
+def test_each_step_waits_for_the_device(engine, cuda):
+    point = {"batch": 2, "prompt_tokens": 8, "output_tokens": 5}
+    for phase, steps in (("prefill", 1), ("decode", 4), ("generate", 5)):
+        once, before = engine.iteration(phase, point, 0), cuda["synchronize"]
+        assert len(once()) == cuda["synchronize"] - before == steps, phase
+
+
+def test_memory_is_that_of_the_device(engine, cuda):
+    assert engine.memory_GiB() == 16 and engine.free_bytes() == 15 * 2**30
+    engine.reset_peak()
+    assert engine.peak_bytes() == fake_cuda.PEAK_B
+    assert cuda["empty_cache"] == cuda["reset_peak_memory_stats"] == 1
+
+
+def test_a_probe_multiplies_on_the_device_and_waits_for_it(engine, cuda):
+    before = cuda["synchronize"]
+    found = engine.probe()
+    assert cuda["synchronize"] - before >= 8 + 5
+    assert found["memory_GiB"] == 16
+    assert found["read_bandwidth_GBps"] > 0 and found["matmul_GFLOPs"] > 0
+
+
+def test_the_load_of_a_sensor_card_fills_half_of_the_free_memory(t4):
+    with fake_cuda.entered(free_GiB=2**-10) as cuda:
+        load = probe.exercise("cuda:0")
+        context, weights = load.context(), load.weights()
+        assert (context.shape, context.dtype) == ((64, 64), torch.float16)
+        assert weights.nbytes == 2**19 and weights.device == context.device == probe.find("cuda")
+        before = cuda["synchronize"]
+        load.busy(0.05)
+        assert before == 2 and cuda["synchronize"] > before
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_on_a_gpu_counts_its_energy(t4, cuda, tmp_path):
+    t4(tick=0.01)
+    _, tree = profile.run(asked(), lambda line: None)
+    run = trace.load(trace.save(tree, tmp_path / "run.nc")).attrs
+    assert (run["device"], run["device_name"]) == ("t4", "Tesla T4")
+    assert (run["driver"], run["energy_source"]) == ("535.183.01", "nvml_counter")
+    assert (run["dtype"], run["weights"], run["memory_GiB"]) == ("fp16", "random", 16)
+    assert FIRST not in str(run) and len(run["device_hash"]) == 12
+    rows = trace.frame(tree["windows"].to_dataset())
+    assert list(rows["phase"]) == ["idle_bare", "idle_loaded", *profile.ORDERS[0]]
+    assert (rows["peak_memory_B"][2:] == fake_cuda.PEAK_B).all()
+    watts = (rows["counter_stop_J"] - rows["counter_start_J"]) / (rows["stop_s"] - rows["start_s"])
+    assert np.allclose(watts, 60, rtol=0.1)
+    assert set(rows["status"]) <= {"ok", "disturbed"}
