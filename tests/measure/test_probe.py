@@ -6,6 +6,7 @@ import torch
 from footprint import Refused, workload
 from footprint.measure import probe
 from footprint.measure.eager import Eager
+from footprint.measure.instrument import NoInstrument
 
 CPU = torch.device("cpu")
 
@@ -17,9 +18,9 @@ def engine():
 
 def test_a_cpu_is_found_and_a_missing_gpu_refused(monkeypatch):
     assert probe.find("cpu") == CPU
-    monkeypatch.setattr(probe.instrument, "opened", lambda device: None)
+    monkeypatch.setattr(probe.instrument, "opened", NoInstrument)
     if not torch.cuda.is_available():
-        with pytest.raises(Refused, match="sees no CUDA device"):
+        with pytest.raises(Refused, match="CUDA None, sees no GPU: run make TORCH_INDEX=https"):
             probe.find("cuda:0")
 
 

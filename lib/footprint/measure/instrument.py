@@ -107,6 +107,10 @@ class Instrument(ABC):
     def state(self) -> State:
         """Temperature, clocks, power limit, throttling and processes."""
 
+    def settings(self) -> dict[str, str | float]:
+        """Optional attributes of a trace that say how the GPU is set up."""
+        return {}
+
 
 class NoInstrument(Instrument):
     """The instrument of a CPU: every reading is absent."""

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -62,6 +62,9 @@ class Nvml(Instrument):
         version, status = ask(self._lib.nvmlSystemGetDriverVersion)
         driver = version if status == "ok" else "unknown"
         return Identity(self._board.name, self._board.uuid, driver)
+
+    def settings(self) -> dict[str, str | float]:
+        return settings(facts(self._board))
 
     @cached_property
     def calls(self) -> dict[str, Callable]:
@@ -267,20 +270,64 @@ def _lost(device: str, status: str) -> Lost:
     return Lost(f"The GPU {device!r} does not answer: {status}; see nvidia-smi.")
 
 
-# -- for preflight ---------------------------------------------------------------------------------
+# -- what a GPU says of itself ---------------------------------------------------------------------
+
+
+def facts(gpu: Board) -> dict[str, object]:
+    """What NVML says of a GPU and its driver now; None for what it does not tell."""
+    lib = bindings()
+    calls = {
+        "mig": lib.nvmlDeviceGetMigMode,
+        "virtualisation": lib.nvmlDeviceGetVirtualizationMode,
+        "capability": lib.nvmlDeviceGetCudaComputeCapability,
+        "persistence": lib.nvmlDeviceGetPersistenceMode,
+        "ecc": lib.nvmlDeviceGetEccMode,
+        "pcie_generation": lib.nvmlDeviceGetMaxPcieLinkGeneration,
+        "pcie_width": lib.nvmlDeviceGetCurrPcieLinkWidth,
+        "usual_limit_mW": lib.nvmlDeviceGetPowerManagementDefaultLimit,
+        "limit_mW": lib.nvmlDeviceGetEnforcedPowerLimit,
+        "throttle": lib.nvmlDeviceGetCurrentClocksEventReasons,
+        "processes": lib.nvmlDeviceGetComputeRunningProcesses_v3,
+        "memory": lib.nvmlDeviceGetMemoryInfo,
+        "memory_v2": lambda handle: lib.nvmlDeviceGetMemoryInfo(handle, lib.nvmlMemory_v2),
+        "cuda": lambda _: lib.nvmlSystemGetCudaDriverVersion_v2(),
+    }
+    answers = {name: ask(call, gpu.handle) for name, call in calls.items()}
+    return {name: value if status == "ok" else None for name, (value, status) in answers.items()}
+
+
+def settings(facts: Mapping) -> dict[str, str | float]:
+    """Optional attributes of a trace, from `facts`; `unknown` or NaN for what is not told."""
+    limit_mW = facts["usual_limit_mW"]
+    link, ecc = (facts["pcie_generation"], facts["pcie_width"]), facts["ecc"]
+    switch = {0: "off", 1: "on"}
+    used_B = facts["memory_v2"].used if facts["memory_v2"] else math.nan
+    return {
+        "driver_cuda": _cuda(facts["cuda"]),
+        "compute_capability": ".".join(map(str, facts["capability"] or ["unknown"])),
+        "default_power_limit_W": limit_mW / 1e3 if limit_mW else math.nan,
+        "persistence_mode": switch.get(facts["persistence"], "unknown"),
+        "ecc": switch.get(ecc[0] if ecc else None, "unknown"),
+        "pcie": "unknown" if None in link else "gen {} x{}".format(*link),
+        "memory_used_before_GiB": used_B / 2**30,
+    }
+
+
+def surveyed() -> tuple[list[tuple[Board, dict]], list[str]]:
+    """Each GPU that answers with its facts, and the statuses of the others."""
+    found, silent = boards(started())
+    return [(gpu, facts(gpu)) for gpu in found], silent
 
 
 def driver() -> tuple[str, str]:
-    """Version of NVIDIA's driver, and a status."""
-    return ask(started().nvmlSystemGetDriverVersion)
-
-
-def memory() -> tuple[list[tuple[str, float]], list[str]]:
-    """Name and memory in GiB of each GPU that answers, and the statuses of the others."""
+    """Version of NVIDIA's driver and the CUDA that it serves; no version but a status if silent."""
     lib = started()
-    found, silent = boards(lib)
+    version, status = ask(lib.nvmlSystemGetDriverVersion)
+    if status != "ok":
+        return "", status
+    cuda, status = ask(lib.nvmlSystemGetCudaDriverVersion_v2)
+    return version, _cuda(cuda if status == "ok" else None)
 
-    def size_GiB(gpu: Board) -> float:
-        return lib.nvmlDeviceGetMemoryInfo(gpu.handle).total / 2**30
 
-    return [(gpu.name, ask(size_GiB, gpu)[0]) for gpu in found], silent
+def _cuda(number: int | None) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "unknown"

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +10,16 @@ from pathlib import Path
 import psutil
 import torch
 
-from footprint import Refused
-from footprint.measure import instrument, sensor
-from footprint.measure.engine import Engine
+from footprint import Refused, workload
+from footprint.measure import engine, instrument, locks, preflight, sensor
 
 PROBE_BYTES = {"cpu": 2**28, "cuda": 2**30}
 PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
+HIDDEN = "other processes are unknown, as our own id is hidden (docker run --pid=host shows it)"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class TorchEngine(Engine):
+class TorchEngine(engine.Engine):
     """What engines that run torch in this process share: the device and its memory."""
 
     library = "torch"
@@ -60,20 +61,27 @@ class TorchEngine(Engine):
 
 
 def find(device: str) -> torch.device:
-    """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID; `Refused` where there is none."""
+    """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID; `Refused` where torch cannot use it.
+
+    The instrument says in one sentence what is missing on the side of the driver.
+    """
     if device == "cpu":
         return torch.device("cpu")
-    instrument.opened(device)  # says in one sentence what is missing
+    gpu, build = instrument.opened(device), torch.version.cuda or ""
+    if wrong := preflight.misfit(build, gpu.settings(), torch.cuda.get_arch_list()):
+        raise Refused(wrong)
     if not torch.cuda.is_available():
-        remedy = "install the CUDA build, or use -p device cpu"
-        raise Refused(f"torch {torch.__version__} sees no CUDA device; {remedy}.")
+        remedy = f"run make TORCH_INDEX={preflight.PYPI} profile, or use -p device cpu"
+        if build:
+            remedy = "python -c 'import torch; torch.cuda.init()' says why"
+        raise Refused(f"torch {torch.__version__}, CUDA {build or None}, sees no GPU: {remedy}.")
     if not device.startswith("GPU-"):
         return torch.device(device if ":" in device else "cuda:0")
     numbers = range(torch.cuda.device_count())
     uuids = [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in numbers]
-    if device not in uuids:
-        raise Refused(f"torch does not see the GPU {device}; it sees {', '.join(uuids)}.")
-    return torch.device("cuda", uuids.index(device))
+    if (uuid := gpu.identity().uuid) not in uuids:
+        raise Refused(f"torch does not see the GPU {uuid}; it sees {', '.join(uuids)}.")
+    return torch.device("cuda", uuids.index(uuid))
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
@@ -142,3 +150,29 @@ def exercise(name: str) -> sensor.Load:
         weights=lambda: keep(int(free_bytes(device) / 8) if on_gpu else side),
         busy=busy,
     )
+
+
+# -- for preflight ---------------------------------------------------------------------------------
+
+
+def trial(device: str = "cuda") -> str:
+    """Generate four tokens by the smallest model on a free GPU; says how that went."""
+    with locks.alone(device, stopped=lambda: True, say=lambda _: None) as uuid:
+        gpu = instrument.opened(uuid)
+        before = gpu.state().processes
+        request = workload.request("profile", model="llama-24m", weights="random", device=uuid)
+        small = engine.opened(request)
+        small.load()
+        lengths = ("batch", "prompt_tokens", "output_tokens")
+        once = small.iteration("generate", dict.fromkeys(lengths, 4), 0)
+        once()
+        spent_ms, after = 1e3 * sum(once()), gpu.state().processes
+    said = f"4 tokens of 4 sequences in {spent_ms:.0f} ms"
+    return said if before is None or after is None or after - before else f"{said}; {HIDDEN}"
+
+
+if __name__ == "__main__":
+    try:
+        print(trial())
+    except (Refused, InterruptedError) as error:
+        sys.exit(str(error))

@@ -1,6 +1,7 @@
 """Where a run comes from: hardware, software, code and time, without personal or host names."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -91,6 +92,16 @@ def commit() -> str:
     if git("rev-parse", "--show-toplevel") != str(here):
         return ""  # unpacked from an archive, maybe within another project
     return git("describe", "--always", "--dirty=+")
+
+
+def cuda_build() -> str:
+    """The CUDA version that torch is built for, read and not imported; empty without CUDA."""
+    module = importlib.util.find_spec("torch")
+    if not module:
+        return ""
+    text = Path(module.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*=\s*['\"]([\d.]+)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def version(package: str) -> str:
