@@ -1,6 +1,7 @@
 """Every line of the room that runs on a GPU alone, on a CUDA device that is none."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import fake_cuda
 import fake_nvml as fake
 from footprint import Refused, trace, workload
-from footprint.measure import eager, locks, probe, profile, sensor, window
+from footprint.measure import eager, instrument, locks, probe, profile, sensor, window
 from footprint.measure import engine as engines
 
 T4 = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1}
@@ -120,12 +121,23 @@ def test_memory_is_that_of_the_device(engine, cuda):
     assert cuda["empty_cache"] == cuda["reset_peak_memory_stats"] == 1
 
 
-def test_a_probe_multiplies_on_the_device_and_waits_for_it(engine, cuda):
-    before = cuda["synchronize"]
+def test_a_probe_multiplies_for_a_while_and_keeps_clock_and_power(engine, cuda, monkeypatch):
+    monkeypatch.setitem(probe.SUSTAINED_S, "cuda", 0.3)
+    monkeypatch.setitem(engine.request, "quick", False)
+    monkeypatch.setattr(probe, "LAUNCH_S", 0.05)
+    before, began = cuda["synchronize"], time.monotonic()
     found = engine.probe()
-    assert cuda["synchronize"] - before >= 8 + 5
-    assert found["memory_GiB"] == 16
+    assert cuda["synchronize"] - before > 8 + 5 and time.monotonic() - began > 0.35
+    assert found["memory_GiB"] == 16 and found["launch_ms"] > 0
     assert found["read_bandwidth_GBps"] > 0 and found["matmul_GFLOPs"] > 0
+    assert (found["probe_power_W"], found["probe_sm_clock_MHz"]) == (60, 1500)
+
+
+def test_of_a_gpu_the_later_half_of_the_products_counts(t4, cuda, monkeypatch):
+    gpu, slower_s = instrument.opened("cuda:0"), iter([*[9.0] * 8, 1, 1, 2, 4, 4, *[9.0] * 9])
+    monkeypatch.setattr(probe, "_timed", lambda call, device: next(slower_s))
+    found = probe.rates(torch.device("cuda", 0), "fp16", gpu)
+    assert found["matmul_GFLOPs"] == pytest.approx(2 * 64**3 / 4 / 1e9)
 
 
 def test_the_load_of_a_sensor_card_fills_half_of_the_free_memory(t4):
@@ -149,6 +161,11 @@ def test_a_run_on_a_gpu_counts_its_energy(t4, cuda, tmp_path):
     assert (run["device"], run["device_name"]) == ("t4", "Tesla T4")
     assert (run["driver"], run["energy_source"]) == ("535.183.01", "nvml_counter")
     assert (run["dtype"], run["weights"], run["memory_GiB"]) == ("fp16", "random", 16)
+    told = ("driver_cuda", "compute_capability", "persistence_mode", "ecc", "pcie", "cuda")
+    assert [run[name] for name in told] == ["12.2", "7.5", "on", "off", "gen 3 x16", ""]
+    assert run["default_power_limit_W"] == 400 and run["memory_used_before_GiB"] == 0.5
+    assert run["host_cpu"] and run["launch_ms"] > 0 and run["probe_sm_clock_MHz"] == 1500
+    assert run["probe_power_W"] == pytest.approx(60, abs=1)
     assert FIRST not in str(run) and len(run["device_hash"]) == 12
     rows = trace.frame(tree["windows"].to_dataset())
     assert list(rows["phase"]) == ["idle_bare", "idle_loaded", *profile.ORDERS[0]]

@@ -1,5 +1,7 @@
 """The device under torch, on a machine that has a CPU and no GPU."""
 
+import math
+
 import pytest
 import torch
 
@@ -25,9 +27,26 @@ def test_a_cpu_is_found_and_a_missing_gpu_refused(monkeypatch):
 
 
 def test_the_probe_reads_plausible_rates():
-    found = probe.rates(CPU, "fp32")
+    found = probe.rates(CPU, "fp32", NoInstrument("cpu"))
     assert 0.5 < found["read_bandwidth_GBps"] < 5000
     assert 1 < found["matmul_GFLOPs"] < 1e6
+    assert math.isnan(found["probe_power_W"]) and math.isnan(found["probe_sm_clock_MHz"])
+
+
+@pytest.mark.parametrize("dtype", probe.DTYPES.values())
+def test_what_it_multiplies_is_normal_and_seeded(dtype):
+    numbers = probe.normals(300, 300, dtype=dtype, device=CPU)
+    assert torch.equal(numbers, probe.normals(300, 300, dtype=dtype, device=CPU))
+    assert abs(numbers.float().mean()) < 0.02 and abs(numbers.float().std() - 1) < 0.02
+    assert len(numbers[:, 0].unique()) > 200
+
+
+def test_a_launch_takes_its_share_of_the_loop(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: 5.0 * next(ticks))
+    assert probe.launch_ms(CPU, 0.0) == pytest.approx(1e3 * 5.0 / probe.LAUNCHES)
+    monkeypatch.undo()
+    assert 1e-4 < probe.launch_ms(CPU, 0.05) < 1
 
 
 def test_peak_memory_sees_what_was_allocated(engine):

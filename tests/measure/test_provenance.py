@@ -12,14 +12,15 @@ import pytest
 from footprint import spec, workload
 from footprint.measure import provenance
 from footprint.measure.instrument import NoInstrument
-from footprint.trace.schema import ATTRS
+from footprint.trace.schema import ATTRS, OPTIONAL_ATTRS
 
 
 def test_it_fills_its_attributes_and_names_nobody():
     attrs = provenance.attributes(
         workload.request("profile", model="llama-24m"), NoInstrument("cpu")
     )
-    assert set(attrs) < set(ATTRS)
+    assert set(attrs) < {*ATTRS, *OPTIONAL_ATTRS}
+    assert attrs["host_cpu"] == provenance.processor() == attrs["device_name"]
     assert attrs["energy_source"] == "none" and attrs["device_hash"] == ""
     text = json.dumps(attrs)
     for secret in (platform.node(), str(Path.home())):
@@ -99,3 +100,12 @@ def test_a_commit_is_that_of_this_project_or_of_none(tmp_path, monkeypatch):
         assert bool(provenance.commit()) == known
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.commit() == "", "no git"
+
+
+def test_governors_are_read_and_may_differ(tmp_path):
+    assert provenance.governor(tmp_path) == "unknown"
+    for number, name in enumerate(("performance", "powersave", "performance")):
+        place = tmp_path / f"cpu{number}" / "cpufreq"
+        place.mkdir(parents=True)
+        (place / "scaling_governor").write_text(f"{name}\n")
+    assert provenance.governor(tmp_path) == "performance, powersave"

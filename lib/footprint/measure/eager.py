@@ -78,9 +78,6 @@ class Eager(probe.TorchEngine):
             "attention": self.net.config._attn_implementation or "eager",
         }
 
-    def probe(self) -> dict[str, float]:
-        return probe.rates(self.device, self.dtype) | {"memory_GiB": self.memory_GiB()}
-
     def needed_bytes(self, batch: int, tokens: int) -> float:
         """Twice the KV cache, since it grows by copying, and the activations of a layer."""
         shape, width = self.shape, spec.bytes_of(self.dtype)

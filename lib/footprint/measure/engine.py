@@ -28,7 +28,10 @@ class Engine(ABC):
 
     @abstractmethod
     def probe(self) -> dict[str, float]:
-        """Root attributes memory_GiB, read_bandwidth_GBps and matmul_GFLOPs of the device."""
+        """Root attributes memory_GiB, read_bandwidth_GBps and matmul_GFLOPs of the device.
+
+        With them go those of the schema's optional ones that the engine can probe.
+        """
 
     @abstractmethod
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:

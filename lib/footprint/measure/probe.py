@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -15,6 +16,9 @@ from footprint.measure import engine, instrument, locks, preflight, sensor
 
 PROBE_BYTES = {"cpu": 2**28, "cuda": 2**30}
 PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
+SUSTAINED_S = {"cpu": 0.0, "cuda": 2.0}  # of matrix products
+BESIDE_S = 0.2  # of them while the instrument is read: a power reading looks back some 0.1 s
+LAUNCHES, LAUNCH_S = 1000, 1.0
 HIDDEN = "other processes are unknown, as our own id is hidden (docker run --pid=host shows it)"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,6 +27,7 @@ class TorchEngine(engine.Engine):
     """What engines that run torch in this process share: the device and its memory."""
 
     library = "torch"
+    dtype: str  # set by `load`
 
     def __init__(self, request: dict):
         super().__init__(request)
@@ -34,6 +39,12 @@ class TorchEngine(engine.Engine):
         if self.on_gpu:
             return torch.cuda.get_device_properties(self.device).total_memory / 2**30
         return psutil.virtual_memory().total / 2**30
+
+    def probe(self) -> dict[str, float]:
+        gpu, share = instrument.opened(self.request["device"]), 0.1 if self.request["quick"] else 1
+        found = rates(self.device, self.dtype, gpu, share * SUSTAINED_S[self.device.type])
+        found |= {"launch_ms": launch_ms(self.device, share * LAUNCH_S)}
+        return found | {"memory_GiB": self.memory_GiB()}
 
     def free_bytes(self) -> float:
         return free_bytes(self.device)
@@ -107,19 +118,56 @@ def free_bytes(device: torch.device) -> float:
     return float(psutil.virtual_memory().available)
 
 
-def rates(device: torch.device, dtype: str) -> dict[str, float]:
-    """The best of a few tries: GB/s of a matrix-vector product, GFLOP/s of a square product."""
+def normals(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Seeded normal numbers: equal ones would draw less power than the numbers of a model."""
+    generator = torch.Generator(device=device).manual_seed(0)
+    return torch.empty(*shape, dtype=dtype, device=device).normal_(generator=generator)
+
+
+def rates(
+    device: torch.device, dtype: str, gpu: instrument.Instrument, sustained_s: float = 0.0
+) -> dict[str, float]:
+    """GB/s of a matrix-vector product, GFLOP/s of a square product, clock and power beside it.
+
+    The vector counts with its best of eight. The square is repeated for `sustained_s`: of a GPU,
+    which slows as it warms, the median of the later half counts; of a CPU, which others use too,
+    the best.
+    """
     options = {"dtype": torch_dtype(dtype), "device": device}
     side, width = PROBE_SIDE[device.type], options["dtype"].itemsize
-    matrix = torch.ones(PROBE_BYTES[device.type] // (4096 * width), 4096, **options)
-    vector, square = torch.ones(1, 4096, **options), torch.ones(side, side, **options)
+    matrix = normals(PROBE_BYTES[device.type] // (4096 * width), 4096, **options)
+    vector, square = normals(1, 4096, **options), normals(side, side, **options)
     linear = torch.nn.functional.linear
     reading_s = min(_timed(lambda: linear(vector, matrix), device) for _ in range(8))
-    multiplying_s = min(_timed(lambda: square @ square, device) for _ in range(5))
+    times, stop = [], time.monotonic() + sustained_s
+    while len(times) < 5 or time.monotonic() < stop:
+        times.append(_timed(lambda: square @ square, device))
+    later_s = float(np.median(times[len(times) // 2 :]))
+    multiplying_s, read = later_s if device.type == "cuda" else min(times), gpu.reader()
+    with torch.inference_mode():
+        for _ in range(math.ceil(min(BESIDE_S, sustained_s) / later_s)):
+            square @ square  # the instrument is read while these run
+    watts, clock_MHz = read().power_W, gpu.state().sm_clock_MHz
+    sync(device)
     return {
         "read_bandwidth_GBps": matrix.numel() * width / reading_s / 1e9,
         "matmul_GFLOPs": 2 * side**3 / multiplying_s / 1e9,
+        "probe_power_W": watts,
+        "probe_sm_clock_MHz": clock_MHz,
     }
+
+
+@torch.inference_mode()
+def launch_ms(device: torch.device, seconds: float) -> float:
+    """Milliseconds that Python takes to start one operation on a single number, many in a row."""
+    number, times, stop = torch.zeros(1, device=device), [], time.monotonic() + seconds
+    while not times or time.monotonic() < stop:
+        begin = time.perf_counter()
+        for _ in range(LAUNCHES):
+            number.add_(1.0)
+        sync(device)
+        times.append(time.perf_counter() - begin)
+    return 1e3 * float(np.median(times)) / LAUNCHES
 
 
 @torch.inference_mode()
@@ -136,7 +184,7 @@ def exercise(name: str) -> sensor.Load:
     side, on_gpu = PROBE_SIDE[device.type], device.type == "cuda"
 
     def keep(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        kept.append(torch.ones(*shape, dtype=dtype, device=device))
+        kept.append(normals(*shape, dtype=dtype, device=device))
         sync(device)
         return kept[-1]
 

@@ -38,6 +38,10 @@ def attributes(request: dict, instrument: Instrument) -> dict:
         "start_utc": start,
         "energy_source": instrument.source,
         "window_s": float(request["window_s"]),
+        "host_cpu": processor(),
+        "governor": governor(),
+        "cuda": cuda_build(),
+        **instrument.settings(),
     }
 
 
@@ -76,6 +80,12 @@ def processor() -> str:
     if not name:
         return platform.machine()
     return re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", name[1].strip()).strip()
+
+
+def governor(folder: Path = Path("/sys/devices/system/cpu")) -> str:
+    """Linux's frequency governor of the CPUs, several if they differ; `unknown` without one."""
+    files = folder.glob("cpu[0-9]*/cpufreq/scaling_governor")
+    return ", ".join(sorted({file.read_text().strip() for file in files})) or "unknown"
 
 
 def commit() -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from footprint import Refused
 from footprint.trace.reader import load
-from footprint.trace.schema import notebook
+from footprint.trace.schema import OPTIONAL_ATTRS, notebook
 
 
 def names(folder: str | Path) -> list[str]:
@@ -72,7 +72,7 @@ def gather(
 
 def labelled(windows: xr.Dataset, attrs: Mapping, path: str | Path) -> xr.Dataset:
     """Windows with the attributes of their run, and where it lies, as coordinates."""
-    left_out = ("schema_version", "status", "reason", "checksum")  # older runs have no checksum
+    left_out = {"schema_version", "status", "reason", *OPTIONAL_ATTRS}  # older runs lack some
     run = {key: value for key, value in attrs.items() if key not in left_out}
     run |= {"run_status": attrs["status"], "run_reason": attrs["reason"], "file": str(path)}
     run["notebook"] = notebook(attrs)

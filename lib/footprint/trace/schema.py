@@ -69,19 +69,19 @@ WORD = re.compile(r"[\w .+/()-]*")
 OPTIONAL_ATTRS = {
     "notebook": (str, "the notebook that made the run: profile, predict, serve, ..."),
     "checksum": (str, "SHA-256 of all other attributes and of all values"),
+    "host_cpu": (str, "name of the host's processor"),
+    "governor": (str, "CPU frequency governor of the host; unknown where Linux does not tell"),
+    "cuda": (str, "CUDA version that torch is built for; empty without"),
+    "launch_ms": (float, "milliseconds that Python takes to start one operation, in a probe"),
+    "probe_sm_clock_MHz": (float, "SM clock at the end of the matrix products; NaN when unknown"),
+    "probe_power_W": (float, "power at the end of the matrix products; NaN when unknown"),
     "driver_cuda": (str, "newest CUDA version that the driver serves; unknown where it is silent"),
     "compute_capability": (str, "of the GPU, as in 7.5; unknown where it is silent"),
-    "default_power_limit_W": (
-        float,
-        "power limit in W without anybody's setting; NaN when unknown",
-    ),
+    "default_power_limit_W": (float, "power limit in W if nobody sets another; NaN when unknown"),
     "persistence_mode": (str, "of the driver: on, off or unknown"),
     "ecc": (str, "error correction of the GPU's memory: on, off or unknown"),
     "pcie": (str, "link of the GPU to its host: newest generation and lanes; unknown when silent"),
-    "memory_used_before_GiB": (
-        float,
-        "of the GPU, before the run, without the driver's own; or NaN",
-    ),
+    "memory_used_before_GiB": (float, "GPU memory in use before, without the driver's own; or NaN"),
 }
 
 
