@@ -32,9 +32,9 @@ class Scripted(Engine):
         """The rates of a GPU that no table knows."""
         return {"memory_GiB": 24.0, "read_bandwidth_GBps": 700.0, "matmul_GFLOPs": 90e3}
 
-    def needed_bytes(self, batch: int, tokens: int) -> float:
+    def needed_bytes(self, phase: str, point: dict) -> float:
         """A GiB for each prompt."""
-        return batch * 2.0**30
+        return point["batch"] * 2.0**30
 
     def free_bytes(self) -> float:
         """64 GiB."""

@@ -23,11 +23,17 @@ ARROWS = {
     "charts/runpage": "spec carbon trace energy",
     "chapters": "spec trace energy predict carbon decide charts",
 }
-TORCH = {"measure/eager", "measure/compiled", "measure/probe"}
+TORCH = {
+    "measure/attention",
+    "measure/compiled",
+    "measure/eager",
+    "measure/probe",
+    "measure/weights",
+}
 MODELS = {"torch", "transformers"}
 HEAVY = {*MODELS, "altair", "pandas", "pynvml"}
 LINES, PARAMETERS = 350, 7
-FILES = {"measure": (3, 14)}  # other rooms hold 3 to 9, besides __init__
+FILES = {"measure": (3, 16)}  # other rooms hold 3 to 9, besides __init__
 CONTRACT = {  # public functions that may have more parameters than others
     "carbon.act",  # its keywords are the settings of `carbon.embodied`
     "carbon.score",

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from footprint import Refused, spec, workload
-from footprint.measure import engine, probe
+from footprint.measure import attention, engine, probe
 
 logging.disable_progress_bar()  # a run page is read long after the bar has lost its meaning
 BLOCK = 2**20  # random numbers that fill all weights of a random model
@@ -67,6 +67,7 @@ class Eager(probe.TorchEngine):
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             revision = getattr(net.config, "_commit_hash", None) or name
         self.net = self.step = net.to(self.device).eval()
+        self.backends = backends(self.net)
         return {
             "engine": request["engine"],
             "model": workload.slug(shape.id),
@@ -78,11 +79,11 @@ class Eager(probe.TorchEngine):
             "attention": self.net.config._attn_implementation or "eager",
         }
 
-    def needed_bytes(self, batch: int, tokens: int) -> float:
-        """Twice the KV cache, since it grows by copying, and the activations of a layer."""
-        shape, width = self.shape, spec.bytes_of(self.dtype)
-        activations = batch * tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
-        return 2 * batch * tokens * shape.kv_bytes_per_token(self.dtype) + activations
+    def needed_bytes(self, phase: str, point: dict) -> float:
+        """The peak of the phase, less the KV cache that is there already."""
+        layers = self._prepared[0].layers if self._prepared else []
+        kept = [part.untyped_storage().nbytes() for it in layers for part in (it.keys, it.values)]
+        return peak_bytes(self.shape, self.dtype, phase, point, self.backends) - sum(kept)
 
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
         """A function that runs the phase once; decode continues from the cache of a prefill."""
@@ -217,6 +218,50 @@ def random_model(
     rotary = net.model.rotary_emb  # `to_empty` left its buffer unset
     net.model.rotary_emb = type(rotary)(config=config).to(device)
     return net
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def peak_bytes(
+    shape: spec.Model, dtype: str, phase: str, point: dict, backends: dict[str, str]
+) -> float:
+    """Largest memory beside the weights while a phase of a point runs.
+
+    It holds the KV cache, one layer of it twice (it grows by copying, a layer at a time), the
+    logits of this step and of the one before, and what is alive at once inside a layer: in the
+    feed-forward four tensors of the model's width and three of the intermediate one, in the
+    attention its queries, keys and values and what its kernel works in.
+    backends: name of that kernel for prefill and decode.
+    """
+    if phase == "generate":
+        parts = ("prefill", "decode")
+        return max(peak_bytes(shape, dtype, part, point, backends) for part in parts)
+    batch, prompt = point["batch"], point["prompt_tokens"]
+    new, past = prompt, prompt
+    if phase == "decode":
+        new, past = 1, prompt + point["output_tokens"] - 1
+    width, query = spec.bytes_of(dtype), shape.heads * shape.head_dim
+    cache = batch * past * shape.kv_bytes_per_token(dtype) * (1 + 1 / shape.layers)
+    feed_forward = batch * new * (4 * shape.hidden + 3 * shape.intermediate) * width
+    heads = 4 * query + 2 * shape.kv_heads * shape.head_dim
+    attended = batch * new * (3 * shape.hidden + heads) * width
+    attended += attention.working_bytes(shape, dtype, backends[phase], batch, new, past)
+    return cache + max(feed_forward, attended) + 2 * batch * shape.vocab * width
+
+
+def backends(net: torch.nn.Module) -> dict[str, str]:
+    """Name of the attention kernel of prefill and of decode, seen with a very short prompt."""
+    ids = torch.zeros((1, 8), dtype=torch.int64, device=net.device)
+    with attention.Witness() as first:
+        cache, token, _ = prefill(net, ids)
+    with attention.Witness() as second:
+        decode(net, cache, token, 1)
+    own = net.config._attn_implementation or "eager"  # of a model that asks torch for none
+    return {
+        phase: ", ".join(sorted(witness.seen)) or own
+        for phase, witness in (("prefill", first), ("decode", second))
+    }
 
 
 # -- running ---------------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ class Engine(ABC):
     """What runs a model; its constructor only checks that the device exists, `load` does the work.
 
     library: the name that errors are reported under; weights: trained or random, after `load`;
-    compile_s: seconds that the last `iteration` compiled for before it was ready.
+    compile_s: seconds that the last `iteration` compiled for before it was ready; overdraft: a need
+    of up to this many times the free memory is tried, where running out of it is an error that can
+    be caught and does not kill the process.
     """
 
     library = weights = ""
-    compile_s = 0.0
+    compile_s, overdraft = 0.0, 1.0
 
     def __init__(self, request: dict):
         self.request = request
@@ -49,8 +51,8 @@ class Engine(ABC):
         """Free what was prepared for a point."""
         self._prepared = None
 
-    def needed_bytes(self, batch: int, tokens: int) -> float:
-        """Memory that sequences of this many tokens need beside the weights."""
+    def needed_bytes(self, phase: str, point: dict) -> float:
+        """Memory that a phase of a point needs beside the weights and what is prepared for it."""
         return 0.0
 
     def free_bytes(self) -> float:

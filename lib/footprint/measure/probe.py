@@ -14,6 +14,7 @@ import torch
 from footprint import Refused, workload
 from footprint.measure import engine, instrument, locks, preflight, sensor
 
+OVERDRAFT = 1.3  # a GPU refuses what it lacks; Linux lets a process grow, and kills it
 PROBE_BYTES = {"cpu": 2**28, "cuda": 2**30}
 PROBE_SIDE = {"cpu": 2048, "cuda": 8192}
 SUSTAINED_S = {"cpu": 0.0, "cuda": 2.0}  # of matrix products
@@ -33,6 +34,7 @@ class TorchEngine(engine.Engine):
         super().__init__(request)
         self.device = find(request["device"])
         self.on_gpu = self.device.type == "cuda"
+        self.overdraft = OVERDRAFT if self.on_gpu else 1.0
 
     def memory_GiB(self) -> float:
         """Memory of the device."""

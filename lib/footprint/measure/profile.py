@@ -163,8 +163,8 @@ def attempt(
     of the window; other errors are raised.
     """
     batch, prompt, output = (point[name] for name in LENGTHS)
-    need, free = engine.needed_bytes(batch, prompt + output), engine.free_bytes()
-    if need > free:
+    need, free = engine.needed_bytes(phase, point), engine.free_bytes()
+    if need > engine.overdraft * free:
         reason = f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."
         return _row(point, phase, status="oom", reason=reason), []
     try:
