@@ -144,6 +144,21 @@ def test_a_measured_point_out_of_memory_takes_the_modelled_numbers_away():
     assert both["time_s"].sel(gpu="rtx-6000-ada").notnull().all()
 
 
+def test_what_a_run_skipped_does_not_fit_and_was_not_measured():
+    run = points(evidence="measured", models=["llama-7b"], gpus=["t4"]).copy(deep=True)
+    gap = {"batch": 16, "phase": "decode"}
+    for name in ("time_s", "energy_J"):
+        run[name].loc[gap] = np.nan
+    run["evidence"].loc[gap] = "not run"
+    run["status"].loc[{"batch": 16}] = "skipped"
+    both = check_points(decide.points(run, points())).sel(model="llama-7b", gpu="t4")
+    assert (both["evidence"].sel(gap) == "not run").all() and both["time_s"].sel(gap).isnull().all()
+    assert (both["status"].sel(batch=16) == "skipped").all()
+    prefill = both.sel(batch=16, phase="prefill")
+    assert (prefill["evidence"] == "measured").all() and prefill["time_s"].notnull().all()
+    assert (both["evidence"].sel(batch=4) == "measured").all()
+
+
 def test_points_of_both_are_sound_and_keep_the_gain_of_the_board():
     run = points(evidence="measured", models=["llama-1b"], gpus=["t4"], log_sd=0.03, gain_sd=0.025)
     both = check_points(decide.points(run.sel(batch=[4]), points()))

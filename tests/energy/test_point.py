@@ -218,6 +218,15 @@ def test_what_ran_out_of_memory_stays_without_numbers(gathered):
     assert one(points, phase="prefill")["evidence"] == "not run"
 
 
+def test_what_was_not_tried_was_not_run(gathered):
+    no = {"status": "skipped", "start_s": np.nan, "stop_s": np.nan, "boot_s": np.nan}
+    rows = [row(), row("prefill", batch=64), row(batch=64, **no)]
+    point = energy.points(gathered(measured([*rows, row(batch=64, repeat=1, **no)])))
+    at = one(point, batch=64)
+    assert (at["status"], at["evidence"]) == ("skipped", "not run") and np.isnan(at["time_s"])
+    assert one(point, phase="prefill", batch=64)["evidence"] == "measured"
+
+
 def test_lengths_from_a_trace_of_requests_are_no_points(gathered):
     drawn = row(lengths="azure", prompt_tokens=374)
     points = energy.points(gathered(measured([row(), drawn])))

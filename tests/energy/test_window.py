@@ -260,6 +260,7 @@ def test_an_unknown_sensor_is_taken_to_be_a_poor_one():
     [
         ({}, {}, "none", "not_supported"),
         ({"status": "oom", "start_s": np.nan, "stop_s": np.nan}, {}, "none", "oom"),
+        ({"status": "skipped", "start_s": np.nan, "stop_s": np.nan}, {}, "none", "skipped"),
         ({"status": "shared_gpu"}, steady(), "nvml_instant", "shared_gpu"),
         ({"stop_s": 11.9}, steady(), "nvml_instant", "window_too_short"),
         ({"boot_s": 5.3}, steady(), "nvml_instant", "clock_jump"),

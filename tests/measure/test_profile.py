@@ -95,16 +95,44 @@ def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, m
     rows = [window for window, _ in profile.measured(run[0], asked, Setup(), lambda line: None)]
     status = {(row["batch"], row["phase"]): (row["status"], row["reason"]) for row in rows}
     assert {state for (batch, _), (state, _) in status.items() if batch == 1} <= {"ok", "disturbed"}
-    assert all(state == "oom" for (batch, _), (state, _) in status.items() if batch > 1)
-    assert all(reason for (batch, _), (_, reason) in status.items() if batch > 1)
-    assert any("Not tried" in reason for _, reason in status.values())
+    larger = {key: value for key, value in status.items() if key[0] > 1}
+    tried = [batch for (batch, _), (state, _) in larger.items() if state == "oom"]
+    assert {state for state, _ in larger.values()} == {"oom", "skipped"} and tried
+    for (batch, phase), (state, reason) in larger.items():
+        assert reason.startswith("Ran out of memory" if state == "oom" else "Not tried: ")
+        assert ("memory here" in reason) == (state == "skipped" and batch in tried), (batch, phase)
 
 
 def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):
     monkeypatch.setattr(Eager, "free_bytes", lambda engine: 1e3)
     point = workload.windows(request_)[0]
     window, steps = profile.attempt(run[0], request_, Setup(), point, "decode", set())
-    assert window["status"] == "oom" and "are free" in window["reason"] and steps == []
+    assert window["status"] == "skipped" and steps == []
+    assert window["reason"].startswith("Not tried") and "are free" in window["reason"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "lengths", "why"),
+    [
+        ("prefill", (4, 128, 32), ""),
+        ("decode", (4, 128, 32), "Not tried: decode ran out of memory here."),
+        ("generate", (4, 128, 32), "Not tried: decode ran out of memory here."),
+        (
+            "decode",
+            (8, 128, 32),
+            "Not tried: decode ran out of memory at batch 4, prompt 128, output 32.",
+        ),
+        ("decode", (8, 64, 32), ""),
+        (
+            "prefill",
+            (16, 512, 32),
+            "Not tried: prefill ran out of memory at batch 8, prompt 512, output 32.",
+        ),
+    ],
+)
+def test_what_follows_from_a_full_memory(phase, lengths, why):
+    full = [("decode", (4, 128, 32)), ("prefill", (8, 512, 32))]
+    assert profile._hopeless(phase, lengths, full) == why
 
 
 def test_other_errors_are_not_swallowed(run, request_, monkeypatch):

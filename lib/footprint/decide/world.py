@@ -126,8 +126,9 @@ def grids_of(world: xr.Dataset, zones: Sequence[str]) -> xr.DataArray:
 def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
     """One points Dataset of two: a measured point replaces the modelled one of its place and dtype.
 
-    It replaces no other. A model that was measured in another dtype than it is modelled in (on the
-    same GPU and engine) keeps its modelled points, since two dtypes never mix.
+    It replaces no other. What a run skipped, since it would not fit, takes the modelled numbers of
+    its point away and is not run. A model that was measured in another dtype than it is modelled in
+    (on the same GPU and engine) keeps its modelled points, since two dtypes never mix.
     """
     both = {name: [*modelled[name].values, *measured[name].values] for name in DIMS}
     labels = {
@@ -135,9 +136,8 @@ def points(measured: xr.Dataset, modelled: xr.Dataset) -> xr.Dataset:
         for name, values in both.items()
     }
     seen, made = _filled(measured, labels), _filled(modelled, labels)
-    point = (seen["evidence"] == "measured") & (
-        (seen["dtype"] == made["dtype"]) | (made["dtype"] == "")
-    )
+    tried = (seen["evidence"] == "measured") | (seen["status"] == "skipped")
+    point = tried & ((seen["dtype"] == made["dtype"]) | (made["dtype"] == ""))
     request, place = point.any("phase"), point.any(["batch", "prompt", "output", "phase"])
     rules = dict.fromkeys(("dtype", "weights", "place", "gain_sd"), place)
     rules |= {"status": request, "idle_W": seen["idle_W"].notnull()}

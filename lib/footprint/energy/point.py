@@ -49,7 +49,8 @@ def points(
     the sampling, which they may not, and the gain of the board. All windows of a board share the
     gain: in a ratio of two points of one board it cancels, and each has the square root of
     `energy_J_low_sd`² - `gain_sd`²; between two boards nothing cancels. A modelled point has the
-    deviations of its 90 % interval. Lengths drawn from a trace of requests are no points.
+    deviations of its 90 % interval. What a run skipped, since it would not fit, was not run and has
+    the status `skipped`. Lengths drawn from a trace of requests are no points.
     """
     rows = _of_gpus(data, engines)
     shapes = rows[rows["phase"].isin(PHASES) & (rows["lengths"] == "grid")]
@@ -131,7 +132,7 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
         energy_J_low_sd=energy_sd,
         energy_J_high_sd=energy_sd,
         gain_sd=share["u_gain"],
-        evidence="measured",
+        evidence=groups["status"].agg(_evidence),
         status=groups["status"].agg(_worst),
     )
 
@@ -168,6 +169,11 @@ def _modelled(rows: pd.DataFrame) -> pd.DataFrame:
             distance = np.abs(np.log(table[f"{source}_{end}"] / table[name]))
             deviations[f"{name}_{end}_sd"] = distance.where(table[name] != 0, 0.0) / ndtri(0.95)
     return deviations
+
+
+def _evidence(statuses: pd.Series) -> str:
+    """Measured, unless no window of the point was tried."""
+    return "not run" if set(statuses) == {"skipped"} else "measured"
 
 
 def _worst(statuses: pd.Series) -> str:

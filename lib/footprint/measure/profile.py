@@ -120,7 +120,7 @@ def measured(
     """
     points = workload.windows(request)
     work = [_work(point) for point in points]
-    began, warm, too_large = time.monotonic(), set(), []
+    began, warm, full = time.monotonic(), set(), []
     for index, point in enumerate(points):
         lengths = tuple(point[name] for name in LENGTHS)
         what = "batch {}, prompt {}, output {}".format(*lengths) + f", repeat {point['repeat'] + 1}"
@@ -130,15 +130,25 @@ def measured(
         say(f"{index + 1}/{len(points)}: {what}")
         engine.release()
         for phase in ORDERS[point["repeat"] % len(ORDERS)]:
-            smaller = [other for other in too_large if np.less_equal(other, lengths).all()]
-            if smaller:
-                reason = f"Not tried: the smaller point {smaller[0]} ran out of memory."
-                yield _row(point, phase, status="oom", reason=reason), []
+            if reason := _hopeless(phase, lengths, full):
+                yield _row(point, phase, status="skipped", reason=reason), []
                 continue
             row, times = attempt(engine, request, setup, point, phase, warm)
             if row["status"] == "oom":
-                too_large.append(lengths)
+                full.append((phase, lengths))
             yield row, times
+
+
+def _hopeless(phase: str, lengths: tuple, full: list[tuple[str, tuple]]) -> str:
+    """Why a phase is not worth trying, or nothing; full: phases and lengths out of memory.
+
+    A prefill may fit where what follows it does not.
+    """
+    for other, least in full:
+        if np.less_equal(least, lengths).all() and (phase != "prefill" or other == "prefill"):
+            there = "here" if least == lengths else "at batch {}, prompt {}, output {}"
+            return f"Not tried: {other} ran out of memory {there.format(*least)}."
+    return ""
 
 
 def _work(point: dict) -> float:
@@ -159,14 +169,15 @@ def attempt(
 ) -> tuple[dict, list[float]]:
     """One window of a phase at a point, after a warm-up if it is the first, and its step times.
 
-    warm: shapes that were warmed up; this one is added. Out of memory and a lost GPU are statuses
-    of the window; other errors are raised.
+    warm: shapes that were warmed up; this one is added. Out of memory, a lost GPU and a need far
+    above the free memory (`skipped`) are statuses of the window; other errors are raised.
     """
     batch, prompt, output = (point[name] for name in LENGTHS)
     need, free = engine.needed_bytes(phase, point), engine.free_bytes()
     if need > engine.overdraft * free:
-        reason = f"Needs about {need / 2**30:.2f} GiB more; {free / 2**30:.2f} GiB are free."
-        return _row(point, phase, status="oom", reason=reason), []
+        there = f"{free / 2**30:.2f} GiB are free"
+        reason = f"Not tried: it needs about {need / 2**30:.2f} GiB more; {there}."
+        return _row(point, phase, status="skipped", reason=reason), []
     try:
         once = engine.iteration(phase, point, request["seed"] + point["repeat"])
         shape, warmup_s, cooled_s = (phase, batch, prompt, output), 0.0, window.cool(setup)

@@ -26,6 +26,7 @@ WINDOW_STATUS = (  # a sample stores the index: only ever append
     "vgpu",
     "shared_gpu",
     "unknown",
+    "skipped",  # not tried: it would not fit
 )
 PHASES = ("idle_bare", "idle_loaded", "prefill", "decode", "generate")
 NOTEBOOKS = {"measured": "profile", "modelled": "predict"}  # of a trace that does not name its own
