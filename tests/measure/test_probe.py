@@ -66,7 +66,27 @@ def test_memory_is_known_and_free_memory_is_less(engine):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (torch.OutOfMemoryError("HIP has no more"), True),
+        (
+            torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+            True,
+        ),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"), True),
+        (RuntimeError("cudaErrorMemoryAllocation"), True),
+        (RuntimeError("NVRM: Out of memory"), True),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: not enough memory: you tried"), True),
         (MemoryError(), True),
         (
             RuntimeError(

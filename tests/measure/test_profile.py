@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
+import weakref
 
 import numpy as np
 import pytest
+import torch
 
 from footprint import trace, workload
 from footprint.energy import window as energy
@@ -101,6 +103,44 @@ def test_out_of_memory_is_a_row_and_larger_points_are_not_tried(run, request_, m
     for (batch, phase), (state, reason) in larger.items():
         assert reason.startswith("Ran out of memory" if state == "oom" else "Not tried: ")
         assert ("memory here" in reason) == (state == "skipped" and batch in tried), (batch, phase)
+
+
+def test_a_probe_without_room_is_the_end_of_the_run_and_its_reason(request_, monkeypatch, tmp_path):
+    def full(engine):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.\nSee ...")
+
+    monkeypatch.setattr(Eager, "probe", full)
+    _, tree = profile.run(request_, lambda line: None)
+    run = trace.load(trace.save(tree, tmp_path / "run.nc"))
+    assert run.attrs["status"] == "oom" and np.isnan(run.attrs["read_bandwidth_GBps"])
+    assert "ran out of memory (CUDA out of memory. Tried" in run.attrs["reason"]
+    assert set(run["windows"]["phase"].values) == {"idle_bare", "idle_loaded"}
+
+
+def test_a_probe_that_fails_otherwise_is_no_full_memory(request_, monkeypatch):
+    def broken(engine):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Eager, "probe", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        profile.run(request_, lambda line: None)
+
+
+def test_all_that_an_error_held_is_free_before_the_next_point(run, request_, monkeypatch):
+    seen = []
+
+    def full(engine, phase, point, seed):
+        large = torch.zeros(1)
+        seen.append(weakref.ref(large))
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(Eager, "iteration", full)
+    monkeypatch.setattr(
+        Eager, "free_bytes", lambda engine: seen.append(seen[0]()) if seen else 1e12
+    )
+    point = workload.windows(request_)[0]
+    window, _ = profile.attempt(run[0], request_, Setup(), point, "prefill", set())
+    assert window["status"] == "oom" and len(seen) == 2 and seen[1] is None
 
 
 def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):

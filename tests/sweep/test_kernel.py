@@ -17,6 +17,8 @@ from footprint.sweep import kernel
         ("Lost", "The GPU 'cuda:0' does not answer: gpu_lost; see nvidia-smi.", "gpu_lost", False),
         ("OutOfMemoryError", "CUDA out of memory. Tried", "oom", False),
         ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", "oom", False),
+        ("AcceleratorError", "CUDA error: out of memory", "oom", False),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling", "oom", False),
         ("NVMLError_GpuIsLost", "GPU is lost", "gpu_lost", True),
         ("KeyboardInterrupt", "", "interrupted", False),
         ("OSError", "[Errno 28] No space left on device", "failed", True),

@@ -1,11 +1,16 @@
 """The engine that loads and runs a model, and how an engine is opened."""
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pkgutil import resolve_name
 
 from footprint import spec, workload
+
+# What Python, Linux, CUDA (in its allocator, driver and runtime), cuBLAS and cuDNN say.
+FULL = "out.?of.?memory|MemoryError|(allocate|enough) memory|MemoryAllocation|ALLOC(ATION)?_FAILED"
+FULL = re.compile(FULL, re.IGNORECASE)
 
 
 class Engine(ABC):
@@ -67,8 +72,9 @@ class Engine(ABC):
         return math.nan
 
     def out_of_memory(self, error: Exception) -> bool:
-        """Whether an error means that memory ran out."""
-        return isinstance(error, MemoryError)
+        """Whether an error means that memory ran out: by its type or by its words."""
+        said = f"{type(error).__name__}: {error}"
+        return isinstance(error, MemoryError | RuntimeError) and bool(FULL.search(said))
 
 
 def opened(request: dict) -> Engine:

@@ -67,11 +67,6 @@ class TorchEngine(engine.Engine):
         marks = [float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
         return marks[0] if marks else math.nan
 
-    def out_of_memory(self, error: Exception) -> bool:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
 
 def find(device: str) -> torch.device:
     """The torch device of `cpu`, `cuda`, `cuda:N` or a UUID; `Refused` where torch cannot use it.

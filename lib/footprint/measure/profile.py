@@ -1,6 +1,7 @@
 """A run: windows at rest, then of prefill, decode and generate in seeded order, as a trace."""
 
 import gc
+import math
 import signal
 import threading
 import time
@@ -33,12 +34,14 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     rng = np.random.default_rng(request["seed"])
     setup = Setup(instrument, sensor.values(instrument, say), request["quick"], rng=rng)
     windows, step_windows, step_s = [], [], []
-    status, reason = "ok", ""
     with sampler.sampling(instrument) as recording:
         windows.append(idle("idle_bare", request["window_s"], setup))
         say(f"loading {request['model']} on {attrs['device_name']}")
         others = instrument.state().processes or frozenset()
-        attrs |= engine.load() | engine.probe()
+        attrs |= engine.load()
+        rates, reason = _probed(engine)
+        attrs |= rates
+        status = "oom" if reason else "ok"
         setup = setup._replace(own=(instrument.state().processes or frozenset()) - others)
         windows.append(idle("idle_loaded", request["window_s"], setup))
         setup = setup._replace(rest_C=windows[-1]["temperature_C"])
@@ -46,7 +49,7 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
         gc.freeze()  # a collection of all that is loaded would take longer than some windows
         try:
             with patient() as between:
-                for row, times in measured(engine, request, setup, say):
+                for row, times in () if reason else measured(engine, request, setup, say):
                     step_windows += [len(windows)] * len(times)
                     step_s += times
                     windows.append(row)
@@ -68,6 +71,18 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     attrs |= {"notebook": "profile", "status": status, "reason": reason}
     steps = {"window": step_windows, "step_s": step_s}
     return engine, trace.new("measured", attrs, windows, recording.columns, steps)
+
+
+def _probed(engine: Engine) -> tuple[dict[str, float], str]:
+    """What the engine's probe found; where it ran out of memory NaN, and a sentence."""
+    try:
+        return engine.probe(), ""
+    except (RuntimeError, MemoryError) as error:
+        if not engine.out_of_memory(error):
+            raise
+        words = str(error).partition("\n")[0].rstrip(".")
+    unknown = dict.fromkeys(("memory_GiB", "read_bandwidth_GBps", "matmul_GFLOPs"), math.nan)
+    return unknown, f"The probe beside the weights ran out of memory ({words}); nothing was tried."
 
 
 @contextmanager

@@ -26,7 +26,6 @@ YOUNG_S = 60.0  # a folder of this age may not be locked yet
 START_S = 120.0  # time limit for a kernel to answer
 LOST = "gpu ?is ?lost|gpu_lost|driver_mismatch|off the bus|device-side error|launch failure"
 LOST = re.compile(LOST, re.IGNORECASE)
-MEMORY = re.compile("MemoryError|allocate memory|CUDA out of memory")
 REFUSALS = ("Refused", "Absent", "Lost")  # exceptions that are one sentence for the reader
 NOW = {"busy": 0.0, "stop": False}  # since when a cell is under way; a stop between cells
 SETTLED_S = 1.0  # after which a kernel that was given a cell executes it
@@ -83,6 +82,8 @@ def execute(template: str, page: str, parameters: dict, root: str) -> dict:
 
 def outcome(error: BaseException) -> dict:
     """The outcome of a run that ended with this exception of papermill."""
+    from footprint.measure.engine import FULL
+
     name = getattr(error, "ename", type(error).__name__)
     text = str(getattr(error, "evalue", error)).strip()
     first = text.splitlines()[0].rstrip(".") if text else "no reason was given"
@@ -95,7 +96,7 @@ def outcome(error: BaseException) -> dict:
         status, reason = "dead_kernel", "The kernel died (killed, or out of memory)."
     elif "Kernel didn't respond" in text:
         status, reason = "timeout", f"The kernel did not start within {START_S:g} s."
-    elif MEMORY.search(f"{name} {text}"):
+    elif FULL.search(f"{name} {text}"):
         status, reason, again = "oom", f"Out of memory before the first point: {first}.", False
     else:
         status, reason = "failed", f"{name}: {first}."
