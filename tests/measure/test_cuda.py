@@ -1,7 +1,9 @@
 """Every line of the room that runs on a GPU alone, on a CUDA device that is none."""
 
+import contextlib
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 import fake_cuda
 import fake_nvml as fake
 from footprint import Refused, trace, workload
-from footprint.measure import eager, instrument, locks, probe, profile, sensor, window
+from footprint.measure import eager, instrument, locks, probe, profile, sampler, sensor, window
 from footprint.measure import engine as engines
 
 T4 = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1}
@@ -152,6 +154,40 @@ def test_the_load_of_a_sensor_card_fills_half_of_the_free_memory(t4):
 
 
 # -- a run -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pids", "said", "others", "status"),
+    [
+        ({}, "", -1, "ok"),  # a container hides all, us too
+        ({"us": 0}, "", 0, "ok"),
+        ({"us": 0, 4000000: 0}, "1 other processes compute", 1, "shared_gpu"),
+    ],
+)
+def test_a_run_says_at_once_who_else_is_there(t4, cuda, monkeypatch, pids, said, others, status):
+    monkeypatch.setattr(sampler, "sampling", nothing_sampled)
+    real, listed = eager.Eager.load, {us(pid): second for pid, second in pids.items()}
+    strangers = {pid: second for pid, second in listed.items() if pid != os.getpid()}
+    t4(used=0.1, pids=strangers)
+    monkeypatch.setattr(
+        eager.Eager, "load", lambda self: (real(self), t4(used=0.1, pids=listed))[0]
+    )
+    lines = []
+    _, tree = profile.run(asked(), lines.append)
+    assert lines[0].startswith(said or "loading") and lines[1 if said else 0].startswith("loading")
+    rows = trace.frame(tree["windows"].to_dataset())
+    assert set(rows["other_processes"][1:]) == {others}
+    assert set(rows["status"][1:]) <= {status, "disturbed"}
+
+
+def us(pid) -> int:
+    return os.getpid() if pid == "us" else pid
+
+
+@contextlib.contextmanager
+def nothing_sampled(_):
+    """In place of a process that takes seconds to start."""
+    yield SimpleNamespace(columns=sampler.NOTHING, revive=lambda: None)
 
 
 def test_a_run_on_a_gpu_counts_its_energy(t4, cuda, tmp_path):

@@ -1,5 +1,9 @@
 """An instrument is one file and one line in the registry, its sampler's process included."""
 
+import math
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -37,6 +41,53 @@ def test_the_sampler_samples_it_in_a_process_of_its_own(registered):
     seen = recording.columns
     assert (seen["code"] == 0).all() and len(seen["time_s"]) > 10
     assert (seen["power_W"] == scripted.WATTS).all() and (np.diff(seen["counter_J"]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("others", "held_GiB", "said"),
+    [
+        (0, 0.1, ""),
+        (-1, math.nan, ""),
+        (2, 5.0, "2 other processes compute on this GPU: until they end"),
+        (0, 1.5, "1.5 GiB of this GPU are in use and no process is listed"),
+        (-1, 1.5, "1.5 GiB of this GPU are in use and no process is listed"),
+    ],
+)
+def test_strangers_are_told_by_the_list_or_by_the_memory_they_hold(others, held_GiB, said):
+    assert (
+        instrument.strangers(others, held_GiB).startswith(said)
+        if said
+        else (instrument.strangers(others, held_GiB) == "")
+    )
+
+
+def test_our_processes_are_told_from_those_that_came_meanwhile():
+    own, stranger, late = os.getpid(), 4000000, 4000001
+    before, after = frozenset({stranger}), frozenset({stranger, own, late})
+    assert instrument.own(before, after) == {own}
+    assert instrument.own(None, after) == {own}, "the list was not there before"
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child.stdin:
+        assert instrument.own(before, after - {own} | {child.pid}) == {child.pid}
+    child.wait()
+    assert instrument.own(before, before | {late}) == {late}, "numbered by another namespace"
+    assert instrument.own(before, before) is instrument.own(before, None) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "listed", "others"),
+    [
+        (frozenset({7}), {7}, 0),
+        (frozenset({7}), {7, 8}, 1),
+        (frozenset(), set(), 0),
+        (None, set(), -1),
+        (None, {8, 9}, 2),
+        (None, None, -1),
+    ],
+)
+def test_where_our_process_is_hidden_others_are_unknown_unless_seen(own, listed, others):
+    seen = instrument.State(processes=None if listed is None else frozenset(listed))
+    assert window._others(seen, seen, own) == others
 
 
 def test_a_window_reads_it_at_both_ends():

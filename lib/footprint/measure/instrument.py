@@ -10,9 +10,12 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import NamedTuple
 
+import psutil
+
 from footprint import Refused, digest, workload
 
 FATAL = ("gpu_lost", "driver_mismatch")  # statuses after which nothing can be read
+HELD_GIB = 0.25  # of GPU memory in use, without the driver's own: somebody is there
 
 
 class Absent(Refused):
@@ -130,6 +133,33 @@ class NoInstrument(Instrument):
 
     def state(self) -> State:
         return State()
+
+
+def strangers(others: int, held_GiB: float) -> str:
+    """A line on who else is on the GPU before the model is loaded; empty where nobody is seen.
+
+    others: processes that compute on it, -1 when unknown; held_GiB: memory in use, or NaN.
+    """
+    if others > 0:
+        reason = "until they end, windows are shared_gpu and have no energy"
+        return f"{others} other processes compute on this GPU: {reason}"
+    if held_GiB > HELD_GIB:
+        reason = "whether others compute on it is unknown"
+        return f"{held_GiB:.1f} GiB of this GPU are in use and no process is listed: {reason}"
+    return ""
+
+
+def own(before: frozenset[int] | None, after: frozenset[int] | None) -> frozenset[int] | None:
+    """Which of the processes on the GPU are ours, from those before and after the model was loaded.
+
+    Ours by their ids; where a container numbers them otherwise, those that came. None where the
+    list does not show us: then it may hide others too.
+    """
+    if after is None:
+        return None
+    children = psutil.Process().children(recursive=True)
+    known = after & {os.getpid(), *(child.pid for child in children)}
+    return known or (after - (before or frozenset())) or None
 
 
 def opened(device: str) -> Instrument:

@@ -20,7 +20,6 @@ WORTH_GIB = 20  # of free disk: the CUDA build of torch (3 GB to fetch, more unp
 OLDER = "https://download.pytorch.org/whl/cu126"  # builds for drivers of CUDA 12, Maxwell to Hopper
 PYPI = "https://pypi.org/simple"
 BEGINS = {13: (7, 5)}  # the first compute capability that builds for this CUDA have kernels for
-HELD_GIB = 0.25  # of memory in use without the driver's own: somebody is there
 TRIAL_S = 180.0
 VIRTUAL = {0: "none", 1: "passthrough", 2: "vGPU", 3: "host of vGPUs", 4: "host of vGPUs"}
 THROTTLES = {  # bits of NVML
@@ -201,7 +200,7 @@ def topics(facts: Mapping, bus: str) -> dict[str, Check]:
         and (limit_mW >= usual_mW, f"{limit_mW / 1e3:.0f} of {usual_mW / 1e3:.0f} W"),
         "throttling": throttle is not None and (not throttle & nvml.SLOWED, _reasons(throttle)),
         "free GPU memory": memory
-        and (memory.used < HELD_GIB * 2**30, f"{memory.free / 2**30:.1f} GiB"),
+        and (memory.used < instrument.HELD_GIB * 2**30, f"{memory.free / 2**30:.1f} GiB"),
     }
     named = {"bus": bus, "usual_W": (usual_mW or 0) // 1000}
     return {

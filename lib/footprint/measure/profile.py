@@ -36,13 +36,16 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     windows, step_windows, step_s = [], [], []
     with sampler.sampling(instrument) as recording:
         windows.append(idle("idle_bare", request["window_s"], setup))
+        held_GiB = attrs.get("memory_used_before_GiB", math.nan)
+        if who := instruments.strangers(windows[-1]["other_processes"], held_GiB):
+            say(who)
         say(f"loading {request['model']} on {attrs['device_name']}")
-        others = instrument.state().processes or frozenset()
+        others = instrument.state().processes
         attrs |= engine.load()
         rates, reason = _probed(engine)
         attrs |= rates
         status = "oom" if reason else "ok"
-        setup = setup._replace(own=(instrument.state().processes or frozenset()) - others)
+        setup = setup._replace(own=instruments.own(others, instrument.state().processes))
         windows.append(idle("idle_loaded", request["window_s"], setup))
         setup = setup._replace(rest_C=windows[-1]["temperature_C"])
         gc.collect()

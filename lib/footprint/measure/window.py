@@ -35,14 +35,14 @@ class Setup(NamedTuple):
     """What windows are measured with.
 
     sensor: characteristics of the sensor (names as in `UNKNOWN`); quick: shorten everything; own:
-    ids of our processes on the GPU; rest_C: idle temperature; powercap: folder of the counters of
-    the host; rng: source of random pauses.
+    ids of our processes on the GPU, None where they are hidden; rest_C: idle temperature; powercap:
+    folder of the counters of the host; rng: source of random pauses.
     """
 
     instrument: Instrument = NoInstrument("cpu")
     sensor: Mapping = UNKNOWN
     quick: bool = False
-    own: frozenset = frozenset()
+    own: frozenset | None = frozenset()
     rest_C: float = math.nan
     powercap: Path = rapl.POWERCAP
     clock: Clock = REAL
@@ -173,10 +173,11 @@ def record(work: Callable[[], None], setup: Setup) -> dict:
     return window | {"status": status, "reason": reason}
 
 
-def _others(before: State, after: State, own: frozenset) -> int:
+def _others(before: State, after: State, own: frozenset | None) -> int:
     """Processes of others on the GPU, at either end; -1 when unknown."""
-    ends = [state.processes - own for state in (before, after) if state.processes is not None]
-    return max(map(len, ends), default=-1)
+    seen = [state.processes for state in (before, after) if state.processes is not None]
+    most = max((len(processes - (own or frozenset())) for processes in seen), default=-1)
+    return -1 if own is None and most == 0 else most
 
 
 def _status(before: State, after: State, window: dict) -> tuple[str, str]:
