@@ -106,12 +106,13 @@ def _gather(options) -> int:
 def _sensor(options) -> int:
     from footprint.measure import instrument, locks, probe, sensor
 
-    load = probe.exercise(options.device)
+    probe.find(options.device)  # what is missing is said before anybody waits
     pulses = {"pulses": 4, "pulse_s": 0.5, "rest_s": 1.0} if options.quick else {}
     length = "10 s" if options.quick else "a minute"
     print(f"describing the sensor of {options.device}: about {length} ...", flush=True)
-    with locks.alone(options.device):
-        card = sensor.measure(instrument.opened(options.device), load, **pulses)
+    with locks.alone(options.device) as uuid:
+        device = uuid or options.device
+        card = sensor.measure(instrument.opened(device), probe.exercise(device), **pulses)
     path = sensor.save(card, options.to or root() / "notebooks" / "local")
     print(sensor.table(card).to_string(index=False))
     print(f"The sensor card: {path}")

@@ -11,7 +11,7 @@ import torch
 
 import fake_cuda
 import fake_nvml as fake
-from footprint import Refused, trace, workload
+from footprint import Refused, __main__, trace, workload
 from footprint.measure import eager, instrument, locks, probe, profile, sampler, sensor, window
 from footprint.measure import engine as engines
 
@@ -66,6 +66,23 @@ def test_a_gpu_that_torch_does_not_count_is_refused(t4):
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         with pytest.raises(Refused, match=f"torch does not see the GPU {FIRST}; it sees {SECOND}"):
             probe.find(FIRST)
+
+
+def test_a_sensor_card_is_that_of_the_gpu_that_was_locked(t4, cuda, monkeypatch, tmp_path):
+    t4(cards=2)
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path))
+    measured = []
+
+    def measure(gpu, load, **_):
+        measured.append(gpu.identity().uuid)
+        raise Refused("Enough.")
+
+    monkeypatch.setattr(sensor, "measure", measure)
+    real = probe.exercise
+    monkeypatch.setattr(probe, "exercise", lambda name: (measured.append(name), real(name))[1])
+    with locks.alone("cuda:0") as held:
+        assert __main__.main(["sensor", "--quick"]) == 2
+    assert held == SECOND and measured == [FIRST, FIRST]
 
 
 def test_a_build_that_does_not_go_with_driver_or_gpu_is_refused_before_anything_is_loaded(t4):

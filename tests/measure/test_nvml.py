@@ -70,6 +70,36 @@ def test_a_gpu_that_does_not_answer_has_no_number_as_torch_gives_it_none(gpu, ca
         opened("cuda:3")
 
 
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", [2]),
+        ("2, 0", [0, 2]),
+        ("1,7,0", [1]),
+        ("0,0", []),
+        ("0,GPU-5ca1ab1e", [2, 0]),
+        ("GPU-5ca1ab20,x,0", [2]),
+        ("GPU-5ca1ab1", []),  # the beginning of two UUIDs
+        ("GPU-5ca1ab2,GPU-5ca1ab20-9d1c", []),  # one GPU twice
+    ],
+)
+def test_visible_devices_are_read_as_cuda_reads_them(gpu, monkeypatch, listed, shown):
+    gpu(cards=3, uuids=1)  # in PCI order they end in 20, 1f and 1e
+    whole = [f"GPU-{0x5CA1AB1E + card:08x}-9d1c-4b6a-8f20-3c5e7a9b1d42" for card in range(3)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    for _ in range(2):  # the list that it leaves says the same again
+        for number, card in enumerate(shown):
+            assert opened(f"cuda:{number}").identity().uuid == whole[card]
+            assert opened(whole[card][:20]).identity().uuid == whole[card]
+        with pytest.raises(Absent, match=f"shows {len(shown)}, .*hides {3 - len(shown)}") as absent:
+            opened(f"cuda:{len(shown)}")
+        assert "GPU-" not in str(absent.value), "a UUID is private"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(whole[card] for card in shown)
+
+
 def test_visible_devices_that_are_no_whole_gpus_here_are_refused(gpu, monkeypatch):
     gpu()
     for listed, said in (("MIG-1", "MIG slice"), ("7", "no GPU"), ("GPU-x", "not answer")):
@@ -324,6 +354,28 @@ def test_it_ends_with_the_process_that_started_it(gpu):
         [psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=5
     )
     assert gone or not psutil.pid_exists(child)
+
+
+def test_a_signal_to_the_group_of_a_run_leaves_its_sampler_alive(gpu):
+    gpu()
+    code = """if True:
+        import signal, time
+        from footprint.measure import sampler
+        from footprint.measure.instrument import opened
+        signal.signal(signal.SIGINT, lambda *_: None)
+        with sampler.sampling(opened("cuda:0")) as recording:
+            print("ready", flush=True)
+            time.sleep(0.5)
+            print(recording.alive(), flush=True)
+    """
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with run.stdout:
+        assert run.stdout.readline() == "ready\n"
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.stdout.readline() == "True\n"
+    assert run.wait() == 0
 
 
 def test_a_cpu_has_nothing_to_sample():

@@ -59,9 +59,7 @@ class Nvml(Instrument):
             raise Refused(f"{reason}; use a whole GPU.")
 
     def identity(self) -> Identity:
-        version, status = ask(self._lib.nvmlSystemGetDriverVersion)
-        driver = version if status == "ok" else "unknown"
-        return Identity(self._board.name, self._board.uuid, driver)
+        return Identity(self._board.name, self._board.uuid, driver(self._lib)[0] or "unknown")
 
     def settings(self) -> dict[str, str | float]:
         return settings(facts(self._board))
@@ -237,12 +235,12 @@ def boards(lib) -> tuple[list[Board], list[str]]:
 def _chosen(lib, device: str) -> Board:
     """The visible GPU of this name or number."""
     found, silent = boards(lib)
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = listed.replace(" ", "").split(",") if listed else [gpu.uuid for gpu in found]
+    names = _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
     visible = [_named(found, name) for name in names]
     names = [gpu.uuid if gpu else name for gpu, name in zip(visible, names, strict=True)]
-    if found and (listed or "CUDA_VISIBLE_DEVICES" not in os.environ):
+    if found:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    hidden = len(found) - len([*filter(None, visible)])
     names += silent[visible.count(None) :]  # GPUs that never had a number come last
     number = int(device.partition(":")[2] or 0)
     numbered = names[number] if number < len(names) else ""
@@ -253,24 +251,42 @@ def _chosen(lib, device: str) -> Board:
     gpu = _named([gpu for gpu in visible if gpu], name)
     if gpu:
         return gpu
-    if name and (silent or (name in names and not name.isdigit())):
+    if name and (silent or name in names):
         raise _lost(device, ", ".join(sorted(set(silent))) or "gpu_lost")
-    there = f"this machine shows {len(visible)}, numbered from 0 in PCI order"
+    why = f"; CUDA_VISIBLE_DEVICES hides {hidden}" if hidden else ""
+    there = f"this machine shows {len(visible)}, numbered from 0 in PCI order{why}"
     raise Absent(f"There is no GPU {device!r}; {there}.")
 
 
+def _visible(found: list[Board], listed: str | None) -> list[str]:
+    """The names in CUDA_VISIBLE_DEVICES that count, as CUDA reads it: until the first wrong one.
+
+    None where it is unset shows all, an empty one or one that names a GPU twice none. The UUID of
+    a GPU that does not answer keeps its place.
+    """
+    if listed is None:
+        return [gpu.uuid for gpu in found]
+    names = []
+    for name in listed.replace(" ", "").split(","):
+        alike = [gpu for gpu in found if name and gpu.uuid.startswith(name)]
+        number = name.isdigit() and int(name) < len(found)
+        if not number and (not name.startswith(("GPU-", "MIG-")) or len(alike) > 1):
+            break
+        names.append(name)
+    uuids = [gpu.uuid for name in names if (gpu := _named(found, name))]
+    return names if len(uuids) == len({*uuids}) else []
+
+
 def _named(gpus: list[Board], name: str) -> Board | None:
-    """The GPU with this number or this beginning of its UUID."""
+    """The GPU with this number or the only one with this beginning of its UUID."""
     if name.isdigit():
         return gpus[int(name)] if int(name) < len(gpus) else None
-    return next((gpu for gpu in gpus if name and gpu.uuid.startswith(name)), None)
+    alike = [gpu for gpu in gpus if name and gpu.uuid.startswith(name)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _lost(device: str, status: str) -> Lost:
     return Lost(f"The GPU {device!r} does not answer: {status}; see nvidia-smi.")
-
-
-# -- what a GPU says of itself ---------------------------------------------------------------------
 
 
 def facts(gpu: Board) -> dict[str, object]:
@@ -319,9 +335,8 @@ def surveyed() -> tuple[list[tuple[Board, dict]], list[str]]:
     return [(gpu, facts(gpu)) for gpu in found], silent
 
 
-def driver() -> tuple[str, str]:
+def driver(lib) -> tuple[str, str]:
     """Version of NVIDIA's driver and the CUDA that it serves; no version but a status if silent."""
-    lib = started()
     version, status = ask(lib.nvmlSystemGetDriverVersion)
     if status != "ok":
         return "", status

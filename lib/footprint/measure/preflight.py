@@ -150,7 +150,7 @@ def browser() -> Check:
 def driver() -> Check:
     """NVIDIA's driver and the CUDA that it serves, by NVML."""
     try:
-        version, served = nvml.driver()
+        version, served = nvml.driver(nvml.started())
     except Refused as refused:
         return Check(False, _short(refused))
     return Check(bool(version), f"driver {version}, serves CUDA {served}" if version else served)

@@ -45,7 +45,8 @@ class Recording:
 
     def _start(self) -> None:
         size, deadline = self._size(), time.monotonic() + START_S
-        self._child = subprocess.Popen(self._command, stdout=self._out, stdin=subprocess.PIPE)
+        ends = {"stdout": self._out, "stdin": subprocess.PIPE}
+        self._child = subprocess.Popen(self._command, start_new_session=True, **ends)  # no Ctrl-C
         while self._size() == size and self.alive() and time.monotonic() < deadline:
             time.sleep(0.01)
 
