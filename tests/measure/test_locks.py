@@ -109,6 +109,53 @@ def test_who_waits_gets_it_when_it_is_free():
     assert child.wait() == 0
 
 
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Three places that all users can write to, and one that they cannot."""
+    monkeypatch.delenv("FOOTPRINT_LOCKS")
+    for name, mode in (("run", 0o1777), ("shm", 0o1777), ("tmp", 0o1777), ("own", 0o755)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    monkeypatch.setattr(locks, "SHARED", [f"{tmp_path}/{name}" for name in ("run", "shm", "own")])
+    return tmp_path
+
+
+def test_one_place_in_common_is_enough(places):
+    hold = HOLD.replace("with locks", "locks.SHARED = sys.argv[2:]\nwith locks")
+    for others, common in (("tmp shm", True), ("run", True), ("tmp own", False)):
+        theirs = [f"{places}/{name}" for name in others.split()]
+        command = [sys.executable, "-c", hold, "cpu", *theirs]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with child.stdout:
+            child.stdout.readline()
+            assert taken("cpu") == common, others
+            child.kill()
+            child.wait()
+    assert not taken("cpu")
+
+
+def test_only_places_for_all_users_are_taken_and_one_that_fails_is_left_out(places, monkeypatch):
+    assert locks.folders() == [places / name / "footprint-locks" for name in ("run", "shm")]
+    (places / "run" / "footprint-locks").write_text("somebody's file")
+    with locks.alone("cuda:0"):
+        assert taken("cuda:0") and len([*(places / "shm" / "footprint-locks").iterdir()]) == 2
+    monkeypatch.setattr(locks, "SHARED", [f"{places}/run"])
+    with pytest.raises(OSError, match="footprint-locks"), locks.alone("cuda:0"):
+        pass
+    monkeypatch.setattr(locks, "SHARED", [f"{places}/own"])
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(places / "tmp"))
+    assert locks.folders() == [places / "tmp" / "footprint-locks"]
+
+
+def test_the_walls_of_a_container_are_told(places, monkeypatch):
+    monkeypatch.setattr(locks, "WALLS", [f"{places}/run/mark"])
+    assert not locks.walled()
+    (places / "run" / "mark").touch()
+    assert locks.walled()
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(places))
+    assert not locks.walled()
+
+
 def test_the_files_of_other_users_can_be_locked_too(tmp_path):
     with locks.alone("cpu"):
         pass

@@ -291,6 +291,15 @@ def test_a_container_with_less_than_its_host_is_told(tmp_path):
     assert not check.there and check.seen.startswith("1 of ")
 
 
+def test_locks_that_end_at_the_walls_of_a_container_are_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(preflight.locks, "WALLS", [str(tmp_path)])
+    monkeypatch.delenv("FOOTPRINT_LOCKS", raising=False)
+    state, seen, todo = rows()["locks"]
+    assert (state, seen) == ("look", "seen in this container only") and "FOOTPRINT_LOCKS" in todo
+    monkeypatch.setenv("FOOTPRINT_LOCKS", str(tmp_path))
+    assert rows()["locks"] == ("ok", str(tmp_path), "")
+
+
 # -- a few tokens ----------------------------------------------------------------------------------
 
 REAL_TRIAL = preflight.trial

@@ -17,6 +17,8 @@ from footprint.measure import instrument, provenance
 from footprint.measure.instrument import Instrument
 
 POLL_S = 0.2
+SHARED = ("/run/lock", "/dev/shm", "/tmp")
+WALLS = ("/.dockerenv", "/run/.containerenv")
 MOST = 1000  # GPUs of a machine; device numbers have three digits
 
 
@@ -79,7 +81,8 @@ def alone(
                     if _taken(host, shared) and _taken(board, fcntl.LOCK_EX):
                         yield uuid
                         return
-                    fcntl.flock(host, fcntl.LOCK_UN)
+                    for handle in host:
+                        fcntl.flock(handle, fcntl.LOCK_UN)
             if not waited:
                 say(f"waiting for {device}: another run holds it")
             waited = True
@@ -88,27 +91,60 @@ def alone(
             time.sleep(POLL_S)
 
 
-def _taken(handle: int, how: int) -> bool:
+def folders() -> list[Path]:
+    """Folders of the locks: FOOTPRINT_LOCKS, else in every place that all users can write to.
+
+    A job or a container may have one of these places for itself; two runs need only one in common.
+    """
+    if named := os.environ.get("FOOTPRINT_LOCKS"):
+        return [Path(named)]
+    shared = [place for place in SHARED if _open_to_all(place)] or [tempfile.gettempdir()]
+    return [Path(place, "footprint-locks") for place in shared]
+
+
+def walled() -> bool:
+    """Whether this is a container whose locks no other one sees."""
+    return not os.environ.get("FOOTPRINT_LOCKS") and any(map(os.path.exists, WALLS))
+
+
+def _open_to_all(place: str) -> bool:
+    with suppress(OSError):
+        return os.stat(place).st_mode & 0o1777 == 0o1777 and os.access(place, os.W_OK)
+    return False
+
+
+def _taken(handles: list[int], how: int) -> bool:
     with suppress(BlockingIOError):
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
+        for handle in handles:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
         return True
     return False
 
 
 @contextmanager
-def _opened(what: str) -> Iterator[int]:
-    """The lock file of a device, for all users of this host."""
-    default = Path(tempfile.gettempdir()) / "footprint-locks"
-    folder = Path(os.environ.get("FOOTPRINT_LOCKS") or default)
+def _opened(what: str) -> Iterator[list[int]]:
+    """The lock files of a device, for all users of this host."""
+    handles, failed = [], None
+    try:
+        for folder in folders():
+            try:
+                handles.append(_handle(folder, what))
+            except OSError as error:
+                failed = error
+        if not handles:
+            raise failed
+        yield handles
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _handle(folder: Path, what: str) -> int:
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
     path = folder / digest(what)
     try:
-        handle = os.open(path, os.O_RDONLY)  # another user's file can be opened, not created again
+        return os.open(path, os.O_RDONLY)  # another user's file can be opened, not created again
     except FileNotFoundError:
-        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 
 from footprint import Refused, root, spec
-from footprint.measure import instrument, nvml, provenance
+from footprint.measure import instrument, locks, nvml, provenance
 
 WORTH_GIB = 20  # of free disk: the CUDA build of torch (3 GB to fetch, more unpacked) and results
 OLDER = "https://download.pytorch.org/whl/cu126"  # builds for drivers of CUDA 12, Maxwell to Hopper
@@ -54,6 +54,8 @@ REMEDIES = {  # what to do where something is missing
     "MPS": "Its server counts as another process: echo quit | nvidia-cuda-mps-control",
     "CPUs and memory": "Less than the host has, so weights may not fit on their way to a GPU: "
     "start the container or job with more.",
+    "locks": "Runs in other containers do not wait for those in here: mount a folder in each and "
+    "name it in FOOTPRINT_LOCKS.",
     "a few tokens": "A run would end like this: footprint profile -p model llama-24m "
     "-p device cuda:0 says more.",
     "GPUs": "Without a GPU, runs measure the CPU, and other cards are modelled.",
@@ -306,7 +308,9 @@ def rows() -> list[list[str]]:
         "sweep extras": packages("distributed", "rocrate", "pyarrow"),
     }
     table = [_row(name, check, "missing") for name, check in checks.items()]
-    looks = {"CPUs and memory": limits()}
+    places = ", ".join(map(str, locks.folders()))
+    alone = Check(not locks.walled(), "seen in this container only" if locks.walled() else places)
+    looks = {"CPUs and memory": limits(), "locks": alone}
     if answering:
         each = [topics(facts, gpu.bus) for gpu, facts in answering]
         looks |= {name: together([found[name] for found in each]) for name in each[0]}
