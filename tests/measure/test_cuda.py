@@ -12,7 +12,17 @@ import torch
 import fake_cuda
 import fake_nvml as fake
 from footprint import Refused, __main__, trace, workload
-from footprint.measure import eager, instrument, locks, probe, profile, sampler, sensor, window
+from footprint.measure import (
+    compiled,
+    eager,
+    instrument,
+    locks,
+    probe,
+    profile,
+    sampler,
+    sensor,
+    window,
+)
 from footprint.measure import engine as engines
 
 T4 = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1}
@@ -85,6 +95,17 @@ def test_a_sensor_card_is_that_of_the_gpu_that_was_locked(t4, cuda, monkeypatch,
     assert held == SECOND and measured == [FIRST, FIRST]
 
 
+@pytest.mark.parametrize("code", [4, 15])
+def test_a_forbidden_or_lost_gpu_stops_neither_a_plan_nor_a_healthy_one(t4, cuda, capsys, code):
+    t4(cards=3, faults=[("handle@2", code, *fake.ALWAYS)])  # the first one in PCI order
+    plan = ["profile", "-p", "model", "llama-24m", "--device", "cuda", "--dry-run"]
+    assert __main__.main(plan) == 0 and "llama-24m" in capsys.readouterr().out
+    assert [probe.find(name).index for name in ("cuda:0", "cuda:1", FIRST)] == [0, 1, 1]
+    assert locks.boards("cuda") == [SECOND, FIRST]
+    with pytest.raises(instrument.Lost, match="does not answer"):
+        probe.find("cuda:2")
+
+
 def test_a_build_that_does_not_go_with_driver_or_gpu_is_refused_before_anything_is_loaded(t4):
     new = {"built": "13.0", "archs": ("sm_75", "sm_80")}
     for script, words in (
@@ -131,6 +152,34 @@ def test_each_step_waits_for_the_device(engine, cuda):
     for phase, steps in (("prefill", 1), ("decode", 4), ("generate", 5)):
         once, before = engine.iteration(phase, point, 0), cuda["synchronize"]
         assert len(once()) == cuda["synchronize"] - before == steps, phase
+
+
+def test_the_kernel_of_attention_is_named_as_that_of_a_gpu(engine):
+    kernels = set(engine.backends.values())
+    assert kernels <= {"flash", "efficient", "cudnn", "math"}, kernels
+
+
+def test_the_compiled_engine_captures_its_step_and_needs_no_compiler_of_c(t4, cuda, monkeypatch):
+    steps, modes = [], []
+
+    def compile_(net, **how):
+        modes.append(how)
+        return lambda **given: (steps.append(given["input_ids"].shape), net(**given))[1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    captured = compiled.Compiled(asked(engine="compiled"))
+    assert captured.load()["engine"] == "compiled"
+    assert modes == [{"mode": "reduce-overhead", "dynamic": False}]
+    once = captured.iteration("decode", {"batch": 2, "prompt_tokens": 8, "output_tokens": 5}, 0)
+    assert steps == [(2, 1)] * compiled.CALLS and captured.compile_s > 0
+    before = cuda["synchronize"]
+    assert len(once()) == cuda["synchronize"] - before == 4 and len(steps) == compiled.CALLS + 4
+    cached = captured.cache(2, 13).layers[0]
+    assert cached.keys.device.type == "cuda"
+    ids = captured.prompt_ids(2, 8, 0)
+    eagerly, _ = eager.generate(captured.net, ids, 5)
+    assert torch.equal(captured._whole(ids, 5)[0], eagerly)
 
 
 def test_memory_is_that_of_the_device(engine, cuda):

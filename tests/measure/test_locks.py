@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from footprint import Refused, digest
+from footprint import Refused, digest, workload
 from footprint.measure import instrument, locks, provenance
 
 A, B = "GPU-aaaaaaaa", "GPU-bbbbbbbb"
@@ -43,6 +43,7 @@ def test_a_name_may_mean_several_gpus():
     assert locks.boards("cpu") == []
     assert locks.identities("cuda") == {digest(A), digest(B)}
     assert locks.identities("cpu") == {provenance.processor()}
+    assert locks.name("cpu") == workload.slug(provenance.processor())
     with pytest.raises(Refused, match="no GPU 'cuda:2'"):
         locks.boards("cuda:2")
 
