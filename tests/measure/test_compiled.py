@@ -82,6 +82,18 @@ def test_a_cache_is_the_same_until_it_is_released():
     assert idle._cache is None
 
 
+def test_a_static_cache_is_there_from_the_start(engine):
+    at = point(2, 64, 9)
+    before = {phase: engine.needed_bytes(phase, at) for phase in ("prefill", "decode")}
+    cache_B = 2 * (64 + 9) * engine.shape.kv_bytes_per_token("fp32")
+    assert before["prefill"] > before["decode"] > cache_B
+    engine.iteration("prefill", at, seed=0)()
+    for phase, needed in before.items():
+        assert engine.needed_bytes(phase, at) == needed - cache_B
+    engine.release()
+    assert engine.needed_bytes("decode", at) == before["decode"]
+
+
 def test_without_a_compiler_it_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(Refused, match=r"needs a C\+\+ compiler on a CPU: install g\+\+"):

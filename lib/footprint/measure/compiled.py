@@ -9,7 +9,7 @@ import torch
 from transformers import Cache, StaticCache
 
 from footprint import Refused
-from footprint.measure.eager import Eager, decode, prefill
+from footprint.measure.eager import Eager, cache_bytes, decode, peak_bytes, prefill
 
 CALLS = 3  # a CUDA graph is warmed up by the first call, recorded by the second, replayed by others
 SHAPES = 2**20  # torch gives up compiling after a few shapes unless told otherwise
@@ -53,6 +53,10 @@ class Compiled(Eager):
             self._ready.add(shape)
             self._prepared = cache, token
         return super().iteration(phase, point, seed)
+
+    def needed_bytes(self, phase: str, point: dict) -> float:
+        kept = cache_bytes(self._cache) if self._cache else 0
+        return peak_bytes(self.shape, self.dtype, phase, point, self.backends, static=True) - kept
 
     def cache(self, batch: int, tokens: int) -> Cache:
         """The empty cache of this shape: always the same, since a CUDA graph knows its address."""

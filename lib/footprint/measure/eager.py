@@ -224,7 +224,12 @@ def random_model(
 
 
 def peak_bytes(
-    shape: spec.Model, dtype: str, phase: str, point: dict, backends: dict[str, str]
+    shape: spec.Model,
+    dtype: str,
+    phase: str,
+    point: dict,
+    backends: dict[str, str],
+    static: bool = False,
 ) -> float:
     """Largest memory beside the weights while a phase of a point runs.
 
@@ -232,21 +237,28 @@ def peak_bytes(
     logits of this step and of the one before, and what is alive at once inside a layer: in the
     feed-forward four tensors of the model's width and three of the intermediate one, in the
     attention its queries, keys and values and what its kernel works in.
-    backends: name of that kernel for prefill and decode.
+    backends: name of that kernel for prefill and decode; static: the cache has its full length from
+    the start, so nothing is copied, but a mask hides what is not filled yet, and under a mask the
+    keys and values are repeated for all heads.
     """
     if phase == "generate":
         parts = ("prefill", "decode")
-        return max(peak_bytes(shape, dtype, part, point, backends) for part in parts)
+        return max(peak_bytes(shape, dtype, part, point, backends, static) for part in parts)
     batch, prompt = point["batch"], point["prompt_tokens"]
     new, past = prompt, prompt
     if phase == "decode":
         new, past = 1, prompt + point["output_tokens"] - 1
     width, query = spec.bytes_of(dtype), shape.heads * shape.head_dim
-    cache = batch * past * shape.kv_bytes_per_token(dtype) * (1 + 1 / shape.layers)
+    copies, held = 1 + 1 / shape.layers, past
+    if static:
+        copies, held = 1, prompt + point["output_tokens"]
+    cache = copies * batch * held * shape.kv_bytes_per_token(dtype)
     feed_forward = batch * new * (4 * shape.hidden + 3 * shape.intermediate) * width
     heads = 4 * query + 2 * shape.kv_heads * shape.head_dim
     attended = batch * new * (3 * shape.hidden + heads) * width
     attended += attention.working_bytes(shape, dtype, backends[phase], batch, new, past)
+    if static and phase == "decode" and shape.kv_heads < shape.heads:
+        attended += batch * held * 2 * query * width
     return cache + max(feed_forward, attended) + 2 * batch * shape.vocab * width
 
 
