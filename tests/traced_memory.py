@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from footprint import spec
-from footprint.measure import eager
+from footprint.measure import eager, weights
 
 MATH = torch.ops.aten._scaled_dot_product_attention_math.default
 META = torch.device("meta")
@@ -80,7 +80,7 @@ class Kernel(torch.overrides.TorchFunctionMode):
 
 def model(name: str) -> torch.nn.Module:
     """The model on the meta device, in fp16."""
-    return eager.random_model(spec.model(name), torch.float16, META, seed=0)
+    return weights.random_model(spec.model(name), torch.float16, META, seed=0)
 
 
 def peaks(net: torch.nn.Module, point: dict, kernel: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from footprint import Refused, workload
-from footprint.measure import compiled, eager
+from footprint.measure import compiled, eager, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -75,7 +75,7 @@ def test_a_shape_that_torch_will_not_compile_is_an_error_and_never_eager(monkeyp
 
 def test_a_cache_is_the_same_until_it_is_released():
     idle = compiled.Compiled(workload.request("profile", engine="compiled", **ASKED))
-    idle.net = SimpleNamespace(config=eager.LlamaConfig(num_hidden_layers=1))
+    idle.net = SimpleNamespace(config=weights.LlamaConfig(num_hidden_layers=1))
     first = idle.cache(1, 8)
     assert idle.cache(1, 8) is first and idle.cache(1, 9) is not first
     idle.release()

