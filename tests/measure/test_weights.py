@@ -35,6 +35,22 @@ def test_transformers_counts_the_same_parameters(name):
         assert weights.LlamaForCausalLM(config).num_parameters() == shape.parameters
 
 
+def test_random_weights_are_independent_normals(net):
+    tensors = dict(net.named_parameters())
+    norms = [name for name in tensors if "norm" in name]
+    assert norms and all((tensors.pop(name) == 1).all() for name in norms)
+    for weight in tensors.values():
+        some = weight.flatten()[:40_000]
+        few = 5 / some.numel() ** 0.5
+        assert abs(some.mean()) < few * weights.SD and abs(some.std() / weights.SD - 1) < few
+        assert len(some.unique()) > 0.98 * some.numel()
+    each = [weight.flatten()[:10_000] for weight in tensors.values()]
+    alike = torch.corrcoef(torch.stack(each)) - torch.eye(len(each))
+    assert alike.abs().max() < 0.06, "layers, and gate and up of one layer, have nothing in common"
+    rows = torch.corrcoef(tensors["lm_head.weight"][:50]) - torch.eye(50)
+    assert rows.abs().max() < 0.4, "nor have rows of one tensor"
+
+
 def test_random_weights_repeat_with_their_seed(net):
     again = weights.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=1)
     other = weights.random_model(spec.model("llama-24m"), torch.float32, CPU, seed=2)

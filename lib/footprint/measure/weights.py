@@ -15,11 +15,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from footprint import Refused, spec
+from footprint import Refused, digest, spec
 
 logging.disable_progress_bar()  # a run page is read long after the bar has lost its meaning
-BLOCK = 2**20  # random numbers that fill all weights of a random model
-RANDOM = "random weights"  # revision of a random model
+RANDOM, SD = "random weights, independent normals", 0.02  # revision and spread of a random model
 
 
 def hub_config(name: str) -> dict:
@@ -57,9 +56,26 @@ def packaged(shape: spec.Model, dtype: torch.dtype, device: torch.device) -> tup
 def random_model(
     shape: spec.Model, dtype: torch.dtype, device: torch.device, seed: int
 ) -> torch.nn.Module:
-    """A LLaMA of this shape whose weights repeat one block of normal numbers (std 0.02).
+    """A LLaMA of this shape with independent normal weights (sd 0.02); norms are 1.
 
-    Norms are 1. Raises `Refused` for a shape with biases or further norms, which LLaMA lacks.
+    The device fills each tensor by a generator of its own, seeded with `seed` and the tensor's
+    name: a CPU and a GPU have other numbers of the same kind. Raises as `unset_model` does.
+    """
+    net = unset_model(shape, dtype, device)
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if "norm" in name:
+                weight.fill_(1.0)
+                continue
+            own = torch.Generator(device).manual_seed(int(digest(f"{seed} {name}"), 16))
+            weight.normal_(0.0, SD, generator=own)
+    return net
+
+
+def unset_model(shape: spec.Model, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    """A LLaMA of this shape whose weights hold anything.
+
+    Raises `Refused` for a shape with biases or further norms, which LLaMA lacks.
     """
     biased = shape.qkv_bias or shape.output_bias or shape.mlp_bias
     if biased or shape.qk_norm or shape.norms_per_layer != 2:
@@ -80,14 +96,6 @@ def random_model(
     with torch.device("meta"):
         net = LlamaForCausalLM(config).to(dtype)
     net = net.to_empty(device=device)
-    normal = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed))
-    block = (normal * 0.02).to(device, dtype)
-    with torch.no_grad():
-        for name, weight in net.named_parameters():
-            flat = weight.view(-1)
-            for start in range(0, flat.numel(), BLOCK):
-                part = flat[start : start + BLOCK]
-                part.fill_(1.0) if "norm" in name else part.copy_(block[: part.numel()])
     net.tie_weights()
     rotary = net.model.rotary_emb  # `to_empty` left its buffer unset
     net.model.rotary_emb = type(rotary)(config=config).to(device)
