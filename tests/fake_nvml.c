@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum { ZERO = -1, OK = 0, INVALID = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7, UNKNOWN = 999 };
-enum { MOST_POINTS = 4096, MOST_FAULTS = 16, MOST_PIDS = 16 };
+enum { MOST_POINTS = 65536, MOST_FAULTS = 16, MOST_PIDS = 16 };
 
 struct fault { char call[32]; int code; long after_calls; double after_s; long times; long calls; };
 

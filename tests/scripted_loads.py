@@ -4,6 +4,7 @@
 """
 
 import csv
+import itertools
 import sys
 import tempfile
 from datetime import date
@@ -43,6 +44,9 @@ PART = {"power_average_s": 0.025, "power_duty": 0.25}
 NO_COUNTER = [("counter", 3, *fake.ALWAYS), ("counter_field", 3, *fake.ALWAYS)]
 SQUARE = fake.square(100, 300, 0.5)
 NO_INSTANT = [("instant", 3, *fake.ALWAYS)]
+BLIND = {"span": 0.025, "blind": 1, "phase": 0.03}
+UNSEEN = {"span": 0.025, "phase": 0.03, "faults": NO_COUNTER}
+TAIL = (40.0, 2.0)
 
 
 class Load(NamedTuple):
@@ -53,6 +57,7 @@ class Load(NamedTuple):
     iteration_s: float
     script: dict = {}  # noqa: RUF012
     card: dict = {}  # noqa: RUF012
+    tail: tuple = ()  # watts above rest, and for how long, once an iteration ends; then it rests
 
 
 def _random(seed: int, low: float, high: float) -> list:
@@ -83,14 +88,14 @@ LOADS = {
         "320 W and 280 W, 0.13 s; sees 25 of 100 ms, the counter too",
         fake.square(280, 320, 0.13),
         0.13,
-        {"span": 0.025, "blind": 1, "phase": 0.03},
+        BLIND,
         PART,
     ),
     "part-time, no counter": Load(
         "320 W and 280 W, 0.37 s; sees 25 of 100 ms",
         fake.square(280, 320, 0.37),
         0.37,
-        {"span": 0.025, "phase": 0.03, "faults": NO_COUNTER},
+        UNSEEN,
         PART,
     ),
     "part-time, in step": Load(
@@ -99,6 +104,38 @@ LOADS = {
         0.2,
         {"span": 0.025, "faults": NO_COUNTER},
         PART,
+    ),
+    "falls in pauses": Load(
+        "300 W in 12 ms, 40 W above rest after it; sees 25 of 100 ms, the counter too",
+        fake.constant(300),
+        0.012,
+        BLIND,
+        PART,
+        TAIL,
+    ),
+    "falls in pauses, no counter": Load(
+        "300 W in 12 ms, 40 W above rest after it; sees 25 of 100 ms",
+        fake.constant(300),
+        0.012,
+        UNSEEN,
+        PART,
+        TAIL,
+    ),
+    "falls in pauses, true counter": Load(
+        "300 W in 30 ms, 40 W above rest after it; sees 25 of 100 ms, the counter all",
+        fake.constant(300),
+        0.03,
+        {"span": 0.025, "phase": 0.03},
+        PART,
+        TAIL,
+    ),
+    "falls to rest": Load(
+        "300 W in 0.75 s, at rest at once after it; sees 25 of 100 ms",
+        fake.constant(300),
+        0.75,
+        UNSEEN,
+        PART,
+        (0.0, 2.0),
     ),
     "averaging": Load(
         "slow square; 1 s averages beside the counter",
@@ -160,11 +197,44 @@ def slot(points: list) -> list:
     ]
 
 
+def answering(load: Load, busy: list, stop_s: float) -> list:
+    """The power of a load that falls once an iteration ends, by its `tail`."""
+    watts, (above_W, held_s) = load.points[0][1], load.tail
+    points = [(0.0, IDLE_W), (busy[0][0], IDLE_W), (busy[0][0], watts)]
+    for (_, stop), (after, _) in itertools.pairwise([*busy, (stop_s, stop_s)]):
+        if after - stop > 1e-9:
+            held = min(stop + held_s, after)
+            points += [(stop, watts), (stop, IDLE_W + above_W), (held, IDLE_W + above_W)]
+            points += [(held, IDLE_W), (after, IDLE_W), (after, watts)]
+    return [*points[:-1], (stop_s, IDLE_W)]
+
+
 def simulate(
     load: Load, time: fake.VirtualTime, script: Path, count: int, seed: int
 ) -> tuple[xr.Dataset, np.ndarray]:
-    """Derived windows of `count` slots and their true energies, on one virtual clock."""
-    points = slot(load.points)
+    """Derived windows of `count` slots and the true energies of their work, on a virtual clock.
+
+    A load that answers to pauses runs twice: its power follows from when it ran the first time.
+    """
+    points, busy = slot(load.points), []
+    if load.tail:
+        _run(load, points, time, script, (count, seed, busy))
+        points = answering(load, busy, count * SLOT_S + 2)
+        busy = []
+    data = _run(load, points, time, script, (count, seed, busy))
+    starts, stops = np.array(busy).T
+    if load.tail:
+        joules = load.points[0][1] * (stops - starts)
+    else:
+        joules = np.array([fake.energy(points, *ends) for ends in busy])
+    ends = zip(data["start_s"].values, data["stop_s"].values, strict=True)
+    inside = [(starts >= start - 1e-9) & (stops <= stop + 1e-9) for start, stop in ends]
+    return data, np.array([joules[those].sum() for those in inside])
+
+
+def _run(load: Load, points: list, time: fake.VirtualTime, script: Path, ask: tuple) -> xr.Dataset:
+    """Derived windows; ask: how many, a seed, and the list that gets the ends of iterations."""
+    count, seed, busy = ask
     fake.write(script, points, clock=str(time.path), **load.script)
     time.set(0.0)
     pynvml.nvmlInit()
@@ -176,7 +246,7 @@ def simulate(
     rows = [{"phase": "idle_loaded", **window.idle(2.1, setup)}]
     for index in range(count):
         time.set(index * SLOT_S + REST_S + 0.05 + rng.uniform(0, 0.5))
-        row, _ = window.fill(lambda: _iterate(load, clock, rng), WINDOW_S, setup)
+        row, _ = window.fill(lambda: _iterate(load, clock, rng, busy), WINDOW_S, setup)
         rows.append(
             {
                 "phase": "decode",
@@ -189,14 +259,9 @@ def simulate(
     attrs = {
         name: cast() for name, (cast, _) in ATTRS.items() if name not in ("schema_version", "kind")
     }
-    tree = trace.new(
-        "measured", attrs | {"status": "ok", "energy_source": gpu.source}, rows, samples
-    )
-    data = energy.windows(tree).isel(window=slice(1, None))
-    ends = zip(*(data[name].values for name in ("start_s", "stop_s", "paused_s")), strict=True)
-    return data, np.array(
-        [fake.energy(points, start, stop) - IDLE_W * paused for start, stop, paused in ends]
-    )
+    attrs |= {"status": "ok", "energy_source": gpu.source}
+    tree = trace.new("measured", attrs, rows, samples)
+    return energy.windows(tree).isel(window=slice(1, None))
 
 
 def _sampled(gpu: Instrument, clock: Clock, stop_s: float) -> dict:
@@ -211,9 +276,10 @@ def _sampled(gpu: Instrument, clock: Clock, stop_s: float) -> dict:
     return columns | {"code": columns["code"].astype(int)}
 
 
-def _iterate(load: Load, clock: Clock, rng: np.random.Generator) -> list:
-    seconds = load.iteration_s * rng.uniform(0.99, 1.01)
+def _iterate(load: Load, clock: Clock, rng: np.random.Generator, busy: list) -> list:
+    start, seconds = clock.now(), load.iteration_s * rng.uniform(0.99, 1.01)
     clock.sleep(seconds)
+    busy.append((start, clock.now()))
     return [seconds]
 
 

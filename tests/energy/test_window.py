@@ -228,14 +228,30 @@ def test_a_calibrated_board_is_corrected_and_known_better():
     assert data["u_gain"].item() == pytest.approx(0.01 / np.sqrt(3) * 1000 / 0.95)
 
 
-def test_idle_energy_of_pauses_is_taken_off():
-    rows = [
-        {"phase": "idle_loaded", "start_s": 1.0, "stop_s": 4.0, "iterations": 0, "batch": 0},
-        {"paused_s": 1.0},
-    ]
+RESTING = {"phase": "idle_loaded", "start_s": 1.0, "stop_s": 4.0, "iterations": 0, "batch": 0}
+
+
+def test_what_is_read_in_pauses_and_shortly_after_is_left_out():
+    """Two pauses at 90 W in a window at 200 W, of which 0.3 s more are dark."""
+    at = np.arange(0, 40, 0.05)
+    inside = ((at > 11.05) & (at < 12.2)) | ((at > 13.1) & (at < 13.65))
+    power = np.where(at < 5, 60.0, np.where(inside, 90.0, 200.0))
+    counter = np.concatenate([[0], np.cumsum((power[1:] + power[:-1]) / 2 * 0.05)])
+    row = {"paused_s": 1.3, "pauses": [(11.0, 11.95), (13.05, 13.4)]}
+    for source in ("nvml_instant", "nvml_counter"):
+        ends = dict(zip(("counter_start_J", "counter_stop_J"), counter[[200, 300]], strict=True))
+        samples = steady() | {"power_W": power, "counter_J": counter}
+        data = energy.windows(tree([RESTING, row | ends], source, **samples))
+        assert data["energy_J"].values[1] == pytest.approx(200 * 3.7, rel=0.005)
+        assert data["power_W"].values[1] == pytest.approx(200, rel=0.005)
+        assert data["time_per_iteration_s"].values[1] == pytest.approx(0.37)
+
+
+def test_pauses_of_earlier_traces_may_have_any_power_between_rest_and_work():
     samples = steady() | {"power_W": np.where(np.arange(0, 40, 0.05) < 5, 60.0, 200.0)}
-    data = energy.windows(tree(rows, **samples))
-    assert data["energy_J"].values[1] == pytest.approx(1000 - 60)
+    data = energy.windows(tree([RESTING, {"paused_s": 1.0}], **samples))
+    assert data["energy_J"].values[1] == pytest.approx(1000 - (60 + 200) / 2)
+    assert data["u_sampling"].values[1] >= (200 - 60) / np.sqrt(12)
     assert data["time_per_iteration_s"].values[1] == pytest.approx(0.4)
 
 

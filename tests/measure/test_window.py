@@ -76,16 +76,26 @@ def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(setup):
     assert row["boot_s"] == pytest.approx(5.6)
 
 
-def test_a_part_time_sensor_gets_random_pauses_that_are_counted(setup):
+def test_a_part_time_sensor_gets_random_pauses_that_are_noted(setup):
     scripted = setup()
-    row, times = window.fill(works(scripted, 0.125), 5.0, scripted)
-    assert row["iterations"] == 40 and 0 < row["paused_s"] < 40 * 0.1
+    row, times = window.fill(works(scripted, 0.125), 12.0, scripted)
+    assert row["iterations"] == 96 and 0 < row["paused_s"] < 4 * 0.1
     assert row["stop_s"] - row["start_s"] == pytest.approx(sum(times) + row["paused_s"])
+    ends = [row["start_s"], *np.ravel(row["pauses"]), row["stop_s"]]
+    assert len(row["pauses"]) == 4 and min(np.diff(ends)[2:-1:2]) >= window.PAUSE_S
+    assert row["paused_s"] == pytest.approx(sum(stop - start for start, stop in row["pauses"]))
+
+
+def test_short_iterations_leave_the_gpu_loaded(setup):
+    """A pause before each would make four fifths of the window one."""
+    scripted = setup()
+    row, _ = window.fill(works(scripted, 0.012), 5.0, scripted)
+    assert row["paused_s"] < 0.03 * (row["stop_s"] - row["start_s"])
 
 
 def test_every_variable_of_the_window_is_in_the_schema(setup):
     row, _ = window.fill(works(setup()), 2.0, setup())
-    assert set(row) <= set(variables("windows", "measured"))
+    assert set(row) <= {*variables("windows", "measured"), "pauses"}
     assert row["counter_stop_J"] - row["counter_start_J"] == pytest.approx(
         100 * (row["stop_s"] - row["start_s"]), abs=20
     )

@@ -157,6 +157,16 @@ def test_a_variable_that_came_later_is_unknown_in_an_earlier_file(tmp_path, monk
         trace.load(path)
 
 
+def test_a_group_that_came_later_is_empty_in_an_earlier_file(tmp_path):
+    path = trace.save(light.seed().drop_nodes("pauses"), tmp_path / "earlier.nc")
+    pauses = trace.load(path)["pauses"]
+    assert set(pauses.data_vars) == {"window", "start_s", "stop_s"} and pauses["start_s"].size == 0
+    with h5py.File(path, "r+") as file:
+        del file["steps"]
+    with pytest.raises(Refused, match="no group 'steps'"):
+        trace.load(path)
+
+
 def test_free_space_of_size_zero_keeps_nobody(path):
     """The walk over a heap of texts that HDF5 itself never ends."""
     data = bytearray(path.read_bytes())

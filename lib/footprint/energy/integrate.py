@@ -1,6 +1,7 @@
 """The integral of sampled power, the slope of a counter, and what spoils a window."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,38 @@ SHORTEST_S = 2.0  # a shorter window has no energy: counters are known to read l
 JUMP_S, JUMP_SHARE = 0.05, 1e-3  # two clocks may differ by this, and by this share of a window
 STUCK_S, STUCK_TICKS = 0.5, 10  # a counter that rests longer than both is stuck
 USABLE = ("ok", "disturbed", "throttled")
+
+
+class Spans(NamedTuple):
+    """The parts of windows in which no pause shows: their ends, and the window of each."""
+
+    start_s: np.ndarray
+    stop_s: np.ndarray
+    window: np.ndarray
+
+    def total(self, values) -> np.ndarray:
+        """Sum of the values of the spans of each window; NaN where one is."""
+        return np.bincount(self.window, values, self.window.max(initial=-1) + 1)
+
+
+def spans(w: Mapping, pauses: Mapping, settle_s, least_s) -> Spans:
+    """The spans of each window: from `settle_s` after a pause until the next one.
+
+    pauses: columns window, start_s, stop_s. After `settle_s` no reading tells of a pause. A span
+    lasts at least `least_s`, unless its window has no longer one. A window without pauses is one.
+    """
+    own, owner = np.arange(len(w["start_s"])), pauses["window"].astype(int)
+    windows = np.concatenate([own, owner])
+    starts = np.concatenate([w["start_s"], pauses["stop_s"] + settle_s[owner]])
+    stops = np.concatenate([pauses["start_s"], w["stop_s"]])
+    starts = starts[np.lexsort((starts, windows))]
+    stops = stops[np.lexsort((stops, np.concatenate([owner, own])))]
+    windows = np.sort(windows)
+    length = np.maximum(stops - starts, 0)
+    longest = np.zeros(len(own))
+    np.fmax.at(longest, windows, length)
+    keep = ~(length < np.minimum(least_s, longest)[windows])
+    return Spans(starts[keep], (starts + length)[keep], windows[keep])
 
 
 def integral(time_s, power_W, start_s, stop_s) -> np.ndarray:

@@ -43,7 +43,7 @@ def within(time_s, values, start_s, stop_s) -> np.ndarray:
 def fluctuation(time_s, power_W, start_s, stop_s) -> dict[str, np.ndarray]:
     """Number, standard deviation (W) and sum of squared steps (W2) of each window's samples.
 
-    A reading that is held for several samples adds its step once.
+    A reading that is held for several samples adds its step once; the first has none.
     """
     order = np.argsort(time_s, kind="stable")
     middle = np.nanmean(power_W) if np.isfinite(power_W).any() else 0.0
@@ -53,10 +53,12 @@ def fluctuation(time_s, power_W, start_s, stop_s) -> dict[str, np.ndarray]:
     mean = within(time_s, off, start_s, stop_s) / many
     square = within(time_s, off**2, start_s, stop_s) / many
     steps = np.concatenate([[0.0], np.diff(off) ** 2])[: len(off)]
+    first_s = np.append(time_s, np.inf)[np.searchsorted(time_s, start_s)]
+    first_s = np.minimum(first_s, stop_s)
     return {
         "count": count,
         "seen_W": np.sqrt(np.maximum(square - mean**2, 0)),
-        "jumps_W2": within(time_s, steps, start_s, stop_s),
+        "jumps_W2": within(time_s, steps, np.nextafter(first_s, np.inf), stop_s),
     }
 
 

@@ -7,8 +7,10 @@ import xarray as xr
 
 from footprint import trace
 from footprint.energy import uncertainty as budget
-from footprint.energy.integrate import USABLE, integral, slope, status
+from footprint.energy.integrate import USABLE, Spans, integral, slope, spans, status
 
+HISTORY = ("power_update_s", "power_average_s", "counter_tick_s")  # how long readings remember
+LEAST_TICKS = 5  # of a span between two pauses
 ALIGNED = 0.75  # ticks that are known to this share of their period are worth aligning to
 IDLE = ("idle_loaded", "idle_bare")
 DISAGREE = {"idle": 0.10, "busy": 0.05}
@@ -38,11 +40,14 @@ DERIVED = {
 def windows(tree: xr.DataTree) -> xr.Dataset:
     """The windows of a trace with what follows from its readings (see `DERIVED`).
 
-    Measured: `energy_J` is `counter_J` or `integrated_J`, as the run's `energy_source` says, less
-    the idle energy of pauses, over the gain; NaN with a reason in `energy_status` where there is
-    none. `energy_J_low` and `energy_J_high` bound it at 95 %: twice the root of the squares of
-    `u_repeat`, `u_quantisation` and `u_sampling`, and all of the gain's bound. Modelled: the
-    model's own energies and 90 % bounds, under the same names.
+    Measured: `energy_J` is `counter_J` or `integrated_J`, as the run's `energy_source` says, over
+    the gain; NaN with a reason in `energy_status` where there is none. It is that of the work:
+    readings that a pause may touch are left out, and the mean power of the others counts for all
+    time but the pauses. Where they cannot be left out, since nobody noted when the pauses were or
+    the ticks of the counter are not known well, a pause has a power between rest and work, with
+    that range in `u_sampling`. `energy_J_low` and `energy_J_high` bound it at 95 %: twice the root
+    of the squares of `u_repeat`, `u_quantisation` and `u_sampling`, and all of the gain's bound.
+    Modelled: the model's own energies and 90 % bounds, under the same names.
     """
     data = tree["windows"].to_dataset()
     if tree.attrs["kind"] == "modelled":
@@ -73,14 +78,26 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
     s = {name: tree["samples"][name].values for name in tree["samples"].data_vars}
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
     sensor = budget.assumed(w, source)
-    integrated = integral(s["time_s"], s["power_W"], start, stop)
-    counter, width, rest = _counted(w, s, length, sensor["counter_tick_s"])
-    read_J = counter if source.endswith("_counter") else integrated
-    paused_J = _idle_power(w["phase"], read_J / length) * np.nan_to_num(w["paused_s"])
-    energy = (read_J - paused_J) / sensor["gain"]
-    why = status(w, s, source, integrated, rest, sensor["counter_tick_s"])
+    pauses = {name: tree["pauses"][name].values for name in tree["pauses"].data_vars}
+    tick_s, settle_s = sensor["counter_tick_s"], sum(sensor[name] for name in HISTORY)
+    clean = spans(w, pauses, settle_s, LEAST_TICKS * tick_s)
+    placed_s = np.bincount(pauses["window"], pauses["stop_s"] - pauses["start_s"], len(start))
+    clean_s = clean.total(clean.stop_s - clean.start_s)
+    share = np.where(clean_s > 0, (length - placed_s) / np.where(clean_s > 0, clean_s, 1), np.nan)
+    integrated = share * clean.total(
+        integral(s["time_s"], s["power_W"], clean.start_s, clean.stop_s)
+    )
+    counter, width, rest = _counted(w, s, clean, share, tick_s)
+    counted = source.endswith("_counter")
+    paused_s = np.nan_to_num(w["paused_s"])
+    loose_s = np.where(counted & np.isnan(width), paused_s, np.maximum(paused_s - placed_s, 0))
+    read_J = counter if counted else integrated
+    unsure_J = loose_s * np.maximum(read_J / length - _idle_power(w["phase"], read_J / length), 0)
+    energy = (read_J * (1 - loose_s / length) + unsure_J / 2) / sensor["gain"]
+    why = status(w, s, source, integrated, rest, tick_s)
     energy = np.where(np.isin(why, USABLE), energy, np.nan)
-    parts = _budget(w, s, sensor, energy, width, source)
+    parts = _budget(w, s, sensor, energy, clean, width, source)
+    parts["u_sampling"] = np.hypot(parts["u_sampling"], unsure_J / np.sqrt(12))
     low, high = budget.bounds(energy, budget.expanded(parts), sensor["gain_bound"])
     residual = counter / np.where(integrated > 0, integrated, np.nan) - 1
     limit = np.where(np.isin(w["phase"], IDLE), DISAGREE["idle"], DISAGREE["busy"])
@@ -95,7 +112,7 @@ def _measured(tree: xr.DataTree, data: xr.Dataset) -> dict[str, np.ndarray]:
         "energy_J": energy,
         "energy_J_low": low,
         "energy_J_high": high,
-        "power_W": energy / length,
+        "power_W": energy / (length - paused_s),
         "energy_status": why.astype(object),
         "sampling_rate_hz": np.where(count > 0, count / length, np.nan),
         "sampler_share": np.where(count > 0, used / length, np.nan),
@@ -116,37 +133,56 @@ def _step_spread(steps: xr.Dataset, count: int) -> np.ndarray:
     return np.sqrt(squares / (known - 1)) / mean
 
 
-def _counted(w: dict, s: dict, length, tick_s) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counted(
+    w: dict, s: dict, clean: Spans, share, tick_s
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Joules of the counter, how well its ticks are known, and the time after the last, in s.
 
     Joules are by the slope between ticks where they are known well enough, else by the two ends.
     """
     times = np.concatenate([s["time_s"], w["start_s"], w["stop_s"]])
     reads = np.concatenate([s["counter_J"], w["counter_start_J"], w["counter_stop_J"]])
-    watts, width, rest = slope(times, reads, w["start_s"], w["stop_s"])
-    aligned = width <= ALIGNED * np.sqrt(2) * tick_s
-    counter = np.where(aligned, watts * length, w["counter_stop_J"] - w["counter_start_J"])
-    return counter, np.where(aligned, width, np.nan), rest
+    watts, width, rest = slope(times, reads, clean.start_s, clean.stop_s)
+    known = width <= ALIGNED * np.sqrt(2) * tick_s[clean.window]
+    aligned = clean.total(~known) == 0
+    joules = share * clean.total(watts * (clean.stop_s - clean.start_s))
+    counter = np.where(aligned, joules, w["counter_stop_J"] - w["counter_start_J"])
+    width = np.where(aligned, np.sqrt(clean.total(width**2)), np.nan)
+    slowest = np.full(len(share), -np.inf)
+    np.maximum.at(slowest, clean.window, np.nan_to_num(rest, nan=np.inf))
+    return counter, width, slowest
 
 
-def _budget(w: dict, s: dict, sensor: dict, energy, width, source: str) -> dict[str, np.ndarray]:
+def _budget(
+    w: dict, s: dict, sensor: dict, energy, clean: Spans, width, source: str
+) -> dict[str, np.ndarray]:
     """The standard uncertainties of the energies, in J; NaN where there is no energy."""
     start, stop, length = w["start_s"], w["stop_s"], w["stop_s"] - w["start_s"]
-    middle, busy, power = start + length / 2, w["iterations"] > 0, energy / length
+    middle, busy = start + length / 2, w["iterations"] > 0
+    worked_s = length - np.nan_to_num(w["paused_s"])
+    clean_s, power = clean.total(clean.stop_s - clean.start_s), energy / worked_s
     first = integral(s["time_s"], s["power_W"], start, middle)
     second = integral(s["time_s"], s["power_W"], middle, stop)
-    load = budget.fluctuation(s["time_s"], s["power_W"], start, stop) | {
-        "length_s": length,
+    seen = budget.fluctuation(s["time_s"], s["power_W"], clean.start_s, clean.stop_s)
+    count, jumps_W2 = clean.total(seen["count"]), clean.total(seen["jumps_W2"])
+    seen_W = np.sqrt(clean.total(seen["count"] * seen["seen_W"] ** 2) / np.maximum(count, 1))
+    active_W = np.where(busy, np.maximum(power - _idle_power(w["phase"], power), 0), 0)
+    ends = np.sqrt(np.bincount(clean.window))  # each span has two of its own
+    load = {
+        "length_s": clean_s,
+        "jumps_W2": jumps_W2,
         "power_W": power,
         "change_W": 4 * np.nan_to_num(second - first) / length,
-        "active_W": np.where(busy, np.maximum(power - _idle_power(w["phase"], power), 0), 0),
-        "iteration_s": np.where(busy, length / np.maximum(w["iterations"], 1), np.inf),
+        "seen_W": seen_W * ends,
+        "active_W": active_W * ends,
+        "iteration_s": np.where(busy, worked_s / np.maximum(w["iterations"], 1), np.inf),
+        "spacing_s": clean_s / np.maximum(count, 1),
     }
-    load["spacing_s"] = length / np.maximum(load["count"], 1)
-    load["noise_W"] = budget.noise(w["phase"], load["jumps_W2"], length / sensor["power_update_s"])
+    load["noise_W"] = budget.noise(w["phase"], jumps_W2, length / sensor["power_update_s"])
     counted = source.endswith("_counter")
     parts = budget.counted(sensor, load, width) if counted else budget.sampled(sensor, load)
-    return {name: np.where(np.isnan(energy), np.nan, part) for name, part in parts.items()} | {
+    whole = np.where(np.isnan(energy), np.nan, worked_s / np.where(clean_s > 0, clean_s, 1))
+    return {name: whole * part for name, part in parts.items()} | {
         "u_repeat": budget.spread(energy, w["iterations"], _points(w)),
         "u_tokens": np.zeros(len(energy)),
         "u_gain": np.abs(energy) * sensor["gain_bound"] / np.sqrt(3),

@@ -16,6 +16,7 @@ SETTLED, LAST = 0.05, 5  # largest coefficient of variation of this many steady 
 PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its length
 COOL_S, WARMER_C = 5.0, 10.0  # wait this long for a GPU this much above its idle temperature
 PART_TIME = 0.9  # a sensor that sees less of the time than this gets random pauses
+PAUSE_S, PAUSE_UPDATES = 2.5, 25  # work between two pauses: at least so many s and power updates
 DISTURBED = 0.10  # share of all cores that others may use before a window is flagged
 UNKNOWN = dict.fromkeys(
     ("counter_tick_s", "power_update_s", "power_average_s", "power_duty", "gain", "gain_bound"),
@@ -122,21 +123,25 @@ def idle(seconds: float, setup: Setup) -> dict:
 def fill(once: Iteration, seconds: float, setup: Setup) -> tuple[dict, list[float]]:
     """Repeat `once` for at least `seconds`; returns the window and all step times."""
     lead_in(once, seconds, setup)
-    now, times, count, paused = setup.clock.now, [], 0, 0.0
+    now, times, pauses = setup.clock.now, [], []
+    apart_s = max(PAUSE_S, PAUSE_UPDATES * np.nan_to_num(setup.sensor["power_update_s"]))
+    iterations = paused_s = 0
 
     def work() -> None:
-        nonlocal count, paused
-        start = now()
-        while not count or now() - start - paused < seconds:
-            if count and (pause := _pause(setup)):
+        nonlocal iterations, paused_s
+        start = last = now()
+        while not iterations or now() - start - paused_s < seconds:
+            if iterations and now() - last >= apart_s and (pause := _pause(setup)):
                 before = now()
                 setup.clock.sleep(pause)
-                paused += now() - before
+                last = now()
+                pauses.append((before, last))
+                paused_s += last - before
             times.extend(once())
-            count += 1
+            iterations += 1
 
     window = record(work, setup)
-    return window | {"iterations": count, "paused_s": paused}, times
+    return window | {"iterations": iterations, "paused_s": paused_s, "pauses": pauses}, times
 
 
 def record(work: Callable[[], None], setup: Setup) -> dict:

@@ -28,16 +28,19 @@ def new(
 ) -> xr.DataTree:
     """A checked trace from root attributes, one mapping a window, and arrays of samples and steps.
 
-    What is left out becomes NaN (floats), 0 (whole numbers) or empty (texts).
+    What is left out becomes NaN (floats), 0 (whole numbers) or empty (texts). The key `pauses` of a
+    window holds the starts and stops of its pauses.
     """
     windows = list(windows)
+    ends = [(at, *pause) for at, window in enumerate(windows) for pause in window.get("pauses", ())]
+    pauses = dict(zip(("window", "start_s", "stop_s"), zip(*ends, strict=True), strict=False))
     groups = {
         "windows": {
             name: [window.get(name, EMPTY[variable.dtype]) for window in windows]
             for name, variable in variables("windows", kind).items()
         }
     }
-    for group, arrays in (("samples", samples), ("steps", steps)):
+    for group, arrays in (("samples", samples), ("steps", steps), ("pauses", pauses)):
         length = max(map(len, arrays.values()), default=0)
         groups[group] = {
             name: arrays.get(name, np.full(length, EMPTY[variable.dtype]))
@@ -65,6 +68,8 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
     check_attrs(tree.attrs, name)
     for group in SCHEMA:
         if group not in tree.children:
+            if group in schema.LATER:
+                continue
             raise Refused(f"{name} has no group {group!r}.")
         data, known = tree[group].to_dataset(), variables(group, tree.attrs["kind"])
         for variable in [*known, *data.variables]:
@@ -84,9 +89,11 @@ def check(tree: xr.DataTree, name: str = "the trace") -> xr.DataTree:
                 f"{name}: windows/{variable} holds {str(min(wrong))!r}; "
                 f"allowed are {', '.join(words)}."
             )
-    index = tree["steps"]["window"].values if "window" in tree["steps"] else np.empty(0)
-    if index.size and not (index.min() >= 0 and index.max() < tree["windows"].sizes["window"]):
-        raise Refused(f"{name}: steps/window points to a window that is not there.")
+    for group in ("steps", "pauses"):
+        data = tree[group].to_dataset() if group in tree.children else {}
+        index = data["window"].values if "window" in data else np.empty(0)
+        if index.size and not (index.min() >= 0 and index.max() < tree["windows"].sizes["window"]):
+            raise Refused(f"{name}: {group}/window points to a window that is not there.")
     return tree
 
 
@@ -114,8 +121,10 @@ def complete(tree: xr.DataTree) -> xr.DataTree:
     """The same tree with the variables that were not yet known when its file was written."""
     for group in SCHEMA:
         known = variables(group, tree.attrs["kind"])
+        if group not in tree.children:
+            tree[group] = xr.DataTree()
         for name in [name for name in known if name not in tree[group].data_vars]:
-            size, kind = tree[group].sizes[DIMS[group]], known[name].dtype
+            size, kind = tree[group].sizes.get(DIMS[group], 0), known[name].dtype
             values = np.full(size, UNKNOWN[kind], NUMPY[kind])
             tree[group][name] = xr.Variable(DIMS[group], values, known[name].attrs)
     return tree
@@ -141,7 +150,7 @@ def checksum(tree: xr.DataTree) -> str:
     found = hashlib.sha256(
         repr(sorted((name, str(value)) for name, value in attrs.items())).encode()
     )
-    for group in SCHEMA:
+    for group in [group for group in SCHEMA if group in tree.children]:
         for name, values in sorted(tree[group].data_vars.items()):
             found.update(f"{group}/{name} {values.size} ".encode())
             text = values.dtype.kind not in "if"
@@ -162,7 +171,7 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
             for name, values in tree[group].data_vars.items()
             if values.dtype.kind in "if" and values.size > 512  # a shorter array would grow
         }
-        for group in SCHEMA
+        for group in tree.children
     }
     return whole(path, lambda name: tree.to_netcdf(name, engine="h5netcdf", encoding=encoding))
 

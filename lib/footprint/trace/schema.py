@@ -119,7 +119,7 @@ _MEASURED_WINDOWS = {
     "start_s": ("f", "s", "start", "monotonic clock at the start of the window"),
     "stop_s": ("f", "s", "stop", "monotonic clock at the end of the window"),
     "boot_s": ("f", "s", "length by the other clock", "which also counts suspension: tells a jump"),
-    "paused_s": ("f", "s", "pauses", "random, between iterations; their idle energy is taken off"),
+    "paused_s": ("f", "s", "pauses", "random, between iterations: no part of the energy"),
     "warmup_s": ("f", "s", "warm-up", "run at the same shape before the window, until settled"),
     "cooled_s": ("f", "s", "cool-down", "waited before the warm-up for the GPU to cool"),
     "compile_s": ("f", "s", "compilation", "before the warm-up; 0 where it had been done before"),
@@ -151,6 +151,11 @@ _MEASURED_WINDOWS = {
     "power_duty": ("f", "1", "duty cycle", "share of the time that the power readings see"),
     "gain": ("f", "1", "gain", "reading over truth by an external meter; 1 when never calibrated"),
     "gain_bound": ("f", "1", "bound of the gain", "largest relative error the gain may have left"),
+}
+_PAUSES = {
+    "window": ("i", "1", "window", "index of the window that the pause lies in"),
+    "start_s": ("f", "s", "start", "monotonic clock at the start of the pause"),
+    "stop_s": ("f", "s", "stop", "monotonic clock at the end of the pause"),
 }
 _MODELLED_QUANTITIES = {
     "duration_s": ("f", "s", "duration", "modelled time of one iteration of the phase"),
@@ -192,10 +197,11 @@ SCHEMA = {
     "windows": _typed(_WINDOWS, _MEASURED_WINDOWS, _MODELLED_WINDOWS),
     "samples": _typed({}, _SAMPLES, {}),
     "steps": _typed({}, _STEPS, {}),
+    "pauses": _typed({}, _PAUSES, {}),
 }
-# Variables that earlier traces lack: there they are read as empty, unknown (-1) or NaN.
-LATER = {"compile_s"}
-DIMS = {"windows": "window", "samples": "sample", "steps": "step"}
+# Variables that earlier traces lack, read as empty, unknown (-1) or NaN; and groups, read as empty.
+LATER = {"compile_s", "pauses"}
+DIMS = {"windows": "window", "samples": "sample", "steps": "step", "pauses": "pause"}
 NUMPY = {"U": object, "i": np.int64, "f": np.float64}
 
 
