@@ -14,7 +14,7 @@ import pytest
 import light_project as light
 from footprint import Refused, predict, root, trace, workload
 from footprint.energy import window as energy
-from footprint.sweep import report, results
+from footprint.sweep import report, results, runner
 from footprint.trace.schema import ATTRS
 
 pytest.importorskip("rocrate")
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     whole = tmp_path_factory.mktemp("made")
     scratch = whole / ".run-1"
     scratch.mkdir()
-    (scratch / "run.ipynb").write_text(results.scrub(TEMPLATE.decode(), "profile", TEMPLATE))
+    (scratch / "run.ipynb").write_text(runner.scrub(TEMPLATE.decode(), "profile", TEMPLATE))
     trace.save(
         light.seed(model="llama-24m", start_utc="2026-11-22T20:00:00+00:00"), scratch / "run.nc"
     )

@@ -1,21 +1,18 @@
 """Claims, placing, and pages that name no one."""
 
-import getpass
 import json
 import math
 import os
-import platform
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 import light_project as light
-from footprint import Refused, root, trace, workload
+from footprint import Refused, trace, workload
 from footprint.measure import provenance
 from footprint.sweep import results
 
@@ -302,77 +299,6 @@ def test_a_head_is_read_once(tmp_path, monkeypatch):
     first = results.finished(tmp_path, seen)
     monkeypatch.setattr(trace, "head", lambda path: pytest.fail("read again"))
     assert results.finished(tmp_path, seen) == first
-
-
-def test_a_page_names_no_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(platform, "node", lambda: "gpu-box-17")
-    monkeypatch.setattr(getpass, "getuser", lambda: "adalovelace")
-    model = tmp_path / "private" / "model"
-    model.mkdir(parents=True)
-    told = [
-        f"{root()}/lib/x.py",
-        f"{sys.prefix}/lib/python",
-        f"{Path.home()}/data",
-        "gpu-box-17",
-        "adalovelace",
-        "GPU-01234567-89ab-cdef-0123-456789abcdef",
-        str(model),
-        f"{tmp_path}/.run-9/run.nc",
-    ]
-    page = {**PAGE, "cells": [{"cell_type": "code", "outputs": [], "metadata": {}, "source": told}]}
-    text = results.scrub(json.dumps(page), "profile", b"the notebook", str(model))
-    for secret in (
-        "gpu-box-17",
-        "adalovelace",
-        "01234567-89ab",
-        str(tmp_path),
-        str(root()),
-        str(Path.home()) + "/",
-    ):
-        assert secret not in text
-    record = json.loads(text)["metadata"]
-    assert record["papermill"] == {
-        "input_path": "notebooks/profile.ipynb",
-        "output_path": f"{results.STEM}.ipynb",
-    }
-    assert len(record["footprint"]["notebook_sha256"]) == 64
-    assert any(item.startswith("xarray==") for item in record["footprint"]["environment"])
-
-
-def test_a_place_with_spaces_and_letters_names_no_one(monkeypatch, tmp_path):
-    place, folder = tmp_path / "a b ü" / "main", tmp_path / "c d é"
-    (place / "_toc.yml").parent.mkdir(parents=True)
-    (place / "_toc.yml").touch()
-    monkeypatch.chdir(place)
-    out = str(folder / "results" / ".run-9" / "run.nc")
-    told = [out, f"saved {out} now", json.dumps({"out": out}), f"file://{quote(out)}", f"{place}/x"]
-    cell = {"cell_type": "code", "outputs": [], "metadata": {}, "source": told}
-    page = {**PAGE, "cells": [cell], "metadata": {"papermill": {"parameters": {"out": out}}}}
-    for ascii_only in (True, False):
-        text = results.scrub(json.dumps(page, ensure_ascii=ascii_only), "profile", b"")
-        for secret in (str(tmp_path), "a b", "c d", "c%20d", ".run-9"):
-            assert secret not in text
-        assert json.loads(text)["metadata"]["papermill"]["parameters"]["out"] == "THIS-RUN.nc"
-
-
-def test_a_user_without_a_name_or_a_home_keeps_the_run(monkeypatch):
-    def nameless():
-        raise KeyError("getpwuid(): uid not found: 54321")
-
-    monkeypatch.setattr(getpass, "getuser", nameless)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert json.loads(results.scrub(json.dumps(PAGE), "predict", b""))["cells"] == []
-
-
-def test_a_common_name_is_no_secret(monkeypatch):
-    monkeypatch.setattr(getpass, "getuser", lambda: "root")
-    page = {
-        **PAGE,
-        "cells": [
-            {"cell_type": "code", "outputs": [], "metadata": {}, "source": ["provenance.root()"]}
-        ],
-    }
-    assert "provenance.root()" in results.scrub(json.dumps(page), "predict", b"")
 
 
 # -- events ----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +15,7 @@ import xarray as xr
 from footprint import trace, workload
 from footprint.measure import engine as engines
 from footprint.measure import instrument as instruments
-from footprint.measure import provenance, sampler, sensor, window
+from footprint.measure import journal, provenance, sampler, sensor, window
 from footprint.measure.engine import Engine
 from footprint.measure.window import Setup
 
@@ -33,11 +34,14 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     attrs = provenance.attributes(request, instrument)
     rng = np.random.default_rng(request["seed"])
     setup = Setup(instrument, sensor.values(instrument, say), request["quick"], rng=rng)
-    windows, step_windows, step_s = [], [], []
-    with sampler.sampling(instrument) as recording:
-        windows.append(idle("idle_bare", request["window_s"], setup))
+    with (
+        journal.kept(_identity(request, attrs), sampler.ROW.size) as (kept, file),
+        sampler.sampling(instrument, into=file) as recording,
+    ):
+        done = [window for window, _ in kept.rows]
+        kept.add(bare := idle("idle_bare", request["window_s"], setup), [])
         held_GiB = attrs.get("memory_used_before_GiB", math.nan)
-        if who := instruments.strangers(windows[-1]["other_processes"], held_GiB):
+        if who := instruments.strangers(bare["other_processes"], held_GiB):
             say(who)
         say(f"loading {request['model']} on {attrs['device_name']}")
         others = instrument.state().processes
@@ -46,16 +50,14 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
         attrs |= rates
         status = "oom" if reason else "ok"
         setup = setup._replace(own=instruments.own(others, instrument.state().processes))
-        windows.append(idle("idle_loaded", request["window_s"], setup))
-        setup = setup._replace(rest_C=windows[-1]["temperature_C"])
+        kept.add(rest := idle("idle_loaded", request["window_s"], setup), [])
+        setup = setup._replace(rest_C=rest["temperature_C"])
         gc.collect()
         gc.freeze()  # a collection of all that is loaded would take longer than some windows
         try:
             with patient() as between:
-                for row, times in () if reason else measured(engine, request, setup, say):
-                    step_windows += [len(windows)] * len(times)
-                    step_s += times
-                    windows.append(row)
+                for row, times in () if reason else measured(engine, request, setup, say, done):
+                    kept.add(row, times)
                     if row["status"] in instruments.FATAL:
                         status, reason = "gpu_lost", row["reason"]
                         break
@@ -72,8 +74,14 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
     if not instrument.present:  # a CPU with another number of threads is another device
         attrs["device"] += f"-{attrs['threads']}t"
     attrs |= {"notebook": "profile", "status": status, "reason": reason}
-    steps = {"window": step_windows, "step_s": step_s}
-    return engine, trace.new("measured", attrs, windows, recording.columns, steps)
+    attrs["tries"] = len(kept.tries)
+    return engine, trace.new("measured", attrs, *kept.joined(recording.columns))
+
+
+def _identity(request: dict, attrs: dict) -> dict:
+    """What must be equal for the windows of an earlier try to count."""
+    names = ("device_name", "device_hash", "software", "driver", "git_commit")
+    return {"request": provenance.asked(request), **{name: attrs[name] for name in names}}
 
 
 def _probed(engine: Engine) -> tuple[dict[str, float], str]:
@@ -130,17 +138,24 @@ def idle(phase: str, seconds: float, setup: Setup) -> dict:
 
 
 def measured(
-    engine: Engine, request: dict, setup: Setup, say: Callable[[str], None]
+    engine: Engine,
+    request: dict,
+    setup: Setup,
+    say: Callable[[str], None],
+    done: Iterable[dict] = (),
 ) -> Iterator[tuple[dict, list[float]]]:
     """Yield window and step times of the three phases of every point, in seeded order.
 
     `generate` comes after its parts and before them in turns, so that drift affects both alike.
+    done: windows of an earlier try, which are not measured again.
     """
+    left = Counter(map(_place, done))
     points = workload.windows(request)
     work = [_work(point) for point in points]
-    began, warm, full = time.monotonic(), set(), []
+    began, warm = time.monotonic(), set()
+    full = [(row["phase"], _lengths(row)) for row in done if row["status"] == "oom"]
     for index, point in enumerate(points):
-        lengths = tuple(point[name] for name in LENGTHS)
+        lengths = _lengths(point)
         what = "batch {}, prompt {}, output {}".format(*lengths) + f", repeat {point['repeat'] + 1}"
         if index:
             left_s = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
@@ -148,6 +163,9 @@ def measured(
         say(f"{index + 1}/{len(points)}: {what}")
         engine.release()
         for phase in ORDERS[point["repeat"] % len(ORDERS)]:
+            if left[place := _place(_row(point, phase))]:
+                left[place] -= 1
+                continue
             if reason := _hopeless(phase, lengths, full):
                 yield _row(point, phase, status="skipped", reason=reason), []
                 continue
@@ -155,6 +173,15 @@ def measured(
             if row["status"] == "oom":
                 full.append((phase, lengths))
             yield row, times
+
+
+def _lengths(point: dict) -> tuple[int, ...]:
+    return tuple(point[name] for name in LENGTHS)
+
+
+def _place(row: dict) -> tuple:
+    """What tells a window of a run from the others, but for points that were drawn twice."""
+    return tuple(row.get(name) for name in ("phase", "lengths", *LENGTHS, "repeat"))
 
 
 def _hopeless(phase: str, lengths: tuple, full: list[tuple[str, tuple]]) -> str:

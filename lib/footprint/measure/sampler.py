@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -79,13 +79,19 @@ class Recording:
 
 @contextmanager
 def sampling(
-    instrument: Instrument, rate_hz: float = RATE_HZ, busiest: float = BUSIEST
+    instrument: Instrument,
+    rate_hz: float = RATE_HZ,
+    busiest: float = BUSIEST,
+    into: BinaryIO | None = None,
 ) -> Iterator[Recording | SimpleNamespace]:
-    """Sample power and counter while the block runs; yields a `Recording`, empty for a CPU."""
+    """Sample power and counter while the block runs; yields a `Recording`, empty for a CPU.
+
+    into: a file to append to, whose samples are read, too; a temporary one by default.
+    """
     if not instrument.present:
         yield SimpleNamespace(columns=NOTHING, revive=lambda: None)
         return
-    with tempfile.TemporaryFile() as out:
+    with nullcontext(into) if into else tempfile.TemporaryFile() as out:
         recording = Recording(out, instrument, rate_hz, busiest)
         try:
             yield recording

@@ -7,36 +7,28 @@ Nothing is written through a link: a folder of results may come from a stranger.
 
 import errno
 import fcntl
-import getpass
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import re
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import psutil
 import xarray as xr
 
-from footprint import Refused, digest, root, trace
-from footprint.measure import provenance
+from footprint import Refused, digest, trace
 
 FINAL = ("ok", "oom")  # statuses of runs that need no second try
 LOG = Path(".sweep") / "events.jsonl"
 VARIABLE = "FOOTPRINT_RUN"  # environment variable of all processes of a run: its scratch folder
+JOURNAL = "journal"  # in a scratch folder: what a killed run had measured
 STEM = "THIS-RUN"  # placeholder in a page for its final name
 UNREADABLE = (Refused, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
-NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
 
 
 class Finished(NamedTuple):
@@ -108,7 +100,7 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
             _complete(scratch, folder)
         yield scratch
     finally:
-        if not _pending(scratch):
+        if not _pending(scratch) and not _unfinished(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
         os.close(handle)
 
@@ -207,12 +199,18 @@ def _pending(scratch: Path) -> bool:
     return (scratch / "commit").exists() and any(scratch.glob("run.*"))
 
 
+def _unfinished(scratch: Path) -> bool:
+    """Whether another try can go on from what is here."""
+    return (scratch / JOURNAL).exists() and not (scratch / "commit").exists()
+
+
 def _complete(scratch: Path, folder: Path) -> None:
     """Complete the move of a dead process that wrote `commit`, and clear the scratch folder."""
     if _pending(scratch):
         with suppress(Refused, UnicodeDecodeError):  # damaged, or a stranger's
             _resume(scratch, folder)
-    for name in {*os.listdir(scratch)} - {"claim"}:
+    kept = {"claim", JOURNAL} if _unfinished(scratch) else {"claim"}
+    for name in {*os.listdir(scratch)} - kept:
         left = scratch / name
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
@@ -251,43 +249,6 @@ def keep_failed(scratch: Path, folder: Path, name: str) -> Path | None:
     target = _inside(folder, ".sweep", "failed") / f"{name}.ipynb"
     _move(scratch, target)
     return target if target.exists() else None
-
-
-def _user() -> str:
-    """Name of the user; empty in a container whose user has none."""
-    with suppress(KeyError, OSError):
-        return getpass.getuser()
-    return ""
-
-
-def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
-    """An executed notebook with its provenance, without names, UUIDs or absolute paths."""
-    asked = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
-    folder, home = Path(asked.get("out") or ".").parent.parent, os.path.expanduser("~")
-    paths = {str(root()): ".", str(folder): "results", sys.prefix: "venv", home: "~"}
-    if Path(model).exists():
-        paths = {str(Path(model).parent) + os.sep: "", **paths}
-    for path in filter(os.path.isabs, paths):
-        once = json.dumps(path)[1:-1]  # as it stands in JSON, then in JSON within JSON, in links
-        for written in {path, once, json.dumps(once)[1:-1], quote(path)}:
-            text = text.replace(written, paths[path]) if len(path) > 3 else text
-    text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{STEM}.\1", text)
-    text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
-    for name in {platform.node(), _user()}:
-        if len(name) > 3 and not NOBODY.fullmatch(name):
-            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "someone", text)
-    page = json.loads(text)
-    record = page["metadata"].setdefault("papermill", {})
-    record |= {"input_path": f"notebooks/{notebook}.ipynb", "output_path": f"{STEM}.ipynb"}
-    packages = importlib.metadata.distributions()
-    page["metadata"]["footprint"] = {
-        "notebook": f"notebooks/{notebook}.ipynb",
-        "notebook_sha256": hashlib.sha256(template).hexdigest(),
-        "git_commit": provenance.commit(),
-        "python": platform.python_version(),
-        "environment": sorted({f"{item.name}=={item.version}" for item in packages}),
-    }
-    return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
 
 
 # -- events ----------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
 """One run: papermill in a process group of its own, with a time limit and a locked device."""
 
 import contextlib
+import getpass
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
+import platform
+import re
 import selectors
 import signal
 import subprocess
@@ -12,14 +17,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import psutil
 
 from footprint import Refused, digest, root
-from footprint.measure import instrument, locks, provenance
+from footprint.measure import instrument, journal, locks, provenance
 from footprint.sweep import kernel, results
 
 LIMIT_S = 6 * 3600.0
+NOBODY = re.compile("root|user|admin|ubuntu|debian|runner|docker|jovyan|localhost")
 RUNNING: set[subprocess.Popen] = set()  # the inner processes of this process
 STOP = {"asked": 0}  # how often this process was asked to stop
 
@@ -108,6 +115,7 @@ def _execute(
     page, request = scratch / "run.ipynb", dict(run.request)
     request["out"] = str((scratch / "run.nc").resolve())
     environ = {**environ, results.VARIABLE: str(scratch.resolve())}
+    environ[journal.VARIABLE] = str(scratch.resolve() / results.JOURNAL)
     if uuid and run.device != "cpu":  # a CPU run may have a GPU beside it
         request["device"] = "cuda:0"  # the only one that the process sees
         environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid}
@@ -117,7 +125,7 @@ def _execute(
     try:
         if page.exists():
             text, sources = page.read_text("utf-8"), template.read_bytes()
-            text = results.scrub(text, run.notebook, sources, run.request["model"])
+            text = scrub(text, run.notebook, sources, run.request["model"])
             page.write_text(text, "utf-8")
     except (OSError, ValueError) as error:
         page.unlink()  # cut off: better none than one that was not scrubbed
@@ -226,3 +234,43 @@ def stop(*_) -> None:
             _send(signal.SIGINT, [*kernels, *family[:1]])  # a kernel that starts hears nothing
         else:
             _send(signal.SIGKILL, family)
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def _user() -> str:
+    """Name of the user; empty in a container whose user has none."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return ""
+
+
+def scrub(text: str, notebook: str, template: bytes, model: str = "") -> str:
+    """An executed notebook with its provenance, without names, UUIDs or absolute paths."""
+    asked = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
+    folder, home = Path(asked.get("out") or ".").parent.parent, os.path.expanduser("~")
+    paths = {str(root()): ".", str(folder): "results", sys.prefix: "venv", home: "~"}
+    if Path(model).exists():
+        paths = {str(Path(model).parent) + os.sep: "", **paths}
+    for path in filter(os.path.isabs, paths):
+        once = json.dumps(path)[1:-1]  # as it stands in JSON, then in JSON within JSON, in links
+        for written in {path, once, json.dumps(once)[1:-1], quote(path)}:
+            text = text.replace(written, paths[path]) if len(path) > 3 else text
+    text = re.sub(r"[^\"'\\\s]*/\.run-[^/\"'\\\s]*/run\.(ipynb|nc)", rf"{results.STEM}.\1", text)
+    text = re.sub(r"\b(GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b", r"\1-someone", text)
+    for name in {platform.node(), _user()}:
+        if len(name) > 3 and not NOBODY.fullmatch(name):
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "someone", text)
+    page = json.loads(text)
+    record = page["metadata"].setdefault("papermill", {})
+    record |= {"input_path": f"notebooks/{notebook}.ipynb", "output_path": f"{results.STEM}.ipynb"}
+    packages = importlib.metadata.distributions()
+    page["metadata"]["footprint"] = {
+        "notebook": f"notebooks/{notebook}.ipynb",
+        "notebook_sha256": hashlib.sha256(template).hexdigest(),
+        "git_commit": provenance.commit(),
+        "python": platform.python_version(),
+        "environment": sorted({f"{item.name}=={item.version}" for item in packages}),
+    }
+    return json.dumps(page, indent=1, ensure_ascii=False) + "\n"

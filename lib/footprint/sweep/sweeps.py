@@ -81,6 +81,8 @@ class Sweep:
             if ended["status"] == "ok" and (scratch / "run.nc").exists():
                 tree, file = results.settle(scratch, self.folder)
                 status = tree.attrs["status"]
+                if status not in results.FINAL:  # another try goes on from its journal
+                    (scratch / "commit").unlink(missing_ok=True)
                 facts = {"status": status, "reason": tree.attrs["reason"], "file": file}
                 return ended | facts | {"again": status in ("gpu_lost", "failed")}
             if ended["status"] == "ok":

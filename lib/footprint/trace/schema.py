@@ -69,6 +69,7 @@ WORD = re.compile(r"[\w .+/()-]*")
 # Root attributes that a trace may lack.
 OPTIONAL_ATTRS = {
     "notebook": (str, "the notebook that made the run: profile, predict, serve, ..."),
+    "tries": (int, "how often the run was begun; windows of tries that were killed are kept"),
     "checksum": (str, "SHA-256 of all other attributes and of all values"),
     "host_cpu": (str, "name of the host's processor"),
     "governor": (str, "CPU frequency governor of the host; unknown where Linux does not tell"),

@@ -1,0 +1,123 @@
+"""The journal of a run: its windows and samples as they end, so that a killed run can go on."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from footprint.measure.instrument import FATAL
+
+VARIABLE = "FOOTPRINT_JOURNAL"  # environment variable: folder in which a run keeps its journal
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+GAP_S = 1.0  # between the times of an earlier boot and those of the next
+SAMPLES, WINDOWS = "samples", "windows.jsonl"
+
+
+class Journal:
+    """What a run and its earlier tries have measured; in memory alone where there is no folder.
+
+    rows: windows, each with its step times; tries: from the first that counts on, what each began
+    with: its boot, and how many rows and samples there were.
+    """
+
+    def __init__(self, file: BinaryIO | None = None):
+        self._file, self.rows, self.tries = file, [], []
+
+    def add(self, window: dict, times: list[float]) -> None:
+        """Keep a window and its step times: on the disk when this returns."""
+        self.rows.append((window, times))
+        self._write({"window": window, "times": times})
+
+    def begin(self, identity: dict, samples: int = 0) -> None:
+        """Read what earlier tries of the same identity left, and begin another one."""
+        for line in self._lines():
+            if "window" in line and self.tries:
+                if line["window"]["status"] not in FATAL:  # that one is tried again
+                    self.rows.append((line["window"], line["times"]))
+            elif "boot" in line:
+                if line["identity"] != identity:
+                    self.rows, self.tries = [], []
+                else:
+                    self.tries.append({**line, "rows": len(self.rows)})
+        boot = BOOT.read_text().strip() if BOOT.exists() else ""
+        head = {"identity": identity, "boot": boot, "samples": samples}
+        self.tries.append({**head, "rows": len(self.rows)})
+        self._write(head)
+
+    def _lines(self) -> Iterator[dict]:
+        """The lines of the file but those that were cut off."""
+        text = self._file.read() if self._file else b""
+        for line in text.split(b"\n"):
+            with suppress(ValueError):
+                yield json.loads(line)
+
+    def _write(self, record: dict) -> None:
+        """Append a line; the one before may have been cut off."""
+        if self._file:
+            line = json.dumps(record, default=lambda number: number.item())
+            self._file.write(f"\n{line}\n".encode())
+            os.fsync(self._file.fileno())
+
+    def joined(self, columns: Mapping[str, np.ndarray]) -> tuple[list[dict], dict, dict]:
+        """Windows, samples and steps of all tries, as `trace.new` takes them.
+
+        columns: samples of the sampler, `time_s` among them. After a boot the clock begins anew:
+        the times of earlier boots are moved to before those of the next one.
+        """
+        windows = [dict(window) for window, _ in self.rows]
+        columns = {name: values[self.tries[0]["samples"] :] for name, values in columns.items()}
+        time_s, later = columns["time_s"].copy(), np.inf
+        rows, samples, moved = len(windows), len(time_s), 0.0
+        for this, after in zip(self.tries[::-1], [None, *self.tries[:0:-1]], strict=True):
+            first, start = this["rows"], this["samples"] - self.tries[0]["samples"]
+            mine, part = windows[first:rows], time_s[start:samples]
+            times = [*part, *(window[end] for window in mine for end in ("start_s", "stop_s"))]
+            if after and this["boot"] != after["boot"]:
+                moved = later - GAP_S - max(times, default=0.0)
+            part += moved
+            for window in mine:
+                window["start_s"] += moved
+                window["stop_s"] += moved
+            later = min([later, *(moment + moved for moment in times)])
+            rows, samples = first, start
+        steps = {
+            "window": [at for at, (_, times) in enumerate(self.rows) for _ in times],
+            "step_s": [second for _, times in self.rows for second in times],
+        }
+        return windows, {**columns, "time_s": time_s}, steps
+
+
+@contextmanager
+def kept(identity: dict, width: int) -> Iterator[tuple[Journal, BinaryIO | None]]:
+    """The journal of this run in the folder that the environment names, and a file for samples.
+
+    identity: what must be equal for an earlier try to count. width: bytes of a sample. Without a
+    folder the journal lives in memory, and there is no file.
+    """
+    folder = Path(os.environ.get(VARIABLE, ""))
+    if not folder.name:
+        journal = Journal()
+        journal.begin(identity)
+        yield journal, None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _appended(folder / WINDOWS) as rows, _appended(folder / SAMPLES) as samples:
+        fcntl.flock(rows, fcntl.LOCK_EX)
+        whole = os.fstat(samples.fileno()).st_size // width
+        os.ftruncate(samples.fileno(), whole * width)  # the last one was cut off
+        journal = Journal(rows)
+        journal.begin(identity, whole)
+        yield journal, samples
+
+
+def _appended(path: Path) -> BinaryIO:
+    """A file to read from its start and to append to; OSError for a link in its place."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    file = os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0)
+    file.seek(0)
+    return file
