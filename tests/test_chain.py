@@ -12,7 +12,7 @@ import pytest
 import fake_nvml as fake
 from footprint import digest, spec, trace, workload
 from footprint.energy import window as energy
-from footprint.measure import profile, sensor
+from footprint.measure import locks, profile, sensor
 from footprint.sweep import report
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/profile.ipynb"
@@ -188,3 +188,45 @@ def test_the_command_line_does_too(scripted, tmp_path):
     (path,) = (tmp_path / "runs").rglob("*.nc")
     assert path.parent.name == "fake-gpu"
     holds(trace.load(path))
+
+
+CUDA = """
+import sys
+if "ipykernel_launcher" in sys.orig_argv:
+    import fake_cuda
+    from footprint.measure import compiled, probe
+    probe.PROBE_BYTES["cuda"], probe.PROBE_SIDE["cuda"] = 2**20, 64
+    kept = fake_cuda.entered()
+    kept.__enter__()
+"""
+T4S = {"name": "Tesla T4", "driver": "535.183.01", "cuda": 12020, "uuids": 1, "cards": 2}
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_torch_on_a_t4_from_launcher_to_sampler(scripted, gpu, tmp_path):
+    """On a CUDA device that is none: two GPUs, of which one is held and one does the work."""
+    gpu(fake.constant(60), epoch=time.monotonic(), tick=0.02, **T4S)
+    (tmp_path / "sitecustomize.py").write_text(CUDA)
+    given = {**SMALL, "device": "cuda", "engine": "eager", "window_s": 2.05, "repeats": 1}
+    options = [str(part) for name, value in given.items() for part in ("-p", name, value)]
+    command = ["footprint", "profile", "--to", str(tmp_path / "runs"), *options]
+    with locks.alone("cuda:0") as held:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (path,) = (tmp_path / "runs").rglob("*.nc")
+    tree, page = trace.load(path), next((tmp_path / "runs").rglob("*.ipynb")).read_text()
+    run, other = tree.attrs, f"GPU-{0x5CA1AB1E:08x}-9d1c-4b6a-8f20-3c5e7a9b1d42"
+    assert path.parent.name == run["device"] == "t4" and run["status"] == "ok"
+    assert run["device_hash"] == digest(other) and held != other and other not in page
+    assert (run["dtype"], run["compute_capability"], run["driver_cuda"]) == ("fp16", "7.5", "12.2")
+    assert run["energy_source"] == "nvml_counter" and run["probe_power_W"] == 60
+    data = energy.windows(tree)
+    assert set(data["energy_status"].values) <= {"ok", "disturbed"}
+    watts = data["energy_J"] / data["duration_s"]
+    assert np.allclose(watts[np.isfinite(watts)], 60, rtol=0.05)

@@ -63,6 +63,7 @@ def environment() -> dict[str, str]:
 def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
     """A client of the scheduler at this address, or of one made for the GPUs of this machine."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise Refused(f"{NEEDED[0].upper()}{NEEDED[1:]}.") from None
@@ -78,7 +79,8 @@ def connected(scheduler: str, gpus: dict[str, int]) -> Iterator:
         else:
             workers = sum(gpus.values()) + 1  # one for runs on the CPU and for models
             options = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
-            with profile.signals(signal.SIG_IGN, signal.SIGINT):  # only the parent handles Ctrl-C
+            calm = dask.config.set({"distributed.diagnostics.nvml": False})  # a lost GPU ends it
+            with calm, profile.signals(signal.SIG_IGN, signal.SIGINT):  # we handle Ctrl-C
                 cluster = LocalCluster(n_workers=workers, resources={"GPU": 1}, **options)
                 client = Client(stack.enter_context(cluster))
         yield stack.enter_context(client)
