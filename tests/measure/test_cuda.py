@@ -251,7 +251,7 @@ def us(pid) -> int:
 
 
 @contextlib.contextmanager
-def nothing_sampled(_):
+def nothing_sampled(_, into=None):
     """In place of a process that takes seconds to start."""
     yield SimpleNamespace(columns=sampler.NOTHING, revive=lambda: None)
 

@@ -105,6 +105,15 @@ def test_after_a_boot_earlier_times_lie_before_later_ones(folder):
     assert all(w["stop_s"] - w["start_s"] == 1.0 for w in windows)
 
 
+def test_what_was_not_tried_has_no_times_to_move(folder):
+    attempt([1000.0])
+    with journal.kept(IDENTITY, WIDTH) as (kept, _):
+        kept.add({"status": "skipped"}, [])
+    journal.BOOT.write_text("second\n")
+    _, (windows, _, _) = attempt([20.0])
+    assert windows[1] == {"status": "skipped"} and windows[0]["stop_s"] < 20.0
+
+
 def test_a_link_in_its_place_is_not_followed(folder, tmp_path):
     folder.mkdir()
     (tmp_path / "precious").write_text("kept")
@@ -122,6 +131,7 @@ def places(tree) -> list[tuple]:
     return sorted(busy[names].itertuples(index=False, name=None))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_is_that_of_one_try(folder, monkeypatch):
     request = workload.request("profile", **SMALL, repeats=2, window_s=0.05)
     real, seen = profile.attempt, []

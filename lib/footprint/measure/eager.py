@@ -63,9 +63,8 @@ class Eager(probe.TorchEngine):
 
     def needed_bytes(self, phase: str, point: dict) -> float:
         """The peak of the phase, less the KV cache that is there already."""
-        layers = self._prepared[0].layers if self._prepared else []
-        kept = [part.untyped_storage().nbytes() for it in layers for part in (it.keys, it.values)]
-        return peak_bytes(self.shape, self.dtype, phase, point, self.backends) - sum(kept)
+        kept = cache_bytes(self._prepared[0]) if self._prepared else 0
+        return peak_bytes(self.shape, self.dtype, phase, point, self.backends) - kept
 
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
         """A function that runs the phase once; decode continues from the cache of a prefill."""
@@ -176,6 +175,12 @@ def peak_bytes(
     if static and phase == "decode" and shape.kv_heads < shape.heads:
         attended += batch * held * 2 * query * width
     return cache + max(feed_forward, attended) + 2 * batch * shape.vocab * width
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Memory that a KV cache holds; what was cropped from it is held until it grows again."""
+    parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+    return sum(part.untyped_storage().nbytes() for part in parts if part is not None)
 
 
 def backends(net: torch.nn.Module) -> dict[str, str]:

@@ -15,6 +15,7 @@ from footprint.measure.instrument import FATAL
 VARIABLE = "FOOTPRINT_JOURNAL"  # environment variable: folder in which a run keeps its journal
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 GAP_S = 1.0  # between the times of an earlier boot and those of the next
+ENDS = ("start_s", "stop_s")  # a window that was not tried has none
 SAMPLES, WINDOWS = "samples", "windows.jsonl"
 
 
@@ -72,17 +73,18 @@ class Journal:
         windows = [dict(window) for window, _ in self.rows]
         columns = {name: values[self.tries[0]["samples"] :] for name, values in columns.items()}
         time_s, later = columns["time_s"].copy(), np.inf
-        rows, samples, moved = len(windows), len(time_s), 0.0
-        for this, after in zip(self.tries[::-1], [None, *self.tries[:0:-1]], strict=True):
+        pairs = zip(self.tries, [{"boot": None}, *self.tries], strict=False)
+        boots = [this for this, before in pairs if this["boot"] != before["boot"]]
+        rows, samples = len(windows), len(time_s)
+        for this in reversed(boots):
             first, start = this["rows"], this["samples"] - self.tries[0]["samples"]
             mine, part = windows[first:rows], time_s[start:samples]
-            times = [*part, *(window[end] for window in mine for end in ("start_s", "stop_s"))]
-            if after and this["boot"] != after["boot"]:
-                moved = later - GAP_S - max(times, default=0.0)
+            ends = [(window, end) for window in mine for end in ENDS if end in window]
+            times = [*part, *(window[end] for window, end in ends)]
+            moved = 0.0 if this is boots[-1] or not times else later - GAP_S - max(times)
             part += moved
-            for window in mine:
-                window["start_s"] += moved
-                window["stop_s"] += moved
+            for window, end in ends:
+                window[end] += moved
             later = min([later, *(moment + moved for moment in times)])
             rows, samples = first, start
         steps = {
