@@ -60,7 +60,7 @@ def unfused(query, key, value, is_causal=False, scale=None, enable_gqa=False, **
     return MATH.decompose(query, key, value, None, 0.0, is_causal, None, **options)[0]
 
 
-KERNELS = {"fused": fused, "math": unfused}
+KERNELS = {"fused": fused, "math": unfused, "efficient, repeated": fused}
 
 
 class Kernel(torch.overrides.TorchFunctionMode):
@@ -88,6 +88,7 @@ def peaks(net: torch.nn.Module, point: dict, kernel: str) -> dict[str, float]:
     batch, prompt = point["batch"], point["prompt_tokens"]
     last = prompt + point["output_tokens"] - 3  # two steps before the end of decode
     found = {}
+    net.set_attn_implementation("repeated" if "repeated" in kernel else "sdpa")
     with Kernel(KERNELS[kernel]):
         with Traced() as prefill:
             kept = eager.prefill(net, torch.zeros(batch, prompt, dtype=int, device=META))

@@ -21,7 +21,7 @@ RUN |= {
 }
 
 
-def measured(samples=()) -> xr.DataTree:
+def measured(samples=(), kernel="") -> xr.DataTree:
     rows = [
         {"phase": "idle_bare", "lengths": "idle", "status": "ok", "start_s": 0.0, "stop_s": 1.0}
     ]
@@ -40,6 +40,7 @@ def measured(samples=()) -> xr.DataTree:
                 "start_s": 1.0,
                 "stop_s": 1.0 + seconds,
                 "peak_memory_B": 2.0**30,
+                "attention_backend": kernel,
             }
         )
     steps = {"window": [1] * 3000, "step_s": [0.001 * (1 + i % 7) for i in range(3000)]}
@@ -57,6 +58,22 @@ def test_the_account_shows_what_is_known_and_asked(modelled):
     assert "seed 3, model x" in page and "llama-24m" in page
     assert "load average" not in page, "what is NaN is left out"
     assert "Llama" in runpage.account(modelled) or "llama-7b" in runpage.account(modelled)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "warned"), [("math", True), ("cpu_math", False), ("efficient, repeated", False)]
+)
+def test_the_page_names_the_kernel_of_attention_and_says_if_it_is_unfused(kernel, warned):
+    page, table = (
+        show(measured(kernel=kernel)) for show in (runpage.account, runpage.windows_table)
+    )
+    assert f"decode: {kernel}" in page and (">attention<" in table and kernel in table)
+    assert ("unfused kernel" in page) == warned
+
+
+def test_a_run_that_does_not_know_its_kernel_says_nothing_of_it():
+    assert "attention kernels" not in runpage.account(measured())
+    assert ">attention<" not in runpage.windows_table(measured())
 
 
 def test_the_table_of_a_measured_run_has_medians_and_ranges():

@@ -156,7 +156,7 @@ def test_each_step_waits_for_the_device(engine, cuda):
 
 def test_the_kernel_of_attention_is_named_as_that_of_a_gpu(engine):
     kernels = set(engine.backends.values())
-    assert kernels <= {"flash", "efficient", "cudnn", "math"}, kernels
+    assert kernels <= {f"{name}, repeated" for name in ("flash", "efficient", "cudnn", "math")}
 
 
 def test_the_compiled_engine_captures_its_step_and_needs_no_compiler_of_c(t4, cuda, monkeypatch):
@@ -272,6 +272,9 @@ def test_a_run_on_a_gpu_counts_its_energy(t4, cuda, tmp_path):
     rows = trace.frame(tree["windows"].to_dataset())
     assert list(rows["phase"]) == ["idle_bare", "idle_loaded", *profile.ORDERS[0]]
     assert (rows["peak_memory_B"][2:] == fake_cuda.PEAK_B).all()
+    assert run["attention"] == "repeated" and set(rows["attention_backend"][2:]) == {
+        "flash, repeated"
+    }
     watts = (rows["counter_stop_J"] - rows["counter_start_J"]) / (rows["stop_s"] - rows["start_s"])
     assert np.allclose(watts, 60, rtol=0.1)
     assert set(rows["status"]) <= {"ok", "disturbed"}

@@ -64,6 +64,18 @@ def test_phases_have_their_own_steps(engine):
     assert len(engine.iteration("generate", point(1, 4, 5), seed=0)()) == 5
 
 
+def test_the_kernel_of_attention_is_seen_once_a_shape(engine, monkeypatch):
+    at = point(2, 6, 3)
+    assert engine.attention_backend("decode", at) == ""
+    for phase in ("prefill", "decode", "generate"):
+        engine.iteration(phase, at, seed=0)()
+        assert engine.attention_backend(phase, at) == "cpu_flash"
+    assert engine.attention_backend("decode", point(2, 6, 4)) == ""
+    monkeypatch.setattr(eager.attention, "Witness", None)  # nobody looks again
+    assert len(engine.iteration("decode", at, seed=1)()) == 2
+    engine.release()
+
+
 def test_trained_weights_that_are_not_there_are_refused():
     request = workload.request("profile", model="llama-24m", weights="trained")
     with pytest.raises(Refused, match="no trained weights of llama-24m"):

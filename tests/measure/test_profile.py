@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,24 @@ def test_a_point_that_cannot_fit_is_not_even_tried(run, request_, monkeypatch):
 def test_what_follows_from_a_full_memory(phase, lengths, why):
     full = [("decode", (4, 128, 32)), ("prefill", (8, 512, 32))]
     assert profile._hopeless(phase, lengths, full) == why
+
+
+def test_an_unfused_kernel_on_a_gpu_is_told_once_a_phase():
+    told, gpu = set(), Setup(SimpleNamespace(present=True))
+    row = {"phase": "decode", "attention_backend": "math"}
+    assert profile._unfused(row, Setup(), told) == "" and not told
+    said = profile._unfused(row, gpu, told)
+    assert said.startswith("In decode, attention runs on torch's unfused kernel (math)")
+    assert profile._unfused(row, gpu, told) == ""
+    assert profile._unfused(row | {"phase": "prefill"}, gpu, told).startswith("In prefill")
+    fused = {"phase": "generate", "attention_backend": "efficient, repeated"}
+    assert profile._unfused(fused, gpu, told) == profile._unfused({"phase": "x"}, gpu, told) == ""
+
+
+def test_every_measured_window_names_its_kernel_of_attention(run):
+    table = trace.frame(run[1]["windows"].to_dataset())
+    assert set(table.loc[table["batch"] > 0, "attention_backend"]) == {"cpu_flash"}
+    assert set(table.loc[table["batch"] == 0, "attention_backend"]) == {""}
 
 
 def test_other_errors_are_not_swallowed(run, request_, monkeypatch):

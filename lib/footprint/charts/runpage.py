@@ -12,17 +12,32 @@ from footprint.charts import theme
 from footprint.energy import window as energy
 
 POINT = ["phase", "batch", "prompt_tokens", "output_tokens"]
+UNFUSED = "math is torch's unfused kernel: it is slower, which is no property of the device"
 MOST_STEPS = 1500  # points in a chart; more are thinned evenly
 
 
 def account(tree: xr.DataTree) -> theme.Page:
-    """Table of the root attributes of a run, its request first."""
+    """Table of the root attributes of a run, its request first, and its kernels of attention."""
     run = dict(tree.attrs)
     request = json.loads(run.pop("request"))
     rows = [("asked", ", ".join(f"{key} {value}" for key, value in request.items()))]
     rows += [(key.replace("_", " "), np.asarray(value).item()) for key, value in run.items()]
+    rows.append(("attention kernels", _kernels(tree)))
     table = pd.DataFrame(rows, columns=["what", "value"])
     return theme.table(table[table["value"].notna() & (table["value"] != "")])
+
+
+def _kernels(tree: xr.DataTree) -> str:
+    """The kernels of attention by phase; empty where no window tells."""
+    if tree.attrs["kind"] == "modelled":
+        return ""
+    rows = trace.frame(tree["windows"].to_dataset())
+    rows = rows[rows["attention_backend"] != ""].drop_duplicates(["phase", "attention_backend"])
+    if rows.empty:
+        return ""
+    said = ", ".join(f"{row.phase}: {row.attention_backend}" for row in rows.itertuples())
+    unfused = rows["attention_backend"].str.contains(r"\bmath").any()
+    return said + (f" ({UNFUSED})" if unfused else "")
 
 
 def windows_table(tree: xr.DataTree) -> theme.Page:
@@ -43,8 +58,11 @@ def _measured(data: pd.DataFrame) -> pd.DataFrame:
         "tokens/s": rows["rate"].median().round(1),
         "peak memory GiB": (rows["peak_memory_B"].max() / 2**30).round(2),
         "J a token": rows["energy_per_token_J"].median().round(4),
+        "attention": rows["attention_backend"].agg(lambda column: "; ".join(sorted({*column}))),
         "statuses": rows["status"].agg(lambda column: ", ".join(sorted(set(column)))),
     }
+    if not data["attention_backend"].any():
+        del columns["attention"]
     return pd.DataFrame(columns).reset_index().rename(columns=lambda name: name.replace("_", " "))
 
 

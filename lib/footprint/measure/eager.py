@@ -49,7 +49,8 @@ class Eager(probe.TorchEngine):
         else:
             net, self.tokenizer, revision = weights.trained(name, dtype, self.device)
         self.net = self.step = net.eval()
-        self.backends = backends(self.net)
+        attention.fuse(net, self.device)
+        self.backends, self._seen = backends(self.net), {}
         return {
             "engine": request["engine"],
             "model": workload.slug(shape.id),
@@ -66,8 +67,29 @@ class Eager(probe.TorchEngine):
         kept = cache_bytes(self._prepared[0]) if self._prepared else 0
         return peak_bytes(self.shape, self.dtype, phase, point, self.backends) - kept
 
+    def attention_backend(self, phase: str, point: dict) -> str:
+        return self._seen.get(place(phase, point), "")
+
     def iteration(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
-        """A function that runs the phase once; decode continues from the cache of a prefill."""
+        """A function that runs the phase once; decode continues from the cache of a prefill.
+
+        The first call of the first of a shape, which belongs to its warm-up, sees on which kernels
+        attention runs; a compiled step is not looked into.
+        """
+        once, at = self._once(phase, point, seed), place(phase, point)
+        compiled = phase != "prefill" and self.step is not self.net
+
+        def watched() -> list[float]:
+            if at in self._seen:
+                return once()
+            with attention.Witness() as witness:
+                times = once()
+            self._seen[at] = witness.said(self.net)
+            return times
+
+        return once if compiled or at in self._seen else watched
+
+    def _once(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
         output_tokens = point["output_tokens"]
         ids = self.prompt_ids(point["batch"], point["prompt_tokens"], seed)
         length = point["prompt_tokens"] + output_tokens
@@ -190,11 +212,12 @@ def backends(net: torch.nn.Module) -> dict[str, str]:
         cache, token, _ = prefill(net, ids)
     with attention.Witness() as second:
         decode(net, cache, token, 1)
-    own = net.config._attn_implementation or "eager"  # of a model that asks torch for none
-    return {
-        phase: ", ".join(sorted(witness.seen)) or own
-        for phase, witness in (("prefill", first), ("decode", second))
-    }
+    return {"prefill": first.said(net), "decode": second.said(net)}
+
+
+def place(phase: str, point: dict) -> tuple:
+    """The phase and the lengths of a point."""
+    return phase, point["batch"], point["prompt_tokens"], point["output_tokens"]
 
 
 # -- running ---------------------------------------------------------------------------------------

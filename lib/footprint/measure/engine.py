@@ -48,6 +48,10 @@ class Engine(ABC):
         for another one of the same point is kept until `release`.
         """
 
+    def attention_backend(self, phase: str, point: dict) -> str:
+        """The kernels of attention that the phase ran on at this point; empty where unknown."""
+        return ""
+
     @abstractmethod
     def answer(self, prompt: str, tokens: int) -> str:
         """The answer of a trained model to a prompt, in at most `tokens` tokens."""

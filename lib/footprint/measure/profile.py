@@ -152,7 +152,7 @@ def measured(
     left = Counter(map(_place, done))
     points = workload.windows(request)
     work = [_work(point) for point in points]
-    began, warm = time.monotonic(), set()
+    began, warm, told = time.monotonic(), set(), set()
     full = [(row["phase"], _lengths(row)) for row in done if row["status"] == "oom"]
     for index, point in enumerate(points):
         lengths = _lengths(point)
@@ -172,6 +172,8 @@ def measured(
             row, times = attempt(engine, request, setup, point, phase, warm)
             if row["status"] == "oom":
                 full.append((phase, lengths))
+            if warning := _unfused(row, setup, told):
+                say(warning)
             yield row, times
 
 
@@ -194,6 +196,18 @@ def _hopeless(phase: str, lengths: tuple, full: list[tuple[str, tuple]]) -> str:
             there = "here" if least == lengths else "at batch {}, prompt {}, output {}"
             return f"Not tried: {other} ran out of memory {there.format(*least)}."
     return ""
+
+
+def _unfused(row: dict, setup: Setup, told: set[str]) -> str:
+    """A sentence, once a phase, for a GPU that computes attention without a fused kernel."""
+    phase = row["phase"]
+    if not setup.instrument.present or "math" not in row.get("attention_backend", ""):
+        return ""
+    if phase in told:
+        return ""
+    told.add(phase)
+    slower = "this is slower, and no property of the GPU"
+    return f"In {phase}, attention runs on torch's unfused kernel (math): {slower}."
 
 
 def _work(point: dict) -> float:
@@ -233,6 +247,7 @@ def attempt(
         row, times = window.fill(once, window.length(request["window_s"], setup), setup)
         row |= {"cooled_s": cooled_s, "warmup_s": warmup_s, "compile_s": engine.compile_s}
         row |= {"peak_memory_B": engine.peak_bytes()}
+        row |= {"attention_backend": engine.attention_backend(phase, point)}
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
         return _row(point, phase, tokens=tokens * row["iterations"], **row), times
     except (RuntimeError, MemoryError) as error:

@@ -124,6 +124,12 @@ _MEASURED_WINDOWS = {
     "warmup_s": ("f", "s", "warm-up", "run at the same shape before the window, until settled"),
     "cooled_s": ("f", "s", "cool-down", "waited before the warm-up for the GPU to cool"),
     "compile_s": ("f", "s", "compilation", "before the warm-up; 0 where it had been done before"),
+    "attention_backend": (
+        "U",
+        "",
+        "attention kernel",
+        "flash, efficient, cudnn, math (unfused)...",
+    ),
     "protocol": ("U", "", "protocol", "full, or quick (shorter windows, for CI and laptops)"),
     "counter_start_J": ("f", "J", "energy counter at the start", "NaN when there is no counter"),
     "counter_stop_J": ("f", "J", "energy counter at the end", "NaN when there is no counter"),
@@ -201,7 +207,7 @@ SCHEMA = {
     "pauses": _typed({}, _PAUSES, {}),
 }
 # Variables that earlier traces lack, read as empty, unknown (-1) or NaN; and groups, read as empty.
-LATER = {"compile_s", "pauses"}
+LATER = {"attention_backend", "compile_s", "pauses"}
 DIMS = {"windows": "window", "samples": "sample", "steps": "step", "pauses": "pause"}
 NUMPY = {"U": object, "i": np.int64, "f": np.float64}
 
