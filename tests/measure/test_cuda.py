@@ -232,6 +232,7 @@ def test_the_load_of_a_sensor_card_fills_half_of_the_free_memory(t4):
 )
 def test_a_run_says_at_once_who_else_is_there(t4, cuda, monkeypatch, pids, said, others, status):
     monkeypatch.setattr(sampler, "sampling", nothing_sampled)
+    monkeypatch.setattr(profile, "ORDERS", (("prefill",),))
     real, listed = eager.Eager.load, {us(pid): second for pid, second in pids.items()}
     strangers = {pid: second for pid, second in listed.items() if pid != os.getpid()}
     t4(used=0.1, pids=strangers)
