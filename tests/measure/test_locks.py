@@ -117,7 +117,8 @@ def places(tmp_path, monkeypatch):
     for name, mode in (("run", 0o1777), ("shm", 0o1777), ("tmp", 0o1777), ("own", 0o755)):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(mode)
-    monkeypatch.setattr(locks, "SHARED", [f"{tmp_path}/{name}" for name in ("run", "shm", "own")])
+    names = ("run", "shm", "own", "missing")
+    monkeypatch.setattr(locks, "SHARED", [f"{tmp_path}/{name}" for name in names])
     return tmp_path
 
 

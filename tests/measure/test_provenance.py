@@ -109,3 +109,10 @@ def test_governors_are_read_and_may_differ(tmp_path):
         place.mkdir(parents=True)
         (place / "scaling_governor").write_text(f"{name}\n")
     assert provenance.governor(tmp_path) == "performance, powersave"
+
+
+def test_a_machine_that_tells_little_is_named_by_what_it_tells(monkeypatch):
+    monkeypatch.setattr(provenance.importlib.util, "find_spec", lambda name: None)
+    assert provenance.cuda_build() == "", "no torch"
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert provenance.processor() == platform.machine()
