@@ -4,6 +4,7 @@
 """
 
 import csv
+import functools
 import itertools
 import sys
 import tempfile
@@ -245,8 +246,10 @@ def _run(load: Load, points: list, time: fake.VirtualTime, script: Path, ask: tu
     time.set(0.15)
     rows = [{"phase": "idle_loaded", **window.idle(2.1, setup)}]
     for index in range(count):
-        time.set(index * SLOT_S + REST_S + 0.05 + rng.uniform(0, 0.5))
-        row, _ = window.fill(lambda: _iterate(load, clock, rng, busy), WINDOW_S, setup)
+        time.set(index * SLOT_S + REST_S + 0.05 + rng.uniform(0, 0.9))
+        once = functools.partial(_iterate, load, clock, rng, busy)
+        window.lead_in(once, WINDOW_S, setup)
+        row, _ = window.fill(once, WINDOW_S, setup)
         rows.append(
             {
                 "phase": "decode",

@@ -36,7 +36,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def window(start: float, status: str = "ok") -> dict:
-    return {"start_s": start, "stop_s": start + 1.0, "status": status, "watts": float("nan")}
+    times = {"start_s": start, "stop_s": start + 1.0, "pauses": [(start + 0.25, start + 0.5)]}
+    return {**times, "status": status, "watts": float("nan")}
 
 
 def attempt(moments, *, identity=IDENTITY, status="ok"):
@@ -103,6 +104,8 @@ def test_after_a_boot_earlier_times_lie_before_later_ones(folder):
     assert starts[1] - starts[0] == 3.0, "times of one boot keep their distances"
     assert np.allclose(columns["time_s"], starts + 0.5)
     assert all(w["stop_s"] - w["start_s"] == 1.0 for w in windows)
+    begun = [start for w in windows for start, _ in w["pauses"]]
+    assert np.allclose(begun, starts + 0.25), "pauses go with their windows"
 
 
 def test_what_was_not_tried_has_no_times_to_move(folder):

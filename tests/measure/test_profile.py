@@ -14,7 +14,10 @@ from footprint import trace, workload
 from footprint.energy import window as energy
 from footprint.measure import profile
 from footprint.measure.eager import Eager
+from footprint.measure.instrument import Clock, NoInstrument
 from footprint.measure.window import Setup
+from footprint.trace.schema import OPTIONAL_ATTRS
+from scripted_engine import Scripted
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,66 @@ def test_every_measured_window_names_its_kernel_of_attention(run):
     table = trace.frame(run[1]["windows"].to_dataset())
     assert set(table.loc[table["batch"] > 0, "attention_backend"]) == {"cpu_flash"}
     assert set(table.loc[table["batch"] == 0, "attention_backend"]) == {""}
+
+
+class Noted(Scripted):
+    """An engine that notes what it is asked for; batch 4 does not fit, nothing takes time."""
+
+    def __init__(self, request, clock):
+        super().__init__(request)
+        self.asked, self.clock = [], clock
+
+    def iteration(self, phase, point, seed):
+        if point["batch"] >= 4:
+            raise MemoryError
+        self.asked.append((phase, point["batch"], point["prompt_tokens"], point["output_tokens"]))
+
+        def once():
+            self.clock.sleep(0.02 * point["output_tokens"])
+            return [0.02] * point["output_tokens"]
+
+        return once
+
+
+class Board(NoInstrument):
+    """A GPU that is always steady."""
+
+    present = True
+
+
+def noted(request_, **asked):
+    """An engine on a virtual clock, and what it is measured with."""
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    clock = Clock(lambda: now[0], sleep, lambda: now[0])
+    request = request_ | {"window_s": 5.0, "output_tokens": [65], **asked}
+    return Noted(request, clock), request, Setup(Board("cuda:0"), clock=clock)
+
+
+def test_a_gpu_is_heated_at_a_middle_batch_that_fits_and_a_processor_is_not(request_):
+    asked = {"batches": [1, 2, 4, 8, 16], "prompt_tokens": [8, 32]}
+    engine, request, setup = noted(request_, **asked)
+    found = profile.heat(engine, request, setup, lambda line: None)
+    assert engine.asked == [("decode", 2, 32, 65)] and 60 <= found["soak_s"] < 63
+    assert found["soak_drift"] == pytest.approx(0)
+    assert set(found) <= set(OPTIONAL_ATTRS)
+    quiet = lambda line: None  # noqa: E731
+    assert profile.heat(engine, request | {"quick": True}, setup, quiet) == {}
+    assert profile.heat(engine, request, Setup(), quiet) == {}
+
+
+def test_what_runs_before_a_window_is_short_and_runs_once(request_):
+    """A warm-up leads into the first window of a shape; a lead of few tokens into the others."""
+    engine, request, setup = noted(request_, batches=[1])
+    rows = [row for row, _ in profile.measured(engine, request, setup, lambda line: None)]
+    before = np.diff([0.0, *(row["stop_s"] for row in rows)])
+    before -= [row["stop_s"] - row["start_s"] for row in rows]
+    assert [row["warmup_s"] > 0 for row in rows] == [True] * 3 + [False] * 3
+    assert np.allclose(before[3:], 0.54, atol=0.01), "three times nine tokens, not 65"
+    assert {tokens for _, _, _, tokens in engine.asked} == {9, 65}
 
 
 def test_other_errors_are_not_swallowed(run, request_, monkeypatch):

@@ -65,15 +65,37 @@ def test_a_window_on_a_gpu_lasts_five_seconds_and_fifty_ticks(setup, asked, tick
     assert window.length(asked, window.Setup()) == asked, "a CPU has no counter to wait for"
 
 
-def test_a_window_is_filled_with_whole_iterations_after_a_lead_in(setup):
+def test_a_window_is_filled_with_whole_iterations_and_no_lead_of_its_own(setup):
     scripted = setup(sensor=SENSOR | {"power_duty": 1.0})
     began = scripted.clock.now()
     row, times = window.fill(works(scripted, 0.7), 5.0, scripted)
     assert row["iterations"] == 8 == len(times) and row["paused_s"] == 0
     assert row["stop_s"] - row["start_s"] == pytest.approx(5.6)
-    assert row["start_s"] - began == pytest.approx(1.4)
+    assert row["start_s"] == pytest.approx(began)
     assert row["status"] == "ok" and row["protocol"] == "full"
     assert row["boot_s"] == pytest.approx(5.6)
+
+
+def test_one_long_iteration_is_a_window(setup):
+    row, times = window.fill(works(setup(), 9.0), 5.0, setup())
+    assert row["iterations"] == len(times) == 1 and row["pauses"] == []
+
+
+@pytest.mark.parametrize(
+    ("known", "no_instant", "lead_s"),
+    [
+        ({"power_duty": 1.0}, False, 0.325),
+        ({"power_average_s": 1.0, "power_duty": 1.0}, False, 1.3),
+        (dict.fromkeys(SENSOR, math.nan), False, 0.4),
+        (dict.fromkeys(SENSOR, math.nan), True, 1.3),
+    ],
+)
+def test_a_lead_lasts_as_long_as_a_reading_remembers(setup, known, no_instant, lead_s):
+    faults = [("instant", 3, *fake.ALWAYS)] if no_instant else []
+    scripted = setup(sensor=SENSOR | known, faults=faults)
+    began = scripted.clock.now()
+    window.lead_in(works(scripted, 0.001), 5.0, scripted)
+    assert scripted.clock.now() - began == pytest.approx(lead_s, abs=2e-3)
 
 
 def test_a_part_time_sensor_gets_random_pauses_that_are_noted(setup):
@@ -130,11 +152,62 @@ def test_an_unsettled_machine_is_given_four_times_as_long(setup):
     )
 
 
-def test_cooling_waits_for_the_temperature_or_five_seconds(setup):
-    hot = setup(temperature=60)._replace(rest_C=40.0)
-    assert window.cool(hot) == pytest.approx(5.0, abs=0.1)
-    assert window.cool(hot._replace(rest_C=55.0)) == 0.0
-    assert window.cool(hot._replace(quick=True)) == window.cool(window.Setup()) == 0.0
+def falling(*levels):
+    """Watts and how long they last, then a second of the last ones for ever."""
+    ends = np.cumsum([0, *(seconds for _, seconds in levels)])
+    steps = zip(levels, ends[:-1], ends[1:], strict=True)
+    return [(t, watts) for (watts, _), *pair in steps for t in pair]
+
+
+def test_idle_is_taken_once_the_power_is_flat_and_waits_a_minute_at_most(setup):
+    """After work a GPU keeps its clocks up for some seconds, and then draws less."""
+    kept = falling((60, 6), (25, 500))
+    assert window.rest(setup(kept)) == pytest.approx(16, abs=1.5)
+    assert window.rest(setup(fake.constant(30))) == pytest.approx(window.FLAT_S, abs=0.1)
+    never = setup(fake.ramp(20, 220, 100))
+    assert window.rest(never) == pytest.approx(window.REST_S, abs=0.6)
+    assert window.rest(never._replace(quick=True)) == window.rest(window.Setup()) == 0.0
+
+
+class Warming(instrument.NoInstrument):
+    """A GPU that warms with a time constant of `tau_s` while it works, and slows with it."""
+
+    present, tau_s = True, 60.0
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    @property
+    def warmth(self) -> float:
+        """From 0 to 1."""
+        return -math.expm1(-self.clock.now() / self.tau_s)
+
+    def reader(self):
+        """Power grows with leakage."""
+        return lambda: instrument.Reading(200 + 10 * self.warmth)
+
+    def state(self):
+        """Whole degrees, as a driver tells them."""
+        return instrument.State(round(35 + 50 * self.warmth), 1500)
+
+
+@pytest.mark.parametrize(
+    ("tau_s", "least_s", "most_s"), [(60, 150, 250), (1e9, 60, 63), (400, 300, 303)]
+)
+def test_a_soak_lasts_until_the_gpu_is_steady_and_tells_its_drift(setup, tau_s, least_s, most_s):
+    scripted = setup()
+    board = Warming(scripted.clock)
+    board.tau_s = tau_s
+
+    def once():
+        took = 2.0 * (1 + 0.1 * board.warmth)
+        scripted.clock.sleep(took)
+        return [took / 4] * 4
+
+    found = window.soak(once, scripted._replace(instrument=board))
+    assert least_s <= found["soak_s"] <= most_s
+    warm, begun = (-math.expm1(-at / tau_s) for at in (found["soak_s"] - 15, 15))
+    assert found["soak_drift"] == pytest.approx((1 + 0.1 * warm) / (1 + 0.1 * begun) - 1, abs=3e-3)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,10 @@ class Compiled(Eager):
         kept = cache_bytes(self._cache) if self._cache else 0
         return peak_bytes(self.shape, self.dtype, phase, point, self.backends, static=True) - kept
 
+    def lead(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
+        """The same as the window: fewer tokens would be another shape, compiled anew."""
+        return self.iteration(phase, point, seed)
+
     def cache(self, batch: int, tokens: int) -> Cache:
         """The empty cache of this shape: always the same, since a CUDA graph knows its address."""
         if self._shape != (batch, tokens):

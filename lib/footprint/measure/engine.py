@@ -12,6 +12,8 @@ from footprint import spec, workload
 FULL = "out.?of.?memory|MemoryError|(allocate|enough) memory|MemoryAllocation|ALLOC(ATION)?_FAILED"
 FULL = re.compile(FULL, re.IGNORECASE)
 
+LEAD_TOKENS = 9  # eight steps of decode before a window
+
 
 class Engine(ABC):
     """What runs a model; its constructor only checks that the device exists, `load` does the work.
@@ -51,6 +53,11 @@ class Engine(ABC):
     def attention_backend(self, phase: str, point: dict) -> str:
         """The kernels of attention that the phase ran on at this point; empty where unknown."""
         return ""
+
+    def lead(self, phase: str, point: dict, seed: int) -> Callable[[], list[float]]:
+        """What runs before a window of this phase: the same with few output tokens."""
+        few = min(point["output_tokens"], LEAD_TOKENS)
+        return self.iteration(phase, point | {"output_tokens": few}, seed)
 
     @abstractmethod
     def answer(self, prompt: str, tokens: int) -> str:

@@ -85,6 +85,9 @@ class Journal:
             part += moved
             for window, end in ends:
                 window[end] += moved
+            for window in mine:
+                if pauses := window.get("pauses"):
+                    window["pauses"] = [(begin + moved, end + moved) for begin, end in pauses]
             later = min([later, *(moment + moved for moment in times)])
             rows, samples = first, start
         steps = {

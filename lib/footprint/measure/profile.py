@@ -4,7 +4,6 @@ import gc
 import math
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -50,11 +49,11 @@ def run(request: dict, say: Callable[[str], None] = print) -> tuple[Engine, xr.D
         attrs |= rates
         status = "oom" if reason else "ok"
         setup = setup._replace(own=instruments.own(others, instrument.state().processes))
-        kept.add(rest := idle("idle_loaded", request["window_s"], setup), [])
-        setup = setup._replace(rest_C=rest["temperature_C"])
+        kept.add(idle("idle_loaded", request["window_s"], setup), [])
         gc.collect()
         gc.freeze()  # a collection of all that is loaded would take longer than some windows
         try:
+            attrs |= {} if reason else heat(engine, request, setup, say)
             with patient() as between:
                 for row, times in () if reason else measured(engine, request, setup, say, done):
                     kept.add(row, times)
@@ -133,8 +132,37 @@ def patient() -> Iterator[Callable[[], None]]:
 
 
 def idle(phase: str, seconds: float, setup: Setup) -> dict:
-    """A window in which nothing runs."""
+    """A window in which nothing runs, once the power is flat."""
+    window.rest(setup)
     return {"phase": phase, "lengths": "idle", **window.idle(window.length(seconds, setup), setup)}
+
+
+def heat(
+    engine: Engine, request: dict, setup: Setup, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Bring a GPU to its working temperature by decoding at a middle batch, or a smaller one.
+
+    Returns root attributes (see `window.soak`), none where nothing fits or nothing needs heat.
+    """
+    batches, prompts = sorted(request["batches"]), sorted(request["prompt_tokens"])
+    point = {"prompt_tokens": prompts[len(prompts) // 2], "source": "grid", "repeat": 0}
+    point |= {"output_tokens": max(request["output_tokens"])}
+    if request["quick"] or not setup.instrument.present:
+        return {}
+    say(f"heating the GPU until it is steady, at most {window.SOAK_S:.0f} s")
+    for batch in batches[len(batches) // 2 :: -1]:
+        there = point | {"batch": batch}
+        try:
+            if engine.needed_bytes("decode", there) <= engine.overdraft * engine.free_bytes():
+                return window.soak(engine.iteration("decode", there, request["seed"]), setup)
+        except (RuntimeError, MemoryError) as error:
+            if setup.instrument.state().status in instruments.FATAL:
+                return {}  # the first window says so
+            if not engine.out_of_memory(error):
+                raise
+        finally:
+            engine.release()
+    return {}
 
 
 def measured(
@@ -150,22 +178,27 @@ def measured(
     done: windows of an earlier try, which are not measured again.
     """
     left = Counter(map(_place, done))
-    points = workload.windows(request)
-    work = [_work(point) for point in points]
-    began, warm, told = time.monotonic(), set(), set()
+    points, now = workload.windows(request), setup.clock.now
+    took_s, warm, told = {}, set(), set()
     full = [(row["phase"], _lengths(row)) for row in done if row["status"] == "oom"]
     for index, point in enumerate(points):
         lengths = _lengths(point)
         what = "batch {}, prompt {}, output {}".format(*lengths) + f", repeat {point['repeat'] + 1}"
-        if index:
-            left_s = (time.monotonic() - began) / sum(work[:index]) * sum(work[index:])
+        if took_s:
+            mean_s = sum(took_s.values()) / len(took_s)
+            left_s = sum(took_s.get(_lengths(point), mean_s) for point in points[index:])
             what += f"; about {left_s:.0f} s left"
+        places = {
+            phase: _place(_row(point, phase)) for phase in ORDERS[point["repeat"] % len(ORDERS)]
+        }
+        due = [phase for phase, place in places.items() if not left[place]]
+        left -= Counter(places.values())
+        if not due:
+            continue
+        began = now()
         say(f"{index + 1}/{len(points)}: {what}")
         engine.release()
-        for phase in ORDERS[point["repeat"] % len(ORDERS)]:
-            if left[place := _place(_row(point, phase))]:
-                left[place] -= 1
-                continue
+        for phase in due:
             if reason := _hopeless(phase, lengths, full):
                 yield _row(point, phase, status="skipped", reason=reason), []
                 continue
@@ -175,6 +208,7 @@ def measured(
             if warning := _unfused(row, setup, told):
                 say(warning)
             yield row, times
+        took_s[lengths] = now() - began
 
 
 def _lengths(point: dict) -> tuple[int, ...]:
@@ -210,12 +244,6 @@ def _unfused(row: dict, setup: Setup, told: set[str]) -> str:
     return f"In {phase}, attention runs on torch's unfused kernel (math): {slower}."
 
 
-def _work(point: dict) -> float:
-    """Rough relative time of a point: passes over the weights, twice for the warm-up."""
-    passes = point["output_tokens"] + point["batch"] * point["prompt_tokens"] / 64
-    return passes * (1 if point["repeat"] else 2)
-
-
 def _row(point: dict, phase: str, **values) -> dict:
     """A window of a point as a row of the trace."""
     unknown = {"throttle_start": -1, "throttle": -1, "other_processes": -1}
@@ -231,21 +259,25 @@ def attempt(
     warm: shapes that were warmed up; this one is added. Out of memory, a lost GPU and a need far
     above the free memory (`skipped`) are statuses of the window; other errors are raised.
     """
-    batch, prompt, output = (point[name] for name in LENGTHS)
+    batch, prompt, output = lengths = tuple(point[name] for name in LENGTHS)
     need, free = engine.needed_bytes(phase, point), engine.free_bytes()
     if need > engine.overdraft * free:
         there = f"{free / 2**30:.2f} GiB are free"
         reason = f"Not tried: it needs about {need / 2**30:.2f} GiB more; {there}."
         return _row(point, phase, status="skipped", reason=reason), []
     try:
-        once = engine.iteration(phase, point, request["seed"] + point["repeat"])
-        shape, warmup_s, cooled_s = (phase, batch, prompt, output), 0.0, window.cool(setup)
+        seed, shape, warmup_s = request["seed"] + point["repeat"], (phase, *lengths), 0.0
+        short = engine.lead(phase, point, seed) if setup.instrument.present else None
+        once = engine.iteration(phase, point, seed)
         if shape not in warm:
-            warmup_s = window.warm_up(once, request["warmup_s"], setup)
+            warmup_s = window.warm_up(short or once, request["warmup_s"], setup)
             warm.add(shape)
+        length_s = window.length(request["window_s"], setup)
+        if short and warmup_s < window.LEAD_S:
+            window.lead_in(short, length_s, setup)
         engine.reset_peak()
-        row, times = window.fill(once, window.length(request["window_s"], setup), setup)
-        row |= {"cooled_s": cooled_s, "warmup_s": warmup_s, "compile_s": engine.compile_s}
+        row, times = window.fill(once, length_s, setup)
+        row |= {"warmup_s": warmup_s, "compile_s": engine.compile_s}
         row |= {"peak_memory_B": engine.peak_bytes()}
         row |= {"attention_backend": engine.attention_backend(phase, point)}
         tokens = batch * {"prefill": prompt, "decode": output - 1, "generate": output}[phase]
@@ -256,7 +288,7 @@ def attempt(
             return _row(point, phase, status=lost, reason=reason), []
         if not engine.out_of_memory(error):
             raise
-    once = None  # it holds what the engine prepared
+    once = short = None  # they hold what the engine prepared
     engine.release()
     engine.free_bytes()
     reason = f"Ran out of memory; about {need / 2**30:.2f} GiB were predicted."

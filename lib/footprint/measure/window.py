@@ -11,10 +11,13 @@ from footprint.measure import rapl
 from footprint.measure.instrument import FATAL, REAL, Clock, Instrument, NoInstrument, State
 
 SHORTEST_S, TICKS = 5.0, 50  # a full window lasts this long and this many ticks of the counter
-LEAD_S = 1.0  # load before a window opens: power may be averaged over the last second
+LEAD_S, INSTANT_S = 1.0, 0.1  # what an averaging and another power reading remember, if unknown
 SETTLED, LAST = 0.05, 5  # largest coefficient of variation of this many steady iterations
 PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its length
-COOL_S, WARMER_C = 5.0, 10.0  # wait this long for a GPU this much above its idle temperature
+LOOK_S = 0.5  # between two looks at the power of a GPU that comes to rest
+FLAT_S, FLAT_W, REST_S = 10.0, 1.0, 60.0  # at rest: its power is flat for so long; wait at most
+SOAK_S, SPAN_S = 300.0, 30.0  # a soak takes at most this long; it compares spans of this length
+DRIFT, WARMER_C = 0.01, 1.0  # steady: step time and power, and temperature, moved no more in one
 PART_TIME = 0.9  # a sensor that sees less of the time than this gets random pauses
 PAUSE_S, PAUSE_UPDATES = 2.5, 25  # work between two pauses: at least so many s and power updates
 DISTURBED = 0.10  # share of all cores that others may use before a window is flagged
@@ -36,15 +39,14 @@ class Setup(NamedTuple):
     """What windows are measured with.
 
     sensor: characteristics of the sensor (names as in `UNKNOWN`); quick: shorten everything; own:
-    ids of our processes on the GPU, None where they are hidden; rest_C: idle temperature; powercap:
-    folder of the counters of the host; rng: source of random pauses.
+    ids of our processes on the GPU, None where they are hidden; powercap: folder of the counters
+    of the host; rng: source of random pauses.
     """
 
     instrument: Instrument = NoInstrument("cpu")
     sensor: Mapping = UNKNOWN
     quick: bool = False
     own: frozenset | None = frozenset()
-    rest_C: float = math.nan
     powercap: Path = rapl.POWERCAP
     clock: Clock = REAL
     rng: np.random.Generator = np.random.default_rng(0)
@@ -60,23 +62,59 @@ def length(asked_s: float, setup: Setup) -> float:
 # -- before a window -------------------------------------------------------------------------------
 
 
-def cool(setup: Setup) -> float:
-    """Wait at most 5 s until the GPU is near its idle temperature; returns the seconds."""
-    began = setup.clock.now()
+def rest(setup: Setup) -> float:
+    """Wait until the power of a GPU is flat, at most a minute; returns the seconds.
+
+    Flat: the two halves of the last ten seconds differ by at most 1 W.
+    """
+    began, watts, half = setup.clock.now(), [], round(FLAT_S / LOOK_S / 2)
     if setup.quick or not setup.instrument.present:
         return 0.0
-    while setup.clock.now() - began < COOL_S:
-        if setup.instrument.state().temperature_C <= setup.rest_C + WARMER_C:
+    read = setup.instrument.reader()
+    while setup.clock.now() - began < REST_S:
+        setup.clock.sleep(LOOK_S)
+        watts.append(read().power_W)
+        if math.isnan(watts[-1]):
             break
-        setup.clock.sleep(0.1)
+        if len(watts) >= 2 * half:
+            change_W = np.mean(watts[-half:]) - np.mean(watts[-2 * half : -half])
+            if abs(change_W) <= FLAT_W:
+                break
     return setup.clock.now() - began
 
 
+def soak(once: Iteration, setup: Setup) -> dict[str, float]:
+    """Heat the GPU by `once` until it is steady, at most five minutes; root attributes of the run.
+
+    Steady: from one span of 30 s to the next, step time and power move by at most 1 % and the
+    temperature by 1 K. `soak_drift`: how much longer a step took at the end than at the start.
+    """
+    began, looks, read = setup.clock.now(), [], setup.instrument.reader()
+    while True:
+        step_s = float(np.mean(once()))
+        look = read().power_W, setup.instrument.state().temperature_C
+        looks.append((setup.clock.now() - began, step_s, *look))
+        at, steps, *_ = np.array(looks).T
+        if at[-1] >= SOAK_S or (at[-1] >= 2 * SPAN_S and _steady(np.array(looks))):
+            first, last = at <= max(SPAN_S, at[0]), at > at[-1] - SPAN_S
+            drift = np.median(steps[last]) / np.median(steps[first]) - 1
+            return {"soak_s": float(at[-1]), "soak_drift": float(drift)}
+
+
+def _steady(looks: np.ndarray) -> bool:
+    """Whether step time, power and temperature stayed; what nobody can read does not count."""
+    last, before = (looks[:, 0] > looks[-1, 0] - spans * SPAN_S for spans in (1, 2))
+    if not (before & ~last).any():
+        return False
+    old, new = (np.median(looks[part, 1:], axis=0) for part in (before & ~last, last))
+    return not (np.abs(new - old) > [DRIFT * old[0], DRIFT * old[1], WARMER_C]).any()
+
+
 def warm_up(once: Iteration, seconds: float, setup: Setup) -> float:
-    """Run for `seconds`, then until step times and SM clock are steady; returns the seconds.
+    """Run for `seconds`, then until times and SM clock are steady; returns the seconds.
 
     Steady: the last five vary by less than 5 %. It takes at most four times `seconds`, but at least
-    one iteration.
+    one iteration. A window follows at once: it needs no other lead.
     """
     began, times, clocks = setup.clock.now(), [], []
     while True:
@@ -95,12 +133,22 @@ def _settled(values: list[float]) -> bool:
 
 
 def lead_in(once: Iteration, seconds: float, setup: Setup) -> None:
-    """Bring the GPU to the load of the window, from a random moment of a part-time sensor on."""
-    if not setup.instrument.present:
-        return
+    """Bring the GPU to the load of the window, from a random moment of a part-time sensor on.
+
+    It lasts as long as a reading remembers (its average, its period and two ticks of the counter),
+    at most `seconds`, but at least one iteration.
+    """
     setup.clock.sleep(_pause(setup))
-    history = np.nansum([setup.sensor["power_average_s"], 2 * setup.sensor["counter_tick_s"]])
-    stop = setup.clock.now() + min(max(LEAD_S, history), seconds)
+    usual_s = LEAD_S if setup.instrument.power.endswith("average") else INSTANT_S
+    average_s, update_s, tick_s = (
+        usual_s if math.isnan(known := setup.sensor[name]) else known
+        for name, usual_s in (
+            ("power_average_s", usual_s),
+            ("power_update_s", INSTANT_S),
+            ("counter_tick_s", INSTANT_S),
+        )
+    )
+    stop = setup.clock.now() + min(average_s + update_s + 2 * tick_s, seconds)
     while setup.clock.now() < stop:
         once()
 
@@ -122,7 +170,6 @@ def idle(seconds: float, setup: Setup) -> dict:
 
 def fill(once: Iteration, seconds: float, setup: Setup) -> tuple[dict, list[float]]:
     """Repeat `once` for at least `seconds`; returns the window and all step times."""
-    lead_in(once, seconds, setup)
     now, times, pauses = setup.clock.now, [], []
     apart_s = max(PAUSE_S, PAUSE_UPDATES * np.nan_to_num(setup.sensor["power_update_s"]))
     iterations = paused_s = 0

@@ -1,8 +1,14 @@
-"""What a sweep will cost before it runs: modelled time, memory, energy and grams."""
+"""What a sweep will cost before it runs: modelled time, memory, energy and grams.
+
+The protocol itself runs, on a clock that costs no time, with an engine that takes modelled times.
+"""
 
 import functools
+import math
 import timeit
+from collections.abc import Mapping
 from math import nan
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +16,17 @@ import pandas as pd
 import psutil
 
 from footprint import Refused, carbon, predict, spec, workload
-from footprint.measure import engine, locks, window
+from footprint.measure import engine, instrument, locks, profile, window
+from footprint.measure.instrument import Clock, Reading, State
 from footprint.sweep.runner import Run
 
 START_S = 8.0  # start of papermill, kernel and torch on two cores
 LOAD_BPS = 1e9  # bytes of weights that are loaded in a second
 MODELLED_S = 4.0  # a modelled run
-WARM = 3  # least number of iterations of a warm-up
+COLD_C, HOT_C, WARMING_S = 50.0, 70.0, 60.0  # a GPU at work warms with this time constant
+MANY = 50  # iterations of a window are modelled one by one up to this number
+SOME = {"repeats": 2, "azure": 20}  # so many are modelled and stand for all that are asked;
+WIDE, THIN = 100, 4  # of a grid of more points, so many on each axis
 
 
 class Cost(NamedTuple):
@@ -89,20 +99,17 @@ def _cost(run: Run, gpu: spec.GPU, grid: spec.Grid) -> Cost:
     memory_GiB = points["memory_B"].max() / 2**30
     if not run.device:
         return Cost(MODELLED_S, memory_GiB, points=len(shapes), misfits=misfits)
-    full = not (on_cpu or request["quick"])
-    length_s = max(request["window_s"], window.SHORTEST_S) if full else request["window_s"]
-    quiet_s = START_S + model.weight_bytes(dtype) / LOAD_BPS + 2 * length_s
-    measured_s, energy_J = _measured(request, points, length_s, min(window.LEAD_S, length_s) * full)
-    seconds = measured_s + quiet_s
-    cost = Cost(seconds, memory_GiB, points=len(shapes), misfits=misfits)
+    quiet_s = START_S + model.weight_bytes(dtype) / LOAD_BPS
+    seconds, busy_s, busy_J = _protocol(run, table.loc[shapes].to_dict("index"))
+    cost = Cost(seconds + quiet_s, memory_GiB, points=len(shapes), misfits=misfits)
     if on_cpu:
         return cost._replace(note="energy unknown: no instrument on a CPU")
-    energy_J += quiet_s * gpu.idle_W
+    energy_J = busy_J + (cost.seconds - busy_s) * gpu.idle_W
     embodied_kg = float(carbon.embodied(gpu)["embodied_kg"].sum())
     return cost._replace(
         energy_J=energy_J,
         operational_g=carbon.operational(energy_J, grid.g_per_kwh),
-        embodied_g=carbon.amortised(embodied_kg, seconds),
+        embodied_g=carbon.amortised(embodied_kg, cost.seconds),
     )
 
 
@@ -117,20 +124,113 @@ def _shapes(run: Run) -> pd.MultiIndex:
     return pd.MultiIndex.from_product(axes, names=["batch", "prompt", "output"])
 
 
-def _measured(
-    request: dict, points: pd.DataFrame, length_s: float, lead_s: float
-) -> tuple[float, float]:
-    """Seconds and joules of all windows at these points, with warm-ups, leads and prefills."""
-    decode_s = points["tpot_s"] * (points.index.get_level_values("output") - 1)
-    prefill_s = points["ttft_s"]
-    prefill_W, decode_W = points["prefill_power_W"], points["decode_power_W"]
-    whole_s = prefill_s + decode_s
-    whole_W = (prefill_W * prefill_s + decode_W * decode_s) / whole_s
-    prepared_s = request["repeats"] * prefill_s  # a cache for each window of decode
-    seconds, joules = prepared_s, prepared_s * prefill_W
-    for once_s, power_W in ((prefill_s, prefill_W), (decode_s, decode_W), (whole_s, whole_W)):
-        warm_s = once_s * np.maximum(WARM, np.ceil(request["warmup_s"] / once_s))
-        window_s = once_s * np.ceil(length_s / once_s) + lead_s
-        seconds = seconds + request["repeats"] * window_s + warm_s
-        joules = joules + (request["repeats"] * window_s + warm_s) * power_W
-    return float(seconds.sum()), float(joules.sum())
+class Time:
+    """A clock that only sleeping moves, and what a GPU did by it: busy seconds and their joules."""
+
+    def __init__(self):
+        self.now_s = self.busy_s = self.busy_J = 0.0
+        self.clock = Clock(lambda: self.now_s, self.sleep, lambda: self.now_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock on."""
+        self.now_s += seconds
+
+    def work(self, seconds: float, power_W: float) -> None:
+        """Move the clock on under load."""
+        self.sleep(seconds)
+        self.busy_s += seconds
+        self.busy_J += seconds * power_W
+
+
+class Board(instrument.NoInstrument):
+    """A GPU whose temperature follows from how long it was busy."""
+
+    present = True
+
+    def __init__(self, time: Time):
+        super().__init__("modelled")
+        self.time = time
+
+    def reader(self):
+        return lambda: Reading(0.0)
+
+    def state(self) -> State:
+        warm = -math.expm1(-self.time.busy_s / WARMING_S)
+        return State(COLD_C + (HOT_C - COLD_C) * warm, 1000.0)
+
+
+class Modelled(engine.Engine):
+    """An engine whose steps take modelled times; out of memory where the model says so.
+
+    data: values of `predict.windows` by batch, prompt and output; length_s: of a window, of whose
+    iterations several count as one where they are many.
+    """
+
+    def __init__(self, request: dict, data: Mapping[tuple, Mapping], time: Time, length_s: float):
+        super().__init__(request)
+        self.data, self.time, self.length_s = data, time, length_s
+
+    def load(self) -> dict:
+        return {}
+
+    def probe(self) -> dict[str, float]:
+        return {}
+
+    def answer(self, prompt: str, tokens: int) -> str:
+        return ""
+
+    def lead(self, phase: str, point: dict, seed: int):
+        return self._runs(phase, point, min(point["output_tokens"], engine.LEAD_TOKENS))
+
+    def iteration(self, phase: str, point: dict, seed: int):
+        return self._runs(phase, point, point["output_tokens"])
+
+    def _runs(self, phase: str, point: dict, tokens: int):
+        at = self.data[tuple(point[name] for name in profile.LENGTHS)]
+        if not at["fits"]:
+            raise MemoryError(f"{at['memory_B'] / 2**30:.1f} GiB")
+        prefill, decode = phase != "decode", phase != "prefill"
+        times = [at["ttft_s"]] * prefill + [at["tpot_s"]] * decode * (tokens - 1)
+        count = max(1, math.floor(self.length_s / MANY / sum(times)))
+        if phase == "decode" and self._prepared is None:
+            self.time.work(at["ttft_s"], at["prefill_power_W"])
+        self._prepared = None if phase == "generate" else True
+
+        def once() -> list[float]:
+            if prefill:
+                self.time.work(count * at["ttft_s"], at["prefill_power_W"])
+            if decode:
+                self.time.work(count * (tokens - 1) * at["tpot_s"], at["decode_power_W"])
+            return times
+
+        return once
+
+
+def _protocol(run: Run, data: Mapping[tuple, Mapping]) -> tuple[float, float, float]:
+    """Seconds of a run from its first window on, busy seconds, and the joules of these."""
+    asked, time = run.request, Time()
+    some = asked | {name: min(asked[name], most) for name, most in SOME.items()}
+    if math.prod(len(asked[name]) for name in workload.AXES) > WIDE:
+        some |= {name: _thinned(asked[name]) for name in workload.AXES}
+    weights = {
+        "grid": math.prod(len(asked[name]) / len(some[name]) for name in workload.AXES),
+        "azure": asked["azure"] / max(some["azure"], 1),
+    }
+    board = instrument.NoInstrument("cpu") if run.device == "cpu" else Board(time)
+    setup = window.Setup(board, quick=asked["quick"], powercap=Path("none"), clock=time.clock)
+    model = Modelled(some, data, time, window.length(asked["window_s"], setup))
+    for phase in ("idle_bare", "idle_loaded"):
+        profile.idle(phase, asked["window_s"], setup)
+    profile.heat(model, some, setup, lambda line: None)
+    before = total = np.array([time.now_s, time.busy_s, time.busy_J])
+    for row, _ in profile.measured(model, some, setup, lambda line: None):
+        now = np.array([time.now_s, time.busy_s, time.busy_J])
+        later = (asked["repeats"] - 1) / (some["repeats"] - 1) if row["repeat"] else 1
+        total = total + (now - before) * weights[row["lengths"]] * later
+        before = now
+    return tuple(total.tolist())
+
+
+def _thinned(values: list) -> list:
+    """Some of the values, from the first to the last."""
+    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, THIN).round().astype(int))]

@@ -70,6 +70,8 @@ WORD = re.compile(r"[\w .+/()-]*")
 OPTIONAL_ATTRS = {
     "notebook": (str, "the notebook that made the run: profile, predict, serve, ..."),
     "tries": (int, "how often the run was begun; windows of tries that were killed are kept"),
+    "soak_s": (float, "how long a GPU was heated before its first window, in s"),
+    "soak_drift": (float, "how much longer a step took at the end of that time than at its start"),
     "checksum": (str, "SHA-256 of all other attributes and of all values"),
     "host_cpu": (str, "name of the host's processor"),
     "governor": (str, "CPU frequency governor of the host; unknown where Linux does not tell"),
@@ -122,7 +124,7 @@ _MEASURED_WINDOWS = {
     "boot_s": ("f", "s", "length by the other clock", "which also counts suspension: tells a jump"),
     "paused_s": ("f", "s", "pauses", "random, between iterations: no part of the energy"),
     "warmup_s": ("f", "s", "warm-up", "run at the same shape before the window, until settled"),
-    "cooled_s": ("f", "s", "cool-down", "waited before the warm-up for the GPU to cool"),
+    "cooled_s": ("f", "s", "cool-down", "waited by earlier versions for the GPU to cool"),
     "compile_s": ("f", "s", "compilation", "before the warm-up; 0 where it had been done before"),
     "attention_backend": (
         "U",
