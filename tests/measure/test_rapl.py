@@ -2,11 +2,13 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
-from footprint.measure import rapl
+from footprint.measure import journal, rapl
 
 RANGE = 262_143_328_850
 
@@ -87,13 +89,47 @@ def test_own_work_is_not_foreign():
         sum(range(1000))
     shares = rapl.shares(before, rapl.cores(), time.monotonic() - start)
     assert shares["cpu_share"] >= shares["foreign_cpu_share"] >= 0
-    assert shares["cpu_share"] - shares["foreign_cpu_share"] <= 1 / os.cpu_count() + 0.1
+    assert shares["cpu_share"] - shares["foreign_cpu_share"] <= 1 / len(rapl.usable()) + 0.1
 
 
 def test_foreign_work_is_what_is_left():
-    shares = rapl.shares((100.0, 10.0), (104.0, 13.0), 2.0)
-    count = os.cpu_count()
-    assert shares == {
+    before, after = rapl.Cores(100.0, {1: 10.0, 2: 5.0}), rapl.Cores(104.0, {1: 12.0, 3: 1.0})
+    count = len(rapl.usable())
+    assert rapl.shares(before, after, 2.0) == {
         "cpu_share": pytest.approx(2 / count),
         "foreign_cpu_share": pytest.approx(0.5 / count),
     }
+
+
+BUSY = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+
+
+@pytest.mark.parametrize("sibling", [True, False])
+def test_a_run_on_another_gpu_of_this_host_is_none_of_the_others(sibling):
+    environment = os.environ | ({journal.VARIABLE: "/tmp/other"} if sibling else {})
+    busy = subprocess.Popen([sys.executable, "-c", BUSY], env=environment)
+    try:
+        time.sleep(0.3)
+        before = rapl.cores()
+        time.sleep(1.0)
+        after = rapl.cores()
+    finally:
+        busy.kill()
+        busy.wait()
+    used_s = after.ours_s.get(busy.pid, 0.0) - before.ours_s.get(busy.pid, 0.0)
+    assert (used_s > 0.2) is sibling
+    shares = rapl.shares(before, after, 1.0)
+    assert shares["cpu_share"] * len(rapl.usable()) > 0.2
+    if not sibling:
+        assert shares["foreign_cpu_share"] * len(rapl.usable()) > 0.2
+
+
+def test_only_the_cores_that_we_may_use_count(monkeypatch):
+    """A job with one core of eight is not disturbed by what runs on the seven others."""
+    times = rapl.psutil.cpu_times(percpu=True)[0]
+    idle, busy = (type(times)(user, *[0.0] * (len(times) - 1)) for user in (0.0, 9.0))
+    monkeypatch.setattr(rapl.psutil, "cpu_times", lambda percpu: [idle, *[busy] * 7])
+    monkeypatch.setattr(rapl, "usable", lambda pid=0: {0})
+    assert rapl.cores().busy_s == 0
+    monkeypatch.setattr(rapl, "usable", lambda pid=0: {99})
+    assert rapl.cores().busy_s == 63, "numbers that nobody counts: all cores"

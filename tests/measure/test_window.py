@@ -244,9 +244,9 @@ def test_unknown_processes_are_not_zero(setup):
 
 def test_a_neighbour_on_the_cores_disturbs(setup, monkeypatch):
     scripted = setup()
-    readings = iter([(0.0, 0.0), (9.0, 0.5)])
-    monkeypatch.setattr(window.rapl, "cores", lambda: next(readings))
-    monkeypatch.setattr(window.rapl.psutil, "cpu_count", lambda: 2)
+    readings = iter([window.rapl.Cores(0.0, {1: 0.0}), window.rapl.Cores(9.0, {1: 0.5})])
+    scripted = scripted._replace(cores=lambda: next(readings))
+    monkeypatch.setattr(window.rapl, "usable", lambda: {0, 1})
     row = window.idle(10.0, scripted)
     assert row["status"] == "disturbed" and row["foreign_cpu_share"] == pytest.approx(8.5 / 20)
     assert "42%" in row["reason"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from footprint import carbon, predict, spec, sweep, workload
-from footprint.measure import locks, profile, window
+from footprint.measure import locks, profile, rapl, window
 from footprint.measure.engine import Engine
 from footprint.measure.instrument import Clock, NoInstrument, Reading, State
 from footprint.sweep import cost
@@ -164,7 +164,8 @@ def simulated(run, gpu, factors, rng, box):
     """Seconds of a run and the lengths of its windows."""
     request, began = run.request, box.now_s
     clock = Clock(lambda: box.now_s, box.spend, lambda: box.now_s)
-    setup = window.Setup(box, powercap=Path("none"), clock=clock, rng=rng)
+    quiet = {"powercap": Path("none"), "cores": lambda: rapl.Cores(0.0, {})}
+    setup = window.Setup(box, clock=clock, rng=rng, **quiet)
     axes = {"batch": request["batches"], "prompt": request["prompt_tokens"]}
     times = predict.windows(request["model"], gpu, **axes, output=request["output_tokens"])
     times = times.squeeze(("model", "gpu", "engine", "output"))[["ttft_s", "tpot_s", "fits"]].load()

@@ -1,11 +1,14 @@
 """The host beside the GPU: its energy counters (RAPL) and the load of its cores."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from footprint.measure import journal
 
 POWERCAP = Path("/sys/class/powercap")
 KINDS = ("package", "dram")
@@ -72,18 +75,49 @@ def joules(
     return values | {"host_status": "ok"}
 
 
-def cores() -> tuple[float, float]:
-    """Core seconds that all processes, and this process, have used."""
-    total, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    resting = total.idle + getattr(total, "iowait", 0.0)
-    return sum(total[:8]) - resting, own.user + own.system
+class Cores(NamedTuple):
+    """Core seconds that were used: by all on the cores that we may use, and by each of ours."""
+
+    busy_s: float
+    ours_s: Mapping[int, float]  # by process id
 
 
-def shares(
-    before: tuple[float, float], after: tuple[float, float], seconds: float
-) -> dict[str, float]:
-    """Shares of all cores that all, and other, processes used between two readings of `cores`."""
-    busy_s, own_s = after[0] - before[0], after[1] - before[1]
-    total_s = seconds * psutil.cpu_count()
-    others_s = max(0.0, busy_s - own_s)
+def cores() -> Cores:
+    """What was used of the cores that this process may use, by all and by runs of this project.
+
+    Runs on other GPUs of this host are ours, not others: their processes have the environment of a
+    run. Where no other is readable it is this process alone.
+    """
+    ours_s, here = {}, usable()
+    for process in psutil.process_iter():
+        try:
+            own = process.pid == os.getpid()
+            run = own or (journal.VARIABLE in process.environ() and here & usable(process.pid))
+            if run:
+                used = process.cpu_times()
+                ours_s[process.pid] = used.user + used.system
+        except (psutil.Error, OSError):
+            continue
+    each = psutil.cpu_times(percpu=True)
+    seen = [times for number, times in enumerate(each) if number in here] or each
+    resting = sum(times.idle + getattr(times, "iowait", 0.0) for times in seen)
+    return Cores(sum(sum(times[:8]) for times in seen) - resting, ours_s)
+
+
+def usable(pid: int = 0) -> set[int]:
+    """Numbers of the cores that a process (else this one) may use; all where nobody can tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(pid)
+    return set(range(psutil.cpu_count()))
+
+
+def shares(before: Cores, after: Cores, seconds: float) -> dict[str, float]:
+    """Shares of our cores that all, and others than us, used between two readings of `cores`.
+
+    A process of ours that ended in between counts as another from its first reading on.
+    """
+    busy_s = after.busy_s - before.busy_s
+    ours_s = sum(used - before.ours_s.get(pid, 0.0) for pid, used in after.ours_s.items())
+    total_s = seconds * len(usable())
+    others_s = max(0.0, busy_s - ours_s)
     return {"cpu_share": max(0.0, busy_s) / total_s, "foreign_cpu_share": others_s / total_s}

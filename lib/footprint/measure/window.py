@@ -40,7 +40,7 @@ class Setup(NamedTuple):
 
     sensor: characteristics of the sensor (names as in `UNKNOWN`); quick: shorten everything; own:
     ids of our processes on the GPU, None where they are hidden; powercap: folder of the counters
-    of the host; rng: source of random pauses.
+    of the host; cores: reads the use of its cores; rng: source of random pauses.
     """
 
     instrument: Instrument = NoInstrument("cpu")
@@ -48,6 +48,7 @@ class Setup(NamedTuple):
     quick: bool = False
     own: frozenset | None = frozenset()
     powercap: Path = rapl.POWERCAP
+    cores: Callable[[], rapl.Cores] = rapl.cores
     clock: Clock = REAL
     rng: np.random.Generator = np.random.default_rng(0)
 
@@ -195,7 +196,7 @@ def record(work: Callable[[], None], setup: Setup) -> dict:
     """The window of `work`: all is read before and after it, the energy counter closest to it."""
     instrument, clock = setup.instrument, setup.clock
     counts = "counter" in instrument.calls
-    before, cores, (zones, readable) = instrument.state(), rapl.cores(), rapl.zones(setup.powercap)
+    before, cores, (zones, readable) = instrument.state(), setup.cores(), rapl.zones(setup.powercap)
     first_J, opened = instrument.counter()
     start, boot = clock.now(), clock.boot()
     work()
@@ -215,7 +216,7 @@ def record(work: Callable[[], None], setup: Setup) -> dict:
         **{start_name: getattr(before, name) for name, start_name in AT_START.items()},
         **{name: getattr(after, name) for name in AT_START},
         **setup.sensor,
-        **rapl.shares(cores, rapl.cores(), seconds),
+        **rapl.shares(cores, setup.cores(), seconds),
         **rapl.joules(zones, rapl.zones(setup.powercap)[0], readable, seconds),
     }
     status, reason = _status(before, after, window)
@@ -243,5 +244,5 @@ def _status(before: State, after: State, window: dict) -> tuple[str, str]:
         throttle = max(before.throttle, 0) | max(after.throttle, 0)
         return "throttled", f"Throttle reasons {throttle:#x} at an end of the window."
     if window["foreign_cpu_share"] > DISTURBED:
-        return "disturbed", f"Other processes used {window['foreign_cpu_share']:.0%} of all cores."
+        return "disturbed", f"Other processes used {window['foreign_cpu_share']:.0%} of the cores."
     return "ok", ""

@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 
 from footprint import Refused, carbon, predict, spec, workload
-from footprint.measure import engine, instrument, locks, profile, window
+from footprint.measure import engine, instrument, locks, profile, rapl, window
 from footprint.measure.instrument import Clock, Reading, State
 from footprint.sweep.runner import Run
 
@@ -217,7 +217,8 @@ def _protocol(run: Run, data: Mapping[tuple, Mapping]) -> tuple[float, float, fl
         "azure": asked["azure"] / max(some["azure"], 1),
     }
     board = instrument.NoInstrument("cpu") if run.device == "cpu" else Board(time)
-    setup = window.Setup(board, quick=asked["quick"], powercap=Path("none"), clock=time.clock)
+    quiet = {"powercap": Path("none"), "cores": lambda: rapl.Cores(0.0, {})}
+    setup = window.Setup(board, quick=asked["quick"], clock=time.clock, **quiet)
     model = Modelled(some, data, time, window.length(asked["window_s"], setup))
     for phase in ("idle_bare", "idle_loaded"):
         profile.idle(phase, asked["window_s"], setup)
