@@ -1,5 +1,6 @@
 """A folder for others: an RO-Crate, flat tables, and nothing that names this machine."""
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -176,6 +177,22 @@ def test_a_damaged_trace_is_said_and_left_out(folder):
     (folder / "bad.nc").write_bytes(b"bad")
     report.write(folder, (said := []).append)
     assert len(said) == 1 and said[0].startswith("bad.nc is not a trace")
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(folder, monkeypatch, capsys):
+    from footprint import __main__
+
+    real = os.open
+
+    def read_only(path, flags, *rest):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert __main__.main(["report", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("footprint: Read-only file system: ") and said.count("\n") == 1
 
 
 def test_a_text_is_no_formula_for_a_spreadsheet(folder):

@@ -293,6 +293,13 @@ def test_the_finished_ones_are_known_by_request_and_device(tmp_path):
     assert done["k"] == [("abc", "oom", None)] and len(done) == 3
 
 
+@pytest.mark.parametrize("odd", ["null", "[]", "7", '"x"', "no JSON", "[" * 9999])
+def test_a_trace_whose_request_is_none_is_no_finished_run(tmp_path, odd):
+    trace.save(light.seed(request=odd), tmp_path / "odd.nc")
+    trace.save(light.seed(request=asked()), tmp_path / "sound.nc")
+    assert list(results.finished(tmp_path)) == [results.key("profile", asked())]
+
+
 def test_a_head_is_read_once(tmp_path, monkeypatch):
     trace.save(light.seed(), tmp_path / "a.nc")
     seen = {}
