@@ -41,6 +41,45 @@ def test_a_run_is_one_process_s_at_a_time(tmp_path):
         assert again.is_dir()
 
 
+def test_a_scratch_folder_that_its_owner_removes_meanwhile_is_another_s(tmp_path, monkeypatch):
+    real = os.open
+
+    def late(path, *rest, **options):
+        if Path(path).name == "claim":
+            Path(path).parent.rmdir()  # the owner ends between our two steps
+        return real(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", late)
+        with results.claim(tmp_path, "a") as mine:
+            assert mine is None
+    with results.claim(tmp_path, "a") as mine:
+        assert mine.is_dir()
+
+
+def test_who_claims_a_folder_while_its_owner_removes_it_keeps_its_files(tmp_path, monkeypatch):
+    real, names = os.unlink, [f"{number}.txt" for number in range(30)]
+    following = results.claim(tmp_path, "a")
+
+    def follow(path, *rest, **options):
+        real(path, *rest, **options)
+        if Path(path).name == "claim":
+            monkeypatch.undo()
+            mine = following.__enter__()
+            for name in names:
+                (mine / name).write_text("mine")
+
+    with results.claim(tmp_path, "a") as scratch:
+        for name in names:
+            (scratch / name).write_text("old")
+        monkeypatch.setattr(os, "unlink", follow)
+    assert all((tmp_path / ".run-a" / name).read_text() == "mine" for name in names)
+    with results.claim(tmp_path, "a") as other:
+        assert other is None
+    following.__exit__(None, None, None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_page_and_trace_go_to_their_place_together(tmp_path):
     page = {**PAGE, "metadata": {"out": f"{results.STEM}.nc"}}
     scratch = filled(tmp_path / ".run-a", page, model="llama-24m")

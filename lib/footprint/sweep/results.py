@@ -84,8 +84,14 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
 
     What a killed owner left is cleared first: its processes end, its finished files are placed.
     """
-    scratch = _inside(folder, f".run-{name}")
-    handle = _opened(scratch / "claim")
+    scratch = Path(folder, f".run-{name}")
+    try:
+        handle = _opened(_inside(folder, scratch.name) / "claim")
+    except (FileExistsError, FileNotFoundError):
+        if os.path.lexists(scratch) and not scratch.is_dir():
+            raise  # what is in the way stays there
+        yield None  # removed by its owner while we opened it
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(handle), os.stat(scratch / "claim")):
@@ -101,8 +107,16 @@ def claim(folder: Path, name: str) -> Iterator[Path | None]:
         yield scratch
     finally:
         if not _pending(scratch) and not _unfinished(scratch):
-            shutil.rmtree(scratch, ignore_errors=True)
+            _remove(scratch)
         os.close(handle)
+
+
+def _remove(scratch: Path) -> None:
+    """Remove a scratch folder; its claim goes last: once it is gone the next owner may write."""
+    with suppress(OSError):
+        _clear(scratch, {"claim"})
+        (scratch / "claim").unlink()
+        scratch.rmdir()
 
 
 def kill(scratch: Path) -> None:
@@ -209,7 +223,11 @@ def _complete(scratch: Path, folder: Path) -> None:
     if _pending(scratch):
         with suppress(Refused, UnicodeDecodeError):  # damaged, or a stranger's
             _resume(scratch, folder)
-    kept = {"claim", JOURNAL} if _unfinished(scratch) else {"claim"}
+    _clear(scratch, {"claim", JOURNAL} if _unfinished(scratch) else {"claim"})
+
+
+def _clear(scratch: Path, kept: set[str]) -> None:
+    """Remove all but some files of a scratch folder."""
     for name in {*os.listdir(scratch)} - kept:
         left = scratch / name
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
