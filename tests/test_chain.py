@@ -78,6 +78,7 @@ def test_a_gpu_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
     assert np.isnan(energy.windows(tree)["energy_J"]).all(), "0.1 s is too short for any energy"
 
 
+@pytest.mark.slow
 def test_an_error_of_torch_keeps_the_windows_until_then(beside, monkeypatch):
     beside(fake.constant(100))
     real, calls = profile.attempt, []

@@ -233,7 +233,11 @@ def test_a_changed_row_changes_the_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(3)", "Kernel died")]
+    ("cell", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        pytest.param("import os; os._exit(3)", "Kernel died", marks=pytest.mark.slow),
+    ],
 )
 def test_a_chapter_that_fails_or_dies_fails_the_build(tmp_path, cell, said):
     """A small book of two pages, one of them at fault."""

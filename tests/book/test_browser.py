@@ -16,7 +16,7 @@ from footprint.chapters.totals import SAMPLES
 
 # Of the theme, harmless: on the first page of a browser profile.
 KNOWN = ("Got invalid theme mode: . Resetting to auto.",)
-TABS = (("light", "wide"), ("dark", "phone"))
+TABS = (("light", "wide"), pytest.param(("dark", "phone"), marks=pytest.mark.slow))
 STATE = """() => ({
     mode: document.documentElement.dataset.theme,
     charts: document.querySelectorAll('.vl-chart').length,

@@ -6,7 +6,7 @@ import pytest
 import scripted_loads as loads
 from footprint import spec
 
-FAST = ("steady", "part-time", "falls in pauses", "averaging, no counter", "low gain")
+FAST = ("steady", "falls in pauses", "low gain")
 NUMBERS = (
     "coverage_pct",
     "coverage_without_gain_pct",

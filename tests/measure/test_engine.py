@@ -50,6 +50,7 @@ def test_a_registered_engine_runs_and_is_named_in_the_trace(asked, tmp_path):
     assert "are free" in rows[rows["batch"] == 100]["reason"].iloc[0]
 
 
+@pytest.mark.slow
 def test_its_windows_have_energies(asked, monkeypatch):
     monkeypatch.setattr(profile, "ORDERS", (("decode",),))  # one phase: this takes real seconds
     _, tree = measure.run(asked | {"batches": [1], "window_s": 2.05}, lambda line: None)

@@ -17,7 +17,7 @@ CALLS += ("counter", "fields", "instant", "counter_field", "temperature", "clock
 CALLS += ("throttle", "processes", "capability", "persistence", "ecc", "pcie", "usual_limit")
 CALLS += ("memory_v2",)
 CODES = {getattr(pynvml, name) for name in dir(pynvml) if name.startswith("NVML_ERROR_")}
-SAMPLE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN)
+SAMPLE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_NO_PERMISSION)
 
 
 def opened(name: str) -> instrument.Instrument | None:

@@ -189,6 +189,7 @@ def test_a_sweep_that_is_killed_twenty_times_loses_and_doubles_nothing(place):
     killed(place, kills=20, runs=16, longest=8.0)
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_the_same_folder_share_the_work(place):
     runs = matrix(place, 'model = ["llama-24m", "llama-1b"]')
     children = [started(place) for _ in range(2)]
