@@ -33,6 +33,7 @@ nvmlDeviceGetPciInfo = Place
 nvmlDeviceGetUUID = lambda card: f"GPU-0000000{card}-0000-0000-0000-000000000000"
 nvmlDeviceGetName = lambda card: "FAKE card"
 nvmlSystemGetDriverVersion = lambda: "1.0"
+nvmlSystemGetCudaDriverVersion_v2 = lambda: 13000
 def _none(*_): raise NVMLError("Not Supported")
 nvmlDeviceGetMigMode = nvmlDeviceGetVirtualizationMode = nvmlDeviceGetTotalEnergyConsumption = _none
 nvmlDeviceGetCurrentClocksEventReasons = _none
