@@ -106,7 +106,7 @@ BUSY = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: 
 
 @pytest.mark.parametrize("sibling", [True, False])
 def test_a_run_on_another_gpu_of_this_host_is_none_of_the_others(sibling):
-    environment = os.environ | ({journal.VARIABLE: "/tmp/other"} if sibling else {})
+    environment = os.environ | ({journal.VARIABLE: "another run"} if sibling else {})
     busy = subprocess.Popen([sys.executable, "-c", BUSY], env=environment)
     try:
         time.sleep(0.3)
