@@ -64,6 +64,7 @@ def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_gpu_lost_in_the_middle_ends_the_run_with_everything_kept(beside):
     beside(fake.constant(100), faults=[("temperature", 15, 8, 0.0, NEVER)])
     request = workload.request("profile", **SMALL, window_s=0.1, repeats=4, threads=1)

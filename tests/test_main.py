@@ -144,6 +144,7 @@ def test_one_run_and_a_limit(place, capsys):
         capsys, "profile", "-p", "model", "llama-24m", "--device", "cpu", "--to", "out"
     )
     assert code == 0 and len(light.pairs(place / "out")) == 1 and "1 ok of 1 runs" in out
+    assert out.splitlines()[-1].startswith("In brackets: 90 % intervals.")
     code, out, _ = said(
         capsys, "profile", "-p", "seed", "667", "--to", "out", "--limit", "2", "--tries", "1"
     )

@@ -20,6 +20,7 @@ ARROWS = {
     "decide": "spec carbon predict",
     "sweep": "spec workload trace measure energy predict carbon",
     "charts": "spec carbon",
+    "charts/performance": "spec trace",
     "charts/runpage": "spec carbon trace energy",
     "chapters": "spec trace energy predict carbon decide charts",
 }

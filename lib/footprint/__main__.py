@@ -78,6 +78,9 @@ def _go(runs: list, options) -> int:
     with progress.showing(runs, [cost.seconds for cost in costs], grid) as tell:
         outcomes = sweep.run(runs, folder, tell, options.tries, options.scheduler)
     print(progress.verdict(outcomes))
+    files = [outcome["file"] for outcome in outcomes if outcome.get("file")]
+    if files and options.command != "sweep":
+        print(progress.found(files, grid))
     return 0 if all(outcome["status"] in sweeps.FINE for outcome in outcomes) else 1
 
 

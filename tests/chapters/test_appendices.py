@@ -91,3 +91,10 @@ def test_the_page_of_runs_links_pages_of_committed_notebooks_and_names_all_else(
         "runs/t4/note.md is no part of a run; traces (.nc) and their pages (.ipynb) are.",
         "odd.nc cannot be used (engine magic, dtype fp16).",
     ]
+
+
+def test_each_reading_narrows_the_interval_and_all_of_them_most():
+    table = appendices._readings("t4", "rtx-6000-ada").set_index("readings").drop(columns="status")
+    assert (table.loc["none"] >= table).all(axis=None) and (table.iloc[-1] <= table).all(axis=None)
+    host = table.loc["milliseconds a layer of the host"]
+    assert (host < table.loc["none"]).all(), "a time enters the energy too"

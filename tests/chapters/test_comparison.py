@@ -3,12 +3,10 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from footprint import spec
 from footprint.chapters import comparison
-from footprint.chapters.book import Book
 from footprint.trace import build_points
 
 MODELS, GPUS, BATCHES = ("llama-1b", "llama-7b"), ("t4", "rtx-6000-ada"), (1, 64)
@@ -103,10 +101,3 @@ def test_what_is_left_beside_the_weights_is_shared_by_tokens():
     assert room["free_GiB"] == pytest.approx(room["usable_GiB"] - room["weights_GiB"])
     assert room["tokens"] == pytest.approx(room["free_GiB"] * 1024 / room["token_MiB"])
     assert room["sequences"] == int(room["tokens"] / room["length"])
-
-
-def test_a_processor_that_beats_its_probe_is_explained():
-    assert "No measured run" in comparison._processors_said(Book(), pd.Series(dtype=float))
-    plain = comparison._processors_said(Book(), pd.Series([0.8, 0.9]))
-    assert "80% to 90%" in plain and "no ceiling" not in plain
-    assert "(1 of 2)" in comparison._processors_said(Book(), pd.Series([0.8, 1.1]))

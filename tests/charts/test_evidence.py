@@ -74,6 +74,7 @@ def test_closure_and_bound_draw_what_they_are_given():
         "most": 9.0,
         "share": 0.8,
         "weights": "random",
+        "engine": "eager",
     }
     assert (
         rows(charts_evidence.bound(pd.DataFrame([cpu])))["name"].item()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 import scripted_loads as loads
 from footprint import energy, trace
@@ -245,3 +245,28 @@ def test_runs_of_other_lengths_and_models_leave_gaps_that_were_not_run(gathered)
     gap = points.sel(model="llama-1b", engine="eager", prompt=128, output=11)
     assert gap["status"].item() == "not run" and gap["time_s"].isnull().all()
     assert points["dtype"].sel(model="llama-1b", engine="graphs").item() == ""
+
+
+def test_a_request_is_its_prefill_and_its_decode(gathered):
+    data = gathered(measured([row("prefill", iterations=100), row(), row(batch=4, status="oom")]))
+    table = energy.requests(energy.points(data)).set_index("batch")
+    found = table.loc[1]
+    assert found["ttft_s"] == pytest.approx(0.05) and found["tpot_s"] == pytest.approx(0.05)
+    assert found["tokens_per_s"] == pytest.approx(11 / 0.55)
+    assert found["token_J"] == pytest.approx(200 * 0.55 / 11)
+    point, reach = one(energy.points(data)), ndtri(0.95)
+    highest_s = 0.55 * np.exp(reach * point["time_s_high_sd"])
+    assert found["tokens_per_s_low"] == pytest.approx(11 / highest_s)
+    lowest_J = found["token_J"] * np.exp(-reach * point["energy_J_low_sd"])
+    assert found["token_J_low"] == pytest.approx(lowest_J, rel=1e-3)
+    assert (found["evidence"], table.loc[4, "status"]) == ("measured", "oom")
+    assert np.isnan(table.loc[4, "token_J"])
+
+
+def test_a_processor_is_a_point_only_if_asked(gathered):
+    rows = [row("prefill"), row()]
+    data = gathered(measured(rows, device="xeon", device_hash="", energy_source="none"))
+    assert energy.points(data).sizes["gpu"] == 0 and energy.requests(energy.points(data)).empty
+    (found,) = energy.requests(energy.points(data, processors=True)).to_dict("records")
+    assert found["gpu"] == "xeon" and found["status"] == "not_supported"
+    assert found["tpot_s"] == pytest.approx(0.05) and np.isnan(found["token_J"])

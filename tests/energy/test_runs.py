@@ -96,6 +96,17 @@ def test_processors_have_the_rate_of_their_decode_and_its_range(gathered):
     assert (row["bandwidth"], row["matmul"], row["parameters"]) == (10.0, 90.0, 7)
 
 
+def test_engines_and_weights_of_a_processor_are_runs_of_their_own(gathered):
+    runs = [measured([2.0]), measured([1.0], engine="compiled"), measured([3.0], weights="trained")]
+    table = energy.processors(gathered(*runs)).set_index(["engine", "weights"])
+    assert table["time_s"].to_dict() == {
+        ("eager", "random"): 2.0,
+        ("compiled", "random"): 1.0,
+        ("eager", "trained"): 3.0,
+    }
+    assert table["compile_s"].isna().all()
+
+
 def test_a_gpu_is_no_processor_though_no_table_knows_it(gathered):
     runs = [measured([2.0]), measured([2.0], device="homemade-9000", device_hash="board")]
     assert list(energy.processors(gathered(*runs))["device"]) == ["xeon"]

@@ -267,6 +267,7 @@ def test_a_run_on_a_gpu_counts_its_energy(t4, cuda, tmp_path):
     told = ("driver_cuda", "compute_capability", "persistence_mode", "ecc", "pcie", "cuda")
     assert [run[name] for name in told] == ["12.2", "7.5", "on", "off", "gen 3 x16", ""]
     assert run["default_power_limit_W"] == 400 and run["memory_used_before_GiB"] == 0.5
+    assert abs(run["sync_ms"]) < 100, "on a CPU nothing is waited for"
     assert run["host_cpu"] and run["launch_ms"] > 0 and run["probe_sm_clock_MHz"] == 1500
     assert run["probe_power_W"] == pytest.approx(60, abs=1)
     assert FIRST not in str(run) and len(run["device_hash"]) == 12

@@ -59,6 +59,13 @@ def test_decode_goes_on_from_the_cache_of_the_prefill_before_it(engine, monkeypa
     assert engine._prepared is None, "the cache is let go before the whole is measured"
 
 
+def test_what_waiting_for_each_step_costs_is_told_apart(engine, monkeypatch):
+    waited_s = []  # a clock that only waiting moves
+    monkeypatch.setattr(eager.probe, "sync", lambda device: waited_s.append(0.02))
+    monkeypatch.setattr(eager.time, "perf_counter", lambda: sum(waited_s))
+    assert engine.sync_ms() == pytest.approx(20 * 15 / 16), "one wait in 16 is left"
+
+
 def test_phases_have_their_own_steps(engine):
     assert len(engine.iteration("prefill", point(1, 4, 5), seed=0)()) == 1
     assert len(engine.iteration("generate", point(1, 4, 5), seed=0)()) == 5

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from footprint import Refused, predict, spec, trace, workload
 from footprint.predict import roofline
+from footprint.predict.intervals import READABLE
 from footprint.predict.model import DIMS, LOADS
 from footprint.predict.roofline import Dtype, Engine
 
@@ -274,6 +275,22 @@ def test_a_faster_host_speeds_up_eager_alone():
         assert (half < 0.6 * one) == faster and (half == one) != faster
 
 
+def test_a_reading_narrows_what_it_settles_and_moves_nothing():
+    base, host = (point("llama-1b", "t4", known=known) for known in ((), ("host",)))
+    floor, all_ = (point("llama-1b", "t4", known=known) for known in (("floor",), READABLE))
+
+    def widths(data) -> list[float]:
+        names = ("tpot_s", "decode_energy_J")
+        return [float(np.log(data[f"{name}_high"] / data[f"{name}_low"])) for name in names]
+
+    for other in (host, floor, all_):
+        assert (
+            other["tpot_s"] == base["tpot_s"] and other["decode_power_W"] == base["decode_power_W"]
+        )
+    assert widths(host)[0] < widths(base)[0] == widths(floor)[0]
+    assert widths(floor)[1] < widths(base)[1] and widths(all_)[1] < widths(floor)[1]
+
+
 def test_bf16_is_emulated_on_old_gpus_alone_and_decode_does_not_mind():
     for gpu, slow in (("t4", True), ("rtx-6000-ada", False)):
         half, brain = (
@@ -367,6 +384,7 @@ def test_a_request_gives_the_same_trace():
         ({"dtype": "fp8"}, "dtype 'fp8'"),
         ({"load": "open"}, "load 'open'"),
         ({"host": 0}, "host = 0"),
+        ({"known": ["weather"]}, "cause 'weather'"),
     ],
 )
 def test_malformed_numbers_and_words_are_refused(change, said):

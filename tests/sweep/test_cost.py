@@ -93,6 +93,12 @@ def test_every_shipped_matrix_has_a_forecast():
         assert all(found.seconds > 0 for found in costs)
 
 
+@pytest.mark.parametrize("gpu", spec.gpus())
+def test_the_first_matrix_takes_a_quarter_of_an_hour_at_most_on_any_gpu(gpu):
+    (found,) = cost.costs(sweep.runs("notebooks/sweep.toml", "first"), GRID, gpu)
+    assert 120 < found.seconds < 15 * 60 and not found.misfits
+
+
 def test_a_forecast_takes_no_longer_for_more_of_the_same():
     """A part of the repeats, of a wide grid and of the drawn lengths stands for all."""
     few = priced(batches=[1, 2], repeats=2, azure=20)

@@ -6,11 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
-from footprint import spec, workload
+from footprint import predict, spec, trace, workload
 from footprint.sweep import cost, progress
 from footprint.sweep.runner import Run
 
 GRID = spec.grid("CA-QC")
+SHORT = {"prompt_tokens": [64], "output_tokens": [32]}
 
 
 def runs(count=3):
@@ -99,3 +100,35 @@ def test_the_verdict_names_what_failed(tmp_path):
     assert first == "1 ok, 1 failed of 2 runs"
     assert second.startswith(f"failed       {bad.label}: No. See ")
     assert second.endswith("page.ipynb.")
+
+
+def test_what_was_found_is_each_point_with_its_interval_and_kind(tmp_path):
+    asked = workload.request("predict", model="llama-1b", gpu="t4", batches=[1, 4], **SHORT)
+    tree = predict.trace(asked)
+    file = trace.save(tree, tmp_path / "run.nc")
+    head, first, second, said = progress.found([file], GRID).splitlines()
+    assert head.split("  ")[0] == "batch" and "J a token" in head and "mg CO2e a token" in head
+    rows = tree["windows"].to_dataset().to_dataframe().set_index(["phase", "batch"])
+    prefill, decode = rows.loc["prefill", 4], rows.loc["decode", 4]
+    cells = [cell for cell in second.split("  ") if cell.strip()]
+    assert [cell.strip() for cell in cells[:3]] == ["4", "64", "32"]
+    low_ms, high_ms = 1e3 * prefill["duration_s_low"], 1e3 * prefill["duration_s_high"]
+    assert cells[3].strip() == f"{1e3 * prefill['duration_s']:.3g} [{low_ms:.3g}, {high_ms:.3g}]"
+    assert cells[4].strip().startswith(f"{1e3 * decode['duration_s'] / 31:.3g} [")
+    rate = 4 * 32 / (prefill["duration_s"] + decode["duration_s"])
+    joules = (prefill["energy_J"] + decode["energy_J"]) / (4 * 32)
+    assert cells[5].strip().startswith(f"{rate:.3g} [")
+    assert cells[6].strip().startswith(f"{joules:.3g} [")
+    assert cells[7].strip().startswith(f"{joules / 3.6e6 * GRID.g_per_kwh * 1e3:.3g} [")
+    assert first.endswith("modelled") and "90 %" in said and "CA-QC 2023: 31 g/kWh" in said
+
+
+def test_what_was_not_found_is_said(tmp_path):
+    damaged, full = tmp_path / "damaged.nc", tmp_path / "full.nc"
+    damaged.write_bytes(b"no trace")
+    assert progress.found([damaged], GRID).endswith("No point was measured.")
+    tree = predict.trace(workload.request("predict", gpu="t4", batches=[1, 512], **SHORT))
+    trace.save(tree, full)
+    lines = progress.found([damaged, full], GRID).splitlines()
+    assert lines[2].endswith("out of memory") and lines[2].count("?") == 5
+    assert "damaged.nc is not a trace" in lines[3] and "unknown" not in lines[3]

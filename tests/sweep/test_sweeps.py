@@ -68,6 +68,7 @@ def test_finished_runs_are_not_repeated_and_their_bytes_stay(place):
     assert [event["status"] for event in light.events(place / "out", "end")] == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_each_fault_has_its_status_and_the_rest_goes_on(place):
     runs = matrix(
         place, "seed = [666, 668, 669, 1]", 'override = [{ when = { seed = 668 }, dtype = "bf16" }]'

@@ -3,17 +3,28 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
-from footprint import root, spec
-from footprint.chapters.book import Book
+from footprint import predict, root, spec
+from footprint.chapters.book import SMALL, Book
 from footprint.charts import theme
 from footprint.decide.world import ZONES
 from footprint.energy import list_runs
 from footprint.energy.runs import FOLDERS
+from footprint.predict import intervals
 from footprint.trace import schema as trace
 from footprint.trace import sort_files
+
+ONE = {"batch": 1, "prompt": 512, "output": 128}  # a request of the matrix `first`
+READINGS = {  # of one GPU -> the causes of error that they settle
+    "none": (),
+    "milliseconds a layer of the host": ("host",),
+    "watts at rest with a model in memory": ("floor",),
+    "both": ("host", "floor"),
+    "both, one TPOT and its watts": (*intervals.CAUSES, "joules", "floor"),
+}
 
 
 def runs(book: Book) -> dict:
@@ -111,7 +122,28 @@ def your_gpu(book: Book) -> dict:
     rows = xr.Dataset(columns).to_dataframe(["model", "gpu", "engine"]).reset_index()
     rows = rows[rows["points"] > 0].rename(columns={"gpu": "card"}).assign(status="measured")
     changes = theme.labelled(rows, "model", "card")
-    return {"changes": changes, "changed": _changed(book, int(seen.sum()))}
+    changed = _changed(book, int(seen.sum()))
+    return {
+        "changes": changes,
+        "changed": changed,
+        "readings": _readings(book.old, book.new),
+        **{f"reading_{name}": size for name, size in ONE.items()},
+    }
+
+
+def _readings(old: str, new: str) -> pd.DataFrame:
+    """Half-widths in % of what is expected of the smallest model, as readings settle its causes."""
+    rows = []
+    for reading, causes in READINGS.items():
+        data = predict.windows(SMALL, [old, new], **ONE, known=causes).squeeze(drop=True)
+        row = {"readings": reading}
+        for title, name in (("TPOT", "tpot_s"), ("J", "decode_energy_J")):
+            half = np.log(data[f"{name}_high"] / data[f"{name}_low"]) / 2
+            sides = {spec.label(gpu): half.sel(gpu=gpu).item() for gpu in (old, new)}
+            sides["their ratio"] = np.hypot(*sides.values())
+            row |= {f"{title}, {side} (%)": 100 * np.expm1(by) for side, by in sides.items()}
+        rows.append(row | {"status": "modelled"})
+    return pd.DataFrame(rows)
 
 
 def _changed(book: Book, points: int) -> str:

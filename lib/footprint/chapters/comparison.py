@@ -9,12 +9,10 @@ import xarray as xr
 
 from footprint import decide, predict, spec
 from footprint.chapters.book import LARGE, PROMPTS, SMALL, Book
-from footprint.charts import performance as charts
+from footprint.chapters.evidence import processors
 from footprint.charts import theme
-from footprint.charts.evidence import NO_PROCESSOR
-from footprint.energy import runs
 from footprint.predict import roofline
-from footprint.trace.points import phase_tokens
+from footprint.trace.points import ends, phase_tokens
 
 FULL = 64  # batch of a GPU that is full
 TIMES_MODELLED = (
@@ -141,7 +139,6 @@ def performance(book: Book) -> dict:
     engines = _per_step(book.points.sel(**book.length)).sel(batch=[1, FULL], phase="decode")
     one = engines["time_s"].sel(batch=1)
     lead = one.sel(gpu=book.old) / one.sel(gpu=book.new)
-    processors = _bounded(runs.processors(book.runs))
     return {
         "steps": steps,
         "ratios": _against_the_newer(book, "time_s"),
@@ -153,8 +150,7 @@ def performance(book: Book) -> dict:
         "lead": lead.to_series().groupby("engine").agg(["min", "max"]).stack(),
         "engines": _by_engine(engines, engines["time_s"] * 1e3, "ms"),
         **_memory(book),
-        "processors": processors,
-        "processors_said": _processors_said(book, processors["share"]),
+        **processors(book),
         **_room(LARGE, book.old),
     }
 
@@ -209,37 +205,6 @@ def _memory(book: Book) -> dict:
         "peaks": peaks.assign(prompt=peaks["prompt"].astype(str) + " tokens"),
         "limits": {gpu: spec.gpu(gpu).memory_GiB for gpu in book.gpus if gpu in spec.gpus()},
     }
-
-
-def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
-    """Runs of processors beside the rate that the probed bandwidth allows."""
-    rows = processors[processors["model"].isin(spec.models())]
-    weights_B = [
-        spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
-        for row in rows.itertuples()
-    ]
-    bound = rows["bandwidth"] * 1e9 / np.array(weights_B)
-    return rows.assign(bound_tokens_per_s=bound, share=rows["tokens_per_s"] / bound)
-
-
-def _processors_said(book: Book, share: pd.Series) -> str:
-    if not len(share):
-        return NO_PROCESSOR
-    words = (
-        "The runs below were measured, on the processors at hand. At batch 1 they reach "
-        f"{share.min():.0%} to {share.max():.0%} of the bound that {{eq}}`eq-decode-bound` gives "
-        f"with the memory bandwidth probed in the same run, {share.median():.0%} in the median. "
-    )
-    if (share > 1).any():
-        words += (
-            f"A share above one ({(share > 1).sum()} of {len(share)}) says that the probe is a "
-            "sample and no ceiling: neighbours on a shared machine slowed the probe more than the "
-            "run. "
-        )
-    return words + (
-        f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show "
-        "that where the weights do not fit a cache, reading them takes most of a step."
-    )
 
 
 def _room(model: str, gpu: str) -> dict:
@@ -315,7 +280,7 @@ def _beside_the_cap(points: xr.Dataset, joules: xr.Dataset) -> pd.DataFrame:
         "share of the cap": power / cap,
         "at the cap (J)": cap * points["time_s"] / (points["output"] - 1),
         "J a token": joules["energy_J"],
-        **charts.ends(joules, "energy_J"),
+        **ends(joules, "energy_J"),
         "status": joules["evidence"],
     }
     columns = {name: values.reset_coords(drop=True) for name, values in columns.items()}

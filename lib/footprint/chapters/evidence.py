@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from footprint import predict, spec
 from footprint.chapters.book import LARGE, PAPER, Book
+from footprint.charts import theme
 from footprint.charts.evidence import NO_PROCESSOR
 from footprint.energy import runs
 from footprint.predict import validation as left_out
@@ -106,7 +108,7 @@ def validation(book: Book) -> dict:
         "worst_rows": worst["rows"],
         "by_engine": left_out.summary(errors, "engine").assign(status="derived"),
         "processors": processors,
-        "processors_said": _processors_said(processors),
+        "processors_said": _model_said(processors),
         "count": count,
         "held": int(covered.sum()),
         "fewest": int(binom.ppf(0.025, count, 0.9)),
@@ -165,7 +167,7 @@ def _peers() -> dict:
     }
 
 
-def _processors_said(rows: pd.DataFrame) -> str:
+def _model_said(rows: pd.DataFrame) -> str:
     if not len(rows):
         return NO_PROCESSOR
     return (
@@ -173,6 +175,85 @@ def _processors_said(rows: pd.DataFrame) -> str:
         "nothing else of that machine, the model expects the decode steps of the measured "
         f"processor runs at batch 1 with a median error of {rows['distance'].median():.0%} "
         f"({len(rows)} runs, the worst {rows['distance'].max():.0%})."
+    )
+
+
+def processors(book: Book) -> dict:
+    """Decode that was measured on processors: its bound, both engines, both kinds of weights."""
+    rows = _bounded(runs.processors(book.runs))
+    return {
+        "processors": rows,
+        "processors_said": _processors_said(book, rows["share"]),
+        "both_engines": _both_engines(rows),
+        "weights_said": _weights_said(rows),
+    }
+
+
+def _bounded(processors: pd.DataFrame) -> pd.DataFrame:
+    """Runs of processors beside the rate that the probed bandwidth allows."""
+    rows = processors[processors["model"].isin(spec.models())]
+    weights_B = [
+        spec.model(row.model).streamed_parameters * spec.bytes_of(row.dtype)
+        for row in rows.itertuples()
+    ]
+    bound = rows["bandwidth"] * 1e9 / np.array(weights_B)
+    return rows.assign(bound_tokens_per_s=bound, share=rows["tokens_per_s"] / bound)
+
+
+def _both_engines(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs of processors that were measured with the eager and with the compiled engine."""
+    rows = rows.assign(ms=1e3 * rows["time_s"] / (rows["output_tokens"] - 1))
+    keys, wide = ["model", "dtype", "weights", "place", "device"], pd.DataFrame()
+    if {"eager", "compiled"} <= set(rows["engine"]):
+        wide = rows.pivot(index=keys, columns="engine", values=["ms", "share", "compile_s"])
+        wide = wide.dropna(subset=[("ms", "eager"), ("ms", "compiled")])
+    if wide.empty:
+        return wide
+    columns = {f"{engine} (ms)": wide["ms", engine] for engine in ("eager", "compiled")}
+    columns["compiled over eager"] = wide["ms", "compiled"] / wide["ms", "eager"]
+    for engine in ("eager", "compiled"):
+        columns[f"{engine}, share of the bound"] = wide["share", engine]
+    columns["compilation (s)"] = wide["compile_s", "compiled"]
+    table = pd.DataFrame(columns).reset_index().drop(columns=["place", "device"])
+    return theme.labelled(table.assign(status="measured"), "model")
+
+
+def _weights_said(rows: pd.DataFrame) -> str:
+    """How long random weights take beside trained ones of the same shape, engine and dtype."""
+    keys = ["model", "engine", "dtype", "place", "device"]
+    wide = rows.pivot_table(index=keys, columns="weights", values="time_s")
+    wide = wide.reindex(columns=["random", "trained"]).dropna().reset_index()
+    if wide.empty:
+        return "No shape was measured with trained and with random weights."
+    ratios = [
+        f"{row.random / row.trained:.2f} times ({row.engine})"
+        for row in wide.itertuples(index=False)
+    ]
+    shape = " and ".join(map(spec.label, pd.unique(wide["model"])))
+    return (
+        f"Random weights of {shape} took {' and '.join(ratios)} as long as the trained ones: what "
+        "a step takes depends on the shape. What it draws may differ, and a processor without a "
+        "counter cannot tell."
+    )
+
+
+def _processors_said(book: Book, share: pd.Series) -> str:
+    if not len(share):
+        return NO_PROCESSOR
+    words = (
+        "The runs below were measured, on the processors at hand. At batch 1 they reach "
+        f"{share.min():.0%} to {share.max():.0%} of the bound that {{eq}}`eq-decode-bound` gives "
+        f"with the memory bandwidth probed in the same run, {share.median():.0%} in the median. "
+    )
+    if (share > 1).any():
+        words += (
+            f"A share above one ({(share > 1).sum()} of {len(share)}) says that the probe is a "
+            "sample and no ceiling: neighbours on a shared machine slowed the probe more than the "
+            "run. "
+        )
+    return words + (
+        f"They say nothing about a {spec.label(book.old)} or an {spec.label(book.new)}; they show "
+        "that where the weights do not fit a cache, reading them takes most of a step."
     )
 
 

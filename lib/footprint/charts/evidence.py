@@ -26,9 +26,11 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
     if not len(table):
         return theme.note(NO_PROCESSOR)
     rows = table.assign(name=table["model"].map(spec.label) + ", " + table["dtype"])
-    base = alt.Chart(rows).encode(y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")))
+    base = alt.Chart(rows).encode(
+        y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")), yOffset="engine:N"
+    )
     scale = alt.Scale(type="log", nice=False)
-    limit = base.mark_tick(thickness=2, size=22).encode(
+    limit = base.mark_tick(thickness=2, size=14).encode(
         x=alt.X("bound_tokens_per_s:Q", scale=scale, title="tokens a second")
     )
     numbers = dict.fromkeys(("tokens_per_s", "bound_tokens_per_s", "share"), ".3g")
@@ -39,9 +41,9 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
         "most",
         rule={"strokeWidth": 1.2},
         point={"size": 70},
-        color=theme.colour("weights"),
+        color=theme.colour("engine", values=rows["engine"]),
         shape=theme.shape("weights"),
-        tooltip=theme.tips("name", **numbers),
+        tooltip=theme.tips("name", "engine", "weights", **numbers),
     )
     return (limit + marks).properties(width=520, height=alt.Step(38))
 

@@ -7,21 +7,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import ndtri
 
 from footprint import spec
 from footprint.charts import theme
-
-LEVEL = 0.9
-
-
-def ends(points: xr.Dataset, quantity: str) -> dict[str, xr.DataArray]:
-    """The bounds `low` and `high` of the 90 % interval of a quantity of points."""
-    reach = ndtri((1 + LEVEL) / 2)
-    return {
-        end: points[quantity] * np.exp(sign * reach * points[f"{quantity}_{end}_sd"])
-        for end, sign in {"low": -1, "high": 1}.items()
-    }
+from footprint.trace.points import ends
 
 
 def bounded(points: xr.Dataset, quantity: str) -> pd.DataFrame:

@@ -32,6 +32,7 @@ COLOURS = {
     "US-NW-PACE": "#8c6a5d",
     "eager": "#c2693d",
     "graphs": "#2f9079",
+    "compiled": "#2f9079",
     "serving": "#7465b3",
     "operational": "#b87a10",
     "embodied": "#7465b3",

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "integrate": ["integral", "slope"],
-        "point": ["points"],
+        "point": ["points", "requests"],
         "runs": ["closure", "gather_runs", "list_runs", "processors"],
         "window": ["gather", "windows"],
     },

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from footprint.energy.window import DERIVED
-from footprint.trace import build_points, frame
+from footprint.trace import build_points, ends, frame
 from footprint.trace.points import BOUNDED, DIMS, LABELS, PHASES, PLACE, SHAPE, VALUES
 from footprint.trace.schema import ATTRS, WINDOW_STATUS, variables
 
@@ -36,8 +36,9 @@ def points(
     dtype: str | None = None,
     weights: str | None = None,
     engines: Mapping[str, str] = NOTHING,
+    processors: bool = False,
 ) -> xr.Dataset:
-    """The points (see `trace.points`) of gathered windows of GPUs, without processors.
+    """The points (see `trace.points`) of gathered windows of GPUs, and of `processors` if asked.
 
     data: from `energy.gather`, with a coordinate `place` (else all are of this machine). dtype,
     weights: the only ones to count; a (model, gpu, engine) has those of one kind of run: measured
@@ -52,7 +53,7 @@ def points(
     deviations of its 90 % interval. What a run skipped, since it would not fit, was not run and has
     the status `skipped`. Lengths drawn from a trace of requests are no points.
     """
-    rows = _of_gpus(data, engines)
+    rows = _rows(data, engines, processors)
     shapes = rows[rows["phase"].isin(PHASES) & (rows["lengths"] == "grid")]
     for name, word in (("dtype", dtype), ("weights", weights)):
         shapes = shapes[(shapes[name] == word) | (word is None)]
@@ -85,13 +86,34 @@ def from_processor(rows: pd.DataFrame) -> pd.Series:
     return bare & (rows["kind"] == "measured")
 
 
-def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
-    """The windows of GPUs under their names in memory, measured and modelled columns alike."""
+def requests(points: xr.Dataset) -> pd.DataFrame:
+    """What a user sees of each point that was run, a row each, with `_low` and `_high` at 90 %.
+
+    ttft_s, tpot_s; tokens_per_s and token_J: generated tokens of the batch, prefill included.
+    The ends of prefill and decode are added, as if their errors went together.
+    """
+    ran = points["status"] != "not run"
+    bounds = {name: {"": points[name], **ends(points, name)} for name in BOUNDED}
+    columns = {"evidence": points["evidence"].sel(phase="decode"), "status": points["status"]}
+    for end, other in (("", ""), ("low", "high"), ("high", "low")):
+        time, energy = bounds["time_s"][end], bounds["energy_J"][end]
+        whole_s = bounds["time_s"][other].sum("phase", skipna=False)
+        name = f"_{end}" if end else ""
+        columns[f"ttft_s{name}"] = time.sel(phase="prefill")
+        columns[f"tpot_s{name}"] = time.sel(phase="decode") / (points["output"] - 1)
+        columns[f"tokens_per_s{name}"] = points["generated"] / whole_s
+        columns[f"token_J{name}"] = energy.sum("phase", skipna=False) / points["generated"]
+    plain = {name: values.reset_coords(drop=True) for name, values in columns.items()}
+    return xr.Dataset(plain).where(ran, drop=False).to_dataframe()[ran.to_series()].reset_index()
+
+
+def _rows(data: xr.Dataset, engines: Mapping[str, str], processors: bool) -> pd.DataFrame:
+    """The windows that count, under their names in memory, measured and modelled columns alike."""
     rows = frame(data).reindex(columns=[*COLUMNS, "energy_status", "place"])
-    rows = rows[~from_processor(rows)].rename(columns=NAMES)
+    rows = rows[~from_processor(rows) | processors].rename(columns=NAMES)
     measured = rows["evidence"] == "measured"
     return rows.assign(
-        place=rows["place"].fillna("this machine"),
+        place=rows["place"].astype(object).fillna("this machine"),
         engine=rows["engine"].replace(dict(engines)),
         status=rows["energy_status"].where(measured, rows["status"]),
         time_s=rows["time_per_iteration_s"],
@@ -103,7 +125,10 @@ def _of_gpus(data: xr.Dataset, engines: Mapping[str, str]) -> pd.DataFrame:
 def _of_one_kind(rows: pd.DataFrame) -> pd.DataFrame:
     """The windows of the preferred kind of run of each (model, gpu, engine); see `PREFERRED`."""
     kinds = rows[list(PREFERRED)]
-    ranks = {name: pd.Categorical(rows[name], words) for name, words in PREFERRED.items()}
+    ranks = {  # other words come last
+        name: pd.Categorical(rows[name], list(dict.fromkeys([*words, *rows[name]])))
+        for name, words in PREFERRED.items()
+    }
     order = pd.DataFrame(ranks, rows.index).sort_values(list(PREFERRED)).index
     first = rows.loc[order].groupby(list(PLACE))[list(PREFERRED)].transform("first")
     return rows[(kinds == first.reindex(rows.index)).all(axis=1)]

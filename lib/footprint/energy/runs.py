@@ -9,7 +9,7 @@ import xarray as xr
 from footprint import root
 from footprint.energy.point import from_processor
 from footprint.energy.window import gather
-from footprint.trace import frame
+from footprint.trace import frame, joined
 
 FOLDERS = {"runs": "committed", "local": "this machine"}  # below notebooks/ -> place
 RUN = ["file", "place", "kind", "device_name", "model", "engine", "dtype", "weights"]
@@ -31,10 +31,7 @@ def gather_runs(notebooks: str | Path | None = None) -> xr.Dataset:
         rejected += data.attrs["rejected"]
         if data.sizes["window"]:
             found.append(data.assign_coords(place=("window", [place] * data.sizes["window"])))
-    runs = xr.Dataset(coords={"window": []})
-    if found:
-        runs = xr.concat(found, "window", join="outer", combine_attrs="drop")
-    return runs.assign_attrs(rejected=rejected)
+    return joined(found).assign_attrs(rejected=rejected)
 
 
 def list_runs(data: xr.Dataset) -> pd.DataFrame:
@@ -62,7 +59,8 @@ def processors(data: xr.Dataset) -> pd.DataFrame:
     """Measured decode at batch 1 without a GPU, one row a run: the shortest prompt of the grid.
 
     time_s is the median over repeats of all decode steps; tokens_per_s its rate, with `least` and
-    `most` over the repeats; bandwidth (GB/s) and matmul (GFLOP/s) are what the run probed.
+    `most` over the repeats; bandwidth (GB/s) and matmul (GFLOP/s) are what the run probed;
+    compile_s are the seconds that the decode step was compiled for.
     """
     keys = ["model", "device", "engine", "dtype", "weights", "place", *LENGTHS]
     properties = ["parameters", "memory_GiB", *PROBED]
@@ -76,14 +74,14 @@ def processors(data: xr.Dataset) -> pd.DataFrame:
         "device_hash",
         "energy_source",
     ]
-    rows = frame(data).reindex(columns=[*columns, "time_per_iteration_s"])
+    rows = frame(data).reindex(columns=[*columns, "time_per_iteration_s", "compile_s"])
     decode = (rows["phase"] == "decode") & (rows["batch"] == 1) & (rows["lengths"] == "grid")
     rows = rows[from_processor(rows) & decode & (rows["read_bandwidth_GBps"] > 0)]
     groups = rows.groupby(keys, sort=False)
     times = groups["time_per_iteration_s"].agg(["median", "min", "max"])
-    table = times.join(groups[properties].median()).reset_index()
+    table = times.join(groups[properties].median()).join(groups["compile_s"].max()).reset_index()
     table = table.sort_values("prompt_tokens", kind="stable")
-    table = table.groupby(["model", "device", "dtype", "place"]).head(1)
+    table = table.groupby(keys[: keys.index("place") + 1]).head(1)
     steps = table["output_tokens"] - 1
     table = table.assign(
         tokens_per_s=steps / table["median"], least=steps / table["max"], most=steps / table["min"]

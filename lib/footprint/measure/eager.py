@@ -11,6 +11,8 @@ from transformers import Cache, DynamicCache
 from footprint import Refused, spec, workload
 from footprint.measure import attention, engine, probe, weights
 
+SYNC_STEPS, SYNC_PAIRS = 16, 5  # of decode, for what waiting costs
+
 
 class Eager(probe.TorchEngine):
     """The model of a request, run by transformers in this process."""
@@ -61,6 +63,21 @@ class Eager(probe.TorchEngine):
             "threads": torch.get_num_threads(),
             "attention": self.net.config._attn_implementation or "eager",
         }
+
+    def probe(self) -> dict[str, float]:
+        found = super().probe()
+        return found | {"sync_ms": self.sync_ms()} if self.on_gpu else found
+
+    def sync_ms(self) -> float:
+        """Milliseconds that a step takes longer when each is waited for, and not all at once."""
+        cache, token, _ = prefill(self.net, self.prompt_ids(1, SYNC_STEPS, 0))
+        took_s = {True: [], False: []}
+        for each in (True, False) * SYNC_PAIRS:
+            begin = time.perf_counter()
+            decode(self.net, cache, token, SYNC_STEPS, each)
+            took_s[each].append(time.perf_counter() - begin)
+            self.rewind(cache, SYNC_STEPS)
+        return 1e3 * float(np.median(took_s[True]) - np.median(took_s[False])) / SYNC_STEPS
 
     def needed_bytes(self, phase: str, point: dict) -> float:
         """The peak of the phase, less the KV cache that is there already."""
@@ -241,15 +258,19 @@ def prefill(
 
 @torch.inference_mode()
 def decode(
-    net: torch.nn.Module, cache: Cache, token: torch.Tensor, steps: int
+    net: torch.nn.Module, cache: Cache, token: torch.Tensor, steps: int, each: bool = True
 ) -> tuple[torch.Tensor, list[float]]:
-    """Greedy tokens (batch, steps) after `token`, and the seconds of each forward pass."""
+    """Greedy tokens (batch, steps) after `token`, and the seconds of each forward pass.
+
+    each: wait for the device after each step; else only after the last.
+    """
     tokens, times = [token[:, :0]], []
-    for _ in range(steps):
+    for number in range(steps):
         begin = time.perf_counter()
         out = net(input_ids=token, past_key_values=cache, use_cache=True)
         token = out.logits[:, -1:].argmax(-1)
-        probe.sync(token.device)
+        if each or number == steps - 1:
+            probe.sync(token.device)
         times.append(time.perf_counter() - begin)
         tokens.append(token)
     return torch.cat(tokens, 1), times

@@ -22,6 +22,7 @@ import pandas as pd
 from footprint.predict.roofline import Engine, Memory, choose
 
 CAUSES = ("reading", "multiplying", "traffic", "waiting", "host", "cap")
+READABLE = (*CAUSES, "joules", "floor")  # what a reading can settle
 LEVELS = {
     "ttft_s": "ttft",
     "tpot_s": "tpot",

@@ -89,9 +89,12 @@ class _Case(NamedTuple):
     labels: dict[str, list[str]]
 
 
-def _case(model, gpu, engine, dtype: str, host: float = 1.0) -> _Case:
+def _case(model, gpu, engine, dtype: str, host: float = 1.0, known: Iterable[str] = ()) -> _Case:
     """The arrays of models, GPUs and engines, each given as an id, a record or several of them."""
-    p, engines = parameters(), [engine] if isinstance(engine, str) else list(engine)
+    for name in known:
+        _check_word("cause", name, intervals.READABLE)
+    p = parameters() | {f"spread_{name}": 0.0 for name in known}
+    engines = [engine] if isinstance(engine, str) else list(engine)
     for name in engines:
         _check_word("engine", name, Engine.__members__)
     _check_word("dtype", dtype, Dtype.__members__)
@@ -199,6 +202,7 @@ def windows(
     context=None,
     host=1.0,
     load="batch",
+    known=(),
 ) -> xr.Dataset:
     """Time, power, energy and memory of every combination of model, GPU, engine and lengths.
 
@@ -208,7 +212,8 @@ def windows(
     a sequence). engine: one or several of eager, graphs, serving. dtype of weights. context: tokens
     of KV cache reserved for each sequence (None: prompt + output). host: launch time of the host
     relative to the calibration's (0.5: twice as fast). load: `batch` (all sequences start together)
-    or `closed` (as many users, each asking again when answered).
+    or `closed` (as many users, each asking again when answered). known: what readings of this GPU
+    have settled, of `intervals.READABLE`; its error leaves the intervals.
 
     ttft_s is one prefill of the whole batch, tpot_s one decode step, mean over the output; prefill
     gives the first token, so energies are of the prefill and of output - 1 steps, whole batch. Each
@@ -216,7 +221,7 @@ def windows(
     and the figures say what a larger memory would see. Raises `Refused` for numbers below 1 and
     unknown words, KeyError for unknown ids.
     """
-    case = _case(model, gpu, engine, dtype, host)
+    case = _case(model, gpu, engine, dtype, host, known)
     _check_word("load", load, LOADS)
     sizes = _sizes(batch=batch, prompt=prompt, output=output)
     at = _on_axes(sizes)

@@ -84,12 +84,15 @@ def processors(runs: pd.DataFrame) -> pd.DataFrame:
     for run in runs[runs["model"].isin(spec.models())].itertuples():
         probed = model.gpu_from_probe(run.device, run.bandwidth, run.matmul, run.memory_GiB)
         at = {"batch": 1, "prompt": int(run.prompt_tokens), "output": int(run.output_tokens)}
-        windows = model.windows(run.model, probed, engine=run.engine, dtype=run.dtype, **at)
+        engine = spec.ENGINES.get(run.engine, run.engine)
+        windows = model.windows(run.model, probed, engine=engine, dtype=run.dtype, **at)
         expected, measured = windows["tpot_s"].item(), run.time_s / (run.output_tokens - 1)
         rows.append(
             {
                 "model": spec.label(run.model),
                 "dtype": run.dtype,
+                "engine": run.engine,
+                "weights": run.weights,
                 "place": run.place,
                 "GB/s": run.bandwidth,
                 "measured (ms)": measured * 1e3,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import nan
+from pathlib import Path
 
 import pandas as pd
 from rich.console import Console, Group
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from footprint import carbon, spec
+from footprint import Refused, carbon, energy, spec, trace
 from footprint.measure.preflight import columns
 from footprint.sweep.cost import Cost
 from footprint.sweep.runner import Run
@@ -24,6 +25,13 @@ from footprint.sweep.runner import Run
 STYLE = {"ok": "green", "running": "bold", "waiting": "dim", "skipped": "dim", "oom": "yellow"}
 TO_DO = ("waiting", "running")
 ROWS = 12  # of the live table
+FOUND = {  # columns of `energy.requests` -> heading and scale
+    "ttft_s": ("TTFT (ms)", 1e3),
+    "tpot_s": ("TPOT (ms)", 1e3),
+    "tokens_per_s": ("tokens/s", 1),
+    "token_J": ("J a token", 1),
+    "token_mg": ("mg CO2e a token", 1),
+}
 
 
 def length(seconds: float) -> str:
@@ -200,6 +208,42 @@ def _total(costs: list[Cost], grid: spec.Grid) -> str:
     if unknown["energy_J"]:
         text += f"; the energy of {unknown['energy_J']} runs is unknown"
     return text
+
+
+def found(files: list[Path], grid: spec.Grid) -> str:
+    """What finished runs say of each point, as a table; under it what kind of numbers these are."""
+    runs, said = [], []
+    for file in files:
+        try:
+            tree = trace.load(file)
+            runs.append(trace.labelled(energy.windows(tree), tree.attrs, file))
+        except Refused as damaged:
+            said.append(str(damaged))
+    rows = energy.requests(energy.points(trace.joined(runs), processors=True))
+    if rows.empty:
+        return " ".join([*said, "No point was measured."])
+    for end in ("", "_low", "_high"):
+        rows[f"token_mg{end}"] = 1e3 * carbon.operational(rows[f"token_J{end}"], grid.g_per_kwh)
+    several = [name for name in ("model", "gpu", "engine") if rows[name].nunique() > 1]
+    shown = rows[[*several, "batch", "prompt", "output"]].astype(str)
+    for name, (head, scale) in FOUND.items():
+        bounds = rows[[name, f"{name}_low", f"{name}_high"]] * scale
+        shown[head] = [_bounded(*row) for row in bounds.itertuples(index=False)]
+    shown["evidence"] = rows["evidence"].where(rows["status"] != "oom", "out of memory")
+    said += ["In brackets: 90 % intervals."]
+    if rows["token_J"].notna().any():
+        said += [f"Carbon: of the electricity alone ({_zone(grid)})."]
+    unknown = rows.loc[rows["token_J"].isna() & rows["ttft_s"].notna(), "status"].unique()
+    said += [f"Energy unknown: {why.replace('_', ' ')}." for why in unknown]
+    return "\n".join([columns(list(shown), shown.to_numpy().tolist()), " ".join(said)])
+
+
+def _bounded(value: float, low: float, high: float) -> str:
+    """A value and its interval, each with three digits."""
+    if math.isnan(value):
+        return "?"
+    value, low, high = (f"{n:.3g}" if n < 1000 else f"{n:,.0f}" for n in (value, low, high))
+    return f"{value} [{low}, {high}]"
 
 
 def verdict(outcomes: list[dict]) -> str:

@@ -64,10 +64,14 @@ def gather(
         warnings.warn(
             f"{len(rejected)} files are not valid traces: {' '.join(rejected)}", stacklevel=2
         )
-    data = xr.Dataset(coords={"window": []})
-    if found:
-        data = xr.concat(found, "window", join="outer", combine_attrs="drop")
-    return data.assign_attrs(rejected=rejected, twice=twice)
+    return joined(found).assign_attrs(rejected=rejected, twice=twice)
+
+
+def joined(found: list[xr.Dataset]) -> xr.Dataset:
+    """Windows of several runs as one Dataset; without any it has no window."""
+    if not found:
+        return xr.Dataset(coords={"window": []})
+    return xr.concat(found, "window", join="outer", combine_attrs="drop")
 
 
 def labelled(windows: xr.Dataset, attrs: Mapping, path: str | Path) -> xr.Dataset:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri
 
 from footprint import Refused
 from footprint.trace.schema import RUN_STATUS, WINDOW_STATUS
@@ -51,6 +52,7 @@ LABELS = {
     "place": (PLACE, "where the numbers come from: committed, this machine or predicted"),
 }
 BOUNDED = ("time_s", "energy_J")
+LEVEL = 0.90  # of the intervals that are shown
 
 
 def build_points(axes: Mapping, values: Mapping) -> xr.Dataset:
@@ -130,6 +132,15 @@ def check_points(points: xr.Dataset) -> xr.Dataset:
             if np.isnan(points[f"{name}_{end}_sd"].values[known]).any():
                 raise Refused(f"{name} has a value without its deviation {name}_{end}_sd.")
     return points
+
+
+def ends(points: xr.Dataset, quantity: str) -> dict[str, xr.DataArray]:
+    """The bounds `low` and `high` of the 90 % interval of a quantity of points."""
+    reach = ndtri((1 + LEVEL) / 2)
+    return {
+        end: points[quantity] * np.exp(sign * reach * points[f"{quantity}_{end}_sd"])
+        for end, sign in {"low": -1, "high": 1}.items()
+    }
 
 
 def phase_tokens(points: xr.Dataset) -> xr.DataArray:

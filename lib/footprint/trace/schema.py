@@ -77,6 +77,7 @@ OPTIONAL_ATTRS = {
     "governor": (str, "CPU frequency governor of the host; unknown where Linux does not tell"),
     "cuda": (str, "CUDA version that torch is built for; empty without"),
     "launch_ms": (float, "milliseconds that Python takes to start one operation, in a probe"),
+    "sync_ms": (float, "milliseconds that a decode step takes longer if it is waited for"),
     "probe_sm_clock_MHz": (float, "SM clock at the end of the matrix products; NaN when unknown"),
     "probe_power_W": (float, "power at the end of the matrix products; NaN when unknown"),
     "driver_cuda": (str, "newest CUDA version that the driver serves; unknown where it is silent"),
