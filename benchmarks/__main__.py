@@ -4,13 +4,14 @@ import sys
 
 import pandas as pd
 
-from benchmarks import carbon, engines, fleet, overhead, predictor, sweeps
+from benchmarks import carbon, engines, fleet, launches, overhead, predictor, sweeps
 
 BENCHMARKS = {
     "overhead": overhead.rows,
     "efficiency": sweeps.efficiency,
     "pairs": sweeps.pairs,
     "gather": sweeps.gather,
+    "launches": launches.rows,
     "engines": engines.rows,
     "predict": predictor.rows,
     "draws": carbon.rows,
