@@ -1,11 +1,15 @@
 """Fixtures of several test files. Generated cases have no time limit: machines are noisy."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
 import fake_nvml as fake
 from browser import MISSING
 
+# As many workers as cores: further threads of torch would spin. It reads this when it starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 

@@ -26,8 +26,10 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
     if not len(table):
         return theme.note(NO_PROCESSOR)
     rows = table.assign(name=table["model"].map(spec.label) + ", " + table["dtype"])
+    names = theme.in_order(rows.sort_values("parameters")["name"])
     base = alt.Chart(rows).encode(
-        y=alt.Y("name:N", title=None, sort=alt.SortField("parameters")), yOffset="engine:N"
+        y=alt.Y("name:N", title=None, sort=names),
+        yOffset=alt.YOffset("engine:N", sort=theme.in_order(rows["engine"])),
     )
     scale = alt.Scale(type="log", nice=False)
     limit = base.mark_tick(thickness=2, size=14).encode(
