@@ -18,6 +18,17 @@ PUBLISHED = {
     "smollm2-135m": 134_515_008,
     "llama-24m": 2 * 32000 * 288 + 6 * (4 * 288 * 288 + 3 * 288 * 768 + 2 * 288) + 288,
 }
+# Watts with a model in memory and nothing to do, as published (A40: the middle of 90 to 110).
+LOADED_W = {
+    "t4": 26.5,
+    "l4": 31,
+    "a40": 100,
+    "l40s": 110,
+    "v100-32gb": 60,
+    "a100-40gb-sxm": 63,
+    "h100-nvl": 87.5,
+    "h200-sxm": 119,
+}
 TINY = {
     "model_type": "llama",
     "hidden_size": 8,
@@ -143,7 +154,19 @@ CARD = dict(
 
 
 def test_a_gpu_of_ones_own():
-    assert math.isnan(spec.GPU(**CARD).idle_W)
+    gpu = spec.GPU(**CARD)
+    assert math.isnan(gpu.idle_W) and math.isnan(gpu.loaded_W)
+
+
+def test_a_loaded_gpu_draws_more_than_a_resting_one_and_less_than_its_limit():
+    gpus = {name: one for name, one in spec.known().items() if isinstance(one, spec.GPU)}
+    loaded = {name: gpu for name, gpu in gpus.items() if not math.isnan(gpu.loaded_W)}
+    assert {name: gpu.loaded_W for name, gpu in loaded.items()} == LOADED_W
+    for gpu in loaded.values():
+        assert gpu.loaded_W < gpu.tdp_W and not gpu.loaded_W < gpu.idle_W
+    for table in ("gpus", "measured_gpus"):
+        for row in spec.table(table):
+            assert (row["source_loaded"] == "not found") == (row["id"] not in LOADED_W)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +178,7 @@ def test_a_gpu_that_cannot_be_is_refused(field, value):
         spec.GPU(**{**CARD, field: value})
 
 
-@pytest.mark.parametrize("field", ["idle_W", "cache_MB"])
+@pytest.mark.parametrize("field", ["idle_W", "loaded_W", "cache_MB"])
 @pytest.mark.parametrize("value", [-1.0, math.inf])
 def test_an_optional_value_may_be_unknown_but_not_impossible(field, value):
     with pytest.raises(Refused, match=f"^{field} of mine is {value};"):
@@ -166,6 +189,7 @@ def test_a_row_needs_no_more_than_what_a_data_sheet_says():
     row = {name: str(value) for name, value in CARD.items()}
     optional = ("idle_W", "release_year", "node_class_nm", "memory_family", "inline_ecc")
     optional += ("half_rate_accumulation", "cache_MB", "bf16_tensor_cores", "architecture")
+    optional += ("loaded_W",)
     gpu = spec.record(spec.GPU, row | dict.fromkeys(optional, "-"))
     assert gpu == spec.GPU(**CARD)
     assert (gpu.node_class_nm, gpu.memory_family, gpu.cache_MB) == (5, "gddr", 6)

@@ -17,13 +17,14 @@ ENGINES = {"eager": "eager", "compiled": "graphs", "server": "serving"}
 class GPU:
     """A GPU as published: peak rates, memory, power limit, die, and what else its times depend on.
 
-    What is left out takes a default: idle_W is modelled; memory_family comes from memory_type
-    (HBM... is `hbm`, all else `gddr`); node_class_nm is the number in `node`, and 5 where that is
-    smaller or missing. inline_ecc: error correction takes bandwidth and capacity of the memory.
-    half_rate_accumulation: sums in fp32 run at half the rate of sums in fp16. cache_MB: last-level
-    cache. bf16_tensor_cores: whether tensor cores multiply bf16. probed: rates are what a program
-    reached (`predict.gpu_from_probe`), so that tdp_W and die_mm2 may be unknown. Raises `Refused`
-    for impossible values.
+    idle_W: W at rest. loaded_W: W with a model in its memory and nothing to do, NaN where nobody
+    published it. What is left out takes a default: idle_W is modelled; memory_family comes from
+    memory_type (HBM... is `hbm`, all else `gddr`); node_class_nm is the number in `node`, and 5
+    where that is smaller or missing. inline_ecc: error correction takes bandwidth and capacity of
+    the memory. half_rate_accumulation: sums in fp32 run at half the rate of sums in fp16. cache_MB:
+    last-level cache. bf16_tensor_cores: whether tensor cores multiply bf16. probed: rates are what
+    a program reached (`predict.gpu_from_probe`), so that tdp_W and die_mm2 may be unknown. Raises
+    `Refused` for impossible values.
     """
 
     id: str
@@ -36,6 +37,7 @@ class GPU:
     die_mm2: float
     node: str
     idle_W: float = math.nan
+    loaded_W: float = math.nan
     architecture: str = "unknown"
     release_year: int = 0
     node_class_nm: float = math.nan
@@ -65,7 +67,7 @@ class GPU:
                 raise Refused(
                     f"{field} of {self.id} is {value}; a finite number above 0 is allowed."
                 )
-        for field in ("idle_W", "tdp_W", "die_mm2", "cache_MB"):
+        for field in ("idle_W", "loaded_W", "tdp_W", "die_mm2", "cache_MB"):
             value = getattr(self, field)
             if math.isinf(value) or value < 0:
                 raise Refused(
