@@ -50,9 +50,26 @@ def test_shapes_have_the_published_number_of_weights():
         "llama-13b": 13.016,
         "mistral-small-22b": 22.247,
         "qwen1.5-1.8b": 1.837,
+        "qwen2.5-0.5b": 0.49403,
+        "qwen3-14b": 14.7683,
+        "falcon3-3b": 3.2277,
+        "yi-1.5-6b": 6.0610,
+        "yi-1.5-9b": 8.8294,
+        "solar-10.7b": 10.7315,
+        "deepseek-llm-7b": 6.9104,
     }
     for name, billions in published.items():
         assert spec.known()[name].parameters / 1e9 == pytest.approx(billions, rel=2e-4)
+    rounded = {
+        "nemotron-mini-4b": 4.19,
+        "llama-3.1-minitron-4b-width": 4.51,
+        "mistral-nemo-minitron-8b": 8.41,
+        "granite-3.0-2b": 2.53,
+        "granite-3.0-8b": 8.17,
+        "phi-2": 2.78,
+    }
+    for name, billions in rounded.items():
+        assert round(spec.known()[name].parameters / 1e9, 2) == billions
 
 
 def test_no_row_is_below_what_the_gpu_can_do(rows):

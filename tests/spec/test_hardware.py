@@ -22,6 +22,7 @@ PUBLISHED = {
 LOADED_W = {
     "t4": 26.5,
     "l4": 31,
+    "a30": 29.5,
     "a40": 100,
     "l40s": 110,
     "v100-32gb": 60,
@@ -138,6 +139,15 @@ def test_gpus_of_the_table():
     assert (t4.memory_GiB, t4.tdp_W, t4.bandwidth_GBps, t4.die_mm2) == (16, 70, 320, 545)
     assert (ada.memory_GiB, ada.tdp_W, ada.bandwidth_GBps, ada.die_mm2) == (48, 300, 960, 608.5)
     assert ada.release_year > t4.release_year
+
+
+def test_gpus_that_only_measurements_name_are_known_but_not_of_the_book():
+    assert "a30" not in spec.gpus()
+    a30, a100 = spec.known()["a30"], spec.gpu("a100-40gb-sxm")
+    assert (a30.memory_GiB, a30.tdp_W, a30.bandwidth_GBps, a30.cache_MB) == (24, 165, 933.1, 24)
+    assert a30.peak_fp16_tflops == 165 and math.isnan(a30.idle_W)
+    same = ("die_mm2", "node_class_nm", "memory_family", "inline_ecc", "bf16_tensor_cores")
+    assert all(getattr(a30, name) == getattr(a100, name) for name in same)
 
 
 CARD = dict(
