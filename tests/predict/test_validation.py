@@ -121,8 +121,16 @@ def test_peers_errors_are_those_of_the_points_they_report():
     assert table.loc[("LLM-Viewer", "TTFT"), "theirs"] == pytest.approx(
         1 - np.mean([6.976999894 / 16.1, 100.88071 / 120.5])
     )
-    stated = table.loc[("AIConfigurator", "TTFT")]
-    assert stated["theirs"] == 0.45 and np.isnan(stated["ours"]) and np.isnan(stated["rows"])
+    stated = {
+        ("AIConfigurator", "TTFT"): 0.45,
+        ("WattGPU, offline", "power"): 0.034,
+        ("WattGPU, offline", "TPOT"): 0.249,
+        ("WattGPU, serving", "power"): 0.135,
+        ("WattGPU, serving", "TPOT"): 0.085,
+        ("power limit (TDP), offline", "power"): 0.044,
+    }
+    rest = table[table["rows"].isna()]
+    assert rest["theirs"].to_dict() == pytest.approx(stated) and rest["ours"].isna().all()
 
 
 def test_ours_is_asked_for_the_points_of_the_peers():

@@ -154,7 +154,7 @@ def _peers() -> dict:
         f"{row.quantity} {row.theirs:.0%} by {row.tool}, {row.ours:.0%} by ours"
         for row in beside.itertuples()
     ]
-    formats = {"theirs": "{:.0%}", "ours": "{:.0%}", "rows": "{:.0f}"}
+    formats = {"theirs": "{:.1%}", "ours": "{:.0%}", "rows": "{:.0f}"}
     shown = {
         name: peers[name].map(text.format).mask(peers[name].isna(), "–")
         for name, text in formats.items()
