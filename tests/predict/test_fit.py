@@ -38,6 +38,20 @@ def test_every_row_names_a_known_model_gpu_engine_and_source():
     counted = rows["source"].value_counts()
     assert all(counted[row["id"]] == int(row["rows"]) for row in spec.table("measurement_sources"))
     assert (rows["value"] > 0).all() and (rows["batch"] >= 1).all()
+    units = rows.groupby("quantity")["unit"].unique().map(list).to_dict()
+    assert units == {
+        "ttft_s": ["s"],
+        "tpot_s": ["s"],
+        "e2e_s": ["s"],
+        "power_W": ["W"],
+        "energy_J": ["J"],
+        "memory_GiB": ["GiB"],
+        "layer_matrices_s": ["s"],
+        "matmul_TFLOPs": ["TFLOP/s"],
+        "copy_GBps": ["GB/s"],
+    }
+    drained = rows[rows["drain_pct"] != 0]
+    assert set(drained["source"]) <= {"watt-counts"} and (drained["drain_pct"] > 0).all()
 
 
 def test_shapes_have_the_published_number_of_weights():
