@@ -100,7 +100,7 @@ def validation(book: Book) -> dict:
         "ours_error": plain["distance"].median(),
         "parameters": len(spec.table("parameters")),
         "measurements": len(spec.table("measurements")),
-        "sources": len(spec.table("measurement_sources")),
+        "sources": len({row["source"] for row in spec.table("measurements")}),
         "by_quantity": _by_quantity(rows),
         "by_card": left_out.summary(named, "card"),
         "worst": spec.label(worst.name),
