@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BOOK := _build/html/index.html
+# Of the book: where one of them is newer than it, the tests have it rendered anew.
+SOURCES := book lib notebooks _config.yml _toc.yml Makefile
 UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
   export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -53,7 +55,8 @@ profile: $(VENV)/.profile  ## measure this machine: a trained and a random model
 sweep: $(VENV)/.profile  ## run a matrix of notebooks/sweep.toml: make sweep MATRIX=paper
 	@$(BIN)/footprint sweep notebooks/sweep.toml --matrix $(or $(MATRIX),quick)
 
-test: $(VENV)/.test render  ## lint and spelling, then all fast tests, the book and its pages among them
+test: $(VENV)/.test  ## lint and spelling, then all fast tests, the book and its pages among them
+	@test -e $(BOOK) && test -z "$$(find $(SOURCES) -newer $(BOOK) ! -path '*__pycache__*' | head -1)" || $(MAKE) render
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=footprint --cov-report=term --cov-fail-under=94
 

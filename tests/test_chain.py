@@ -42,6 +42,7 @@ def beside(gpu, monkeypatch, tmp_path):
     return script
 
 
+@pytest.mark.slow
 def test_a_run_has_energies_that_hold_the_truth(beside, monkeypatch):
     monkeypatch.setattr(profile, "ORDERS", (("decode",),))  # one phase: this takes real seconds
     points = fake.square(100, 300, 0.37)

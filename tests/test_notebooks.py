@@ -55,6 +55,7 @@ def test_the_first_cell_is_the_contract(template):
     )
 
 
+@pytest.mark.slow
 def test_profile_leaves_a_notebook_and_a_trace(tmp_path):
     done = papermill("profile", tmp_path, model="llama-24m", device="cpu", out="run.nc", **SMALL)
     assert done.returncode == 0, done.stderr[-2000:]

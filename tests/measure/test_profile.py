@@ -267,6 +267,7 @@ def test_other_errors_are_not_swallowed(run, request_, monkeypatch):
         profile.attempt(run[0], request_, Setup(), point, "decode", set())
 
 
+@pytest.mark.slow
 def test_the_keyboard_stops_it_with_everything_kept(request_, monkeypatch):
     real, calls = Eager.iteration, []
 
