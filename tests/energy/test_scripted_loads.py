@@ -6,7 +6,7 @@ import pytest
 import scripted_loads as loads
 from footprint import spec
 
-FAST = ("falls in pauses",)
+FAST = ("steady",)
 NUMBERS = (
     "coverage_pct",
     "coverage_without_gain_pct",
