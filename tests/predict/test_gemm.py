@@ -52,12 +52,12 @@ def test_more_tokens_take_longer(rows):
 
 def test_the_limits_are_reading_and_multiplying():
     gpu = spec.gpu("a100-80gb-sxm")
-    latency = 1e6 * P["layer_s"] * (gpu.node_class_nm / 5) ** P["layer_node"] / gemm.LATENCIES
+    latency = 1e6 * P["layer_s"] * (gpu.node_class_nm / 5) ** P["layer_node"] / fit.PRODUCTS
     read = 1e6 * 2 * 8192**2 / (P["bandwidth_hbm"] * gpu.bandwidth_GBps * 1e9)
     share = P["compute_serving"] * gpu.peak_fp16_tflops * 1e12
-    one, many = (gemm.expected_us(P, product(m)).item() for m in (1, 2**20))
-    assert one == pytest.approx(read + latency, rel=1e-3)
-    assert many == pytest.approx(1e6 * 2 * 2**20 * 8192**2 / share, rel=1e-3)
+    one, many = (fit.products_us(P, product(m)).item() for m in (1, 2**20))
+    assert one == pytest.approx(read + latency, rel=1e-2)
+    assert many == pytest.approx(1e6 * 2 * (2**20 + P["half_tokens"]) * 8192**2 / share, rel=1e-3)
 
 
 def test_a_layer_takes_its_four_products(rows):
@@ -71,11 +71,11 @@ def test_a_layer_takes_its_four_products(rows):
     one = table[(table["quantity"] == "layer_matrices_s") & (table["model"] == "llama-7b")]
     one = one[(one["gpu"] == gpu) & (one["batch"] * one["prompt_tokens"] == 1)]
     layer = fit.expected(P, one)["value"].item()
-    assert gemm.expected_us(P, parts).sum() == pytest.approx(1e6 * layer, rel=0.02)
+    assert fit.products_us(P, parts).sum() == pytest.approx(1e6 * layer, rel=0.02)
 
 
 def test_expected_times_never_fall_with_tokens_nor_below_the_published_rates(rows):
-    mine = rows.assign(expected=gemm.expected_us(P, rows)).sort_values("m")
+    mine = rows.assign(expected=fit.products_us(P, rows)).sort_values("m")
     assert (mine.groupby(["gpu", "n", "k"])["expected"].diff().dropna() > 0).all()
     assert (mine["expected"] > mine[["read_us", "multiply_us"]].max(axis=1)).all()
 
@@ -83,6 +83,6 @@ def test_expected_times_never_fall_with_tokens_nor_below_the_published_rates(row
 def test_the_physics_alone_is_off_by_a_tenth_at_most_and_a_wrong_share_is_seen(rows):
     errors = gemm.errors(P)
     assert set(errors.index) == set(rows["gpu"]) and (errors < 0.1).all()
-    for name in ("compute_serving", "bandwidth_hbm", "layer_s"):
+    for name in ("compute_serving", "bandwidth_hbm3", "layer_s"):
         wrong = gemm.errors(P | {name: (4 if name == "layer_s" else 0.5) * P[name]})
         assert wrong["h100-80gb-sxm"] > 1.5 * errors["h100-80gb-sxm"]

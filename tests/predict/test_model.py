@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -291,6 +292,39 @@ def test_a_reading_narrows_what_it_settles_and_moves_nothing():
     assert widths(floor)[1] < widths(base)[1] and widths(all_)[1] < widths(floor)[1]
 
 
+def test_published_watts_of_a_loaded_gpu_are_its_floor_and_narrow_its_power():
+    unknown = replace(spec.gpu("l40s"), loaded_W=math.nan)
+    known = spec.gpu("l40s")
+    p = predict.parameters()
+    arrays = roofline.gpu_arrays(p, [known, unknown])
+    m = roofline.model_arrays([spec.model("llama-1b")] * 2)
+    r = roofline.rates(p, m, arrays, np.array([0, 0]), np.array([1, 1]))
+    share = p["floor_gddr"] * (unknown.tdp_W - unknown.idle_W)
+    assert r.floor_W.tolist() == pytest.approx([known.loaded_W - known.idle_W, share])
+
+    def width(gpu) -> float:
+        data = point("llama-1b", gpu)
+        return float(data["decode_power_W_high"] / data["decode_power_W_low"])
+
+    assert width(known) < width(unknown)
+    a30 = spec.known()["a30"]
+    assert roofline.idle_W(p, a30) == a30.loaded_W, "no GPU rests at more than it draws loaded"
+
+
+def test_few_tokens_reach_a_part_of_the_peak():
+    p = predict.parameters()
+    gpu, engine = roofline.gpu_arrays(p, [spec.gpu("t4")]), np.array([2])
+    m = roofline.model_arrays([spec.model("llama-7b")])
+    r = roofline.rates(p, m, gpu, engine, np.array([1]))
+    endless = r._replace(read=np.array([1e30]), bandwidth=np.array([1e30]), room_W=np.array([1e30]))
+    endless = endless._replace(layer_s=np.array([0.0]), sequence_s=np.array([0.0]))
+    weights = m.layers * m.layer_weights + m.head_weights
+    one = roofline.forward_pass(p, m, endless._replace(half_tokens=np.array([0.0])), 1.0, 1.0, 0.0)
+    two = roofline.forward_pass(p, m, endless, 1.0, 1.0, 0.0)
+    extra = 2 * p["half_tokens"] * weights / r.compute
+    assert two.time - one.time == pytest.approx(extra, rel=1e-6)
+
+
 def test_bf16_is_emulated_on_old_gpus_alone_and_decode_does_not_mind():
     for gpu, slow in (("t4", True), ("rtx-6000-ada", False)):
         half, brain = (
@@ -315,7 +349,7 @@ def test_a_gpu_that_nobody_calibrated_on_has_the_wider_interval():
     for name in (*TIMES, "decode_energy_J", "prefill_energy_J"):
         assert unknown[name] == known[name]
         assert unknown[f"{name}_high"] / unknown[name] >= known[f"{name}_high"] / known[name]
-    assert unknown.ttft_s_high > known.ttft_s_high
+    assert unknown.tpot_s_high > known.tpot_s_high
 
 
 def test_published_readings_lie_in_their_intervals():

@@ -48,6 +48,23 @@ def test_a_summary_of_known_rows():
     assert row["coverage"] == pytest.approx(2 / 3) and row["half-width"] == pytest.approx(1.0)
 
 
+def test_each_gpu_counts_once_however_many_rows_it_has():
+    distances = {"a100": [0.1] * 98 + [0.3], "t4": [0.4], "l4": [0.3, 0.5]}
+    rows = pd.DataFrame(
+        [
+            {"quantity": "tpot_s", "gpu": gpu, "distance": each, "covered": float(each < 0.35)}
+            for gpu, values in distances.items()
+            for each in values
+        ]
+    )
+    rows["measured_by"] = ["bench"] * 99 + ["lab"] * 3
+    (row,) = validation.over_gpus(rows).to_dict("records")
+    assert (row["GPUs"], row["sources"]) == (3, 2)
+    assert row["error"] == pytest.approx(0.3), "medians 0.1, 0.4, 0.4"
+    assert row["standard error"] == pytest.approx(0.1)
+    assert row["coverage"] == pytest.approx((1 + 0 + 0.5) / 3)
+
+
 def test_a_summary_counts_rows_errors_and_coverage():
     value, expected = 1.0, np.array([1.1, 0.9, 1.2, 1.0])
     rows = pd.DataFrame(

@@ -11,6 +11,7 @@ from footprint.chapters.book import LARGE, PAPER, Book
 from footprint.charts import theme
 from footprint.charts.evidence import NO_PROCESSOR
 from footprint.energy import runs
+from footprint.predict import gemm
 from footprint.predict import validation as left_out
 
 EXAMPLE = (
@@ -28,6 +29,9 @@ PARTLY = (
     "model that was calibrated on other people's public measurements, with intervals. A run "
     "replaces it ({ref}`reproduce`)."
 )
+
+
+SPLITS = {"gpu": "card", "both": "die and sources"}
 
 
 def _scripted_loads() -> pd.DataFrame:
@@ -72,9 +76,11 @@ def validation(book: Book) -> dict:
     from scipy.stats import binom
 
     rows = {name: left_out.residuals(name) for name in left_out.LEFT_OUT}
-    cards, away = rows["gpu"], rows["source"]
-    errors = cards[cards["quantity"].isin(left_out.QUANTITIES)]
-    by_quantity = left_out.summary(errors, "quantity").set_index("quantity")
+    cards = rows["gpu"]
+    errors = _judged(cards)
+    over = {name: left_out.over_gpus(_judged(rows[name])) for name in ("gpu", "both")}
+    seldom, apart = (table.set_index("quantity") for table in over.values())
+    energies = errors[errors["quantity"] == "energy_J"]["gpu"].value_counts()
     by_gpu = left_out.summary(errors, "gpu").set_index("gpu")
     both = by_gpu.reindex([book.old, book.new]).fillna({"rows": 0})  # NaN where nobody measured
     worst = by_gpu.sort_values("median error").iloc[-1]
@@ -84,11 +90,14 @@ def validation(book: Book) -> dict:
     by_source = cards.groupby("measured_by")["covered"].mean().dropna()
     processors = left_out.processors(runs.processors(book.runs))
     return {
-        "error": by_quantity["median error"],
-        "covered": covered.mean(),
-        "ttft_covered": by_quantity.loc["ttft_s", "coverage"],
-        "away_covered": away["covered"].mean(),
-        "watts_covered": away.loc[away["quantity"] == "power_W", "covered"].mean(),
+        "error": seldom["error"],
+        "covered": seldom["coverage"].mean(),
+        "apart_error": apart["error"],
+        "apart_covered": apart["coverage"].mean(),
+        "watts_covered": apart.loc["power_W", "coverage"],
+        "over_gpus": _over_gpus(over),
+        "old_energies": int(energies.get(book.old, 0)),
+        "new_energies": int(energies.get(book.new, 0)),
         "old_error": both.loc[book.old, "median error"],
         "old_rows": int(both.loc[book.old, "rows"]),
         "new_error": both.loc[book.new, "median error"],
@@ -102,6 +111,7 @@ def validation(book: Book) -> dict:
         "measurements": len(spec.table("measurements")),
         "sources": len({row["source"] for row in spec.table("measurements")}),
         "by_quantity": _by_quantity(rows),
+        "products": gemm.errors(predict.parameters()),
         "by_card": left_out.summary(named, "card"),
         "worst": spec.label(worst.name),
         "worst_error": worst["median error"],
@@ -119,13 +129,27 @@ def validation(book: Book) -> dict:
     }
 
 
+def _judged(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["quantity"].isin(left_out.QUANTITIES)]
+
+
+def _over_gpus(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Errors and coverage of each quantity where each GPU counts once, by what was left out."""
+    parts = []
+    for name, table in tables.items():
+        part = table.assign(quantity=table["quantity"].map(left_out.QUANTITIES))
+        part.insert(0, "left out", SPLITS[name])
+        parts.append(part)
+    return pd.concat(parts).assign(status="derived")
+
+
 def _by_quantity(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Errors of each quantity with GPUs, models or sources left out."""
     parts = []
     for name, each in rows.items():
-        part = left_out.summary(each[each["quantity"].isin(left_out.QUANTITIES)], "quantity")
+        part = left_out.summary(_judged(each), "quantity")
         part["quantity"] = part["quantity"].map(left_out.QUANTITIES)
-        part.insert(0, "left out", {"gpu": "card"}.get(name, name))
+        part.insert(0, "left out", SPLITS.get(name, name))
         parts.append(part)
     return pd.concat(parts).assign(status="derived")
 

@@ -17,7 +17,7 @@ PATIENCE = 4.0  # a warm-up that does not settle ends after this many times its 
 LOOK_S = 0.5  # between two looks at the power of a GPU that comes to rest
 FLAT_S, FLAT_W, REST_S = 10.0, 1.0, 60.0  # at rest: its power is flat for so long; wait at most
 SOAK_S, SPAN_S = 300.0, 30.0  # a soak takes at most this long; it compares spans of this length
-DRIFT, WARMER_C = 0.01, 1.0  # steady: step time and power, and temperature, moved no more in one
+DRIFT, WARMER_C = 0.01, 1.5  # steady: step time and power, and temperature, moved no more in one
 PART_TIME = 0.9  # a sensor that sees less of the time than this gets random pauses
 PAUSE_S, PAUSE_UPDATES = 2.5, 25  # work between two pauses: at least so many s and power updates
 DISTURBED = 0.10  # share of all cores that others may use before a window is flagged
@@ -88,7 +88,7 @@ def soak(once: Iteration, setup: Setup) -> dict[str, float]:
     """Heat the GPU by `once` until it is steady, at most five minutes; root attributes of the run.
 
     Steady: from one span of 30 s to the next, step time and power move by at most 1 % and the
-    temperature by 1 K. `soak_drift`: how much longer a step took at the end than at the start.
+    temperature by 1.5 K. `soak_drift`: how much longer a step took at the end than at the start.
     """
     began, looks, read = setup.clock.now(), [], setup.instrument.reader()
     while True:

@@ -2,10 +2,11 @@
 
 `python -m footprint.predict.fit` (two minutes, deterministic) reads data/measurements.csv and the
 priors in data/parameters.csv, and writes the fitted values there and the left-out predictions to
-data/cross_validation.csv. Left out in turn: whole GPUs, whole models, whole sources; each time
-everything is fitted anew.
+data/cross_validation.csv. Left out in turn: whole GPUs, whole models, whole sources, and a GPU's
+die with its sources; each time everything is fitted anew.
 """
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ SCATTER = {"power_W": 0.08, "matmul_TFLOPs": 0.15, "copy_GBps": 0.1, "ttft_s": 0
 FITTED = ("time", "power", "protocol")
 SETTING = ["gpu", "model", "engine", "software", "dtype", "load"]
 SIZES = ["batch", "prompt_tokens", "output_tokens"]
+RECENT = ("watt-counts",)  # sources that ran a serving engine of 2025 or later
+PRODUCTS = 16  # four of them in a layer, which have a quarter of its latency
 PROVENANCE = {
     "source": "this project",
     "accessed": "2026-11-22",
@@ -69,7 +72,8 @@ def expected(p: dict[str, float], rows: pd.DataFrame, ready: Cases | None = None
     Columns: value, the shares of the causes in its time and power, indices of engine and memory.
     """
     m, g, engine, dtype = ready or cases(p, rows)
-    r = roofline.rates(p, m, g, engine, dtype)
+    recent = rows["source"].isin(RECENT).to_numpy()
+    r = roofline.rates(p, m, g, engine, dtype, recent=recent)
     batch, prompt, output = rows[SIZES].to_numpy().T
     chunk = np.where(rows["chunk_tokens"] > 0, rows["chunk_tokens"], np.inf)
     closed = (rows["load"] == "closed").to_numpy()
@@ -86,13 +90,15 @@ def expected(p: dict[str, float], rows: pd.DataFrame, ready: Cases | None = None
     power = roofline.power(g, r, prefill.joules + steps * decode.joules, once)
     watts = np.minimum(power.watts * np.where(closed, p["closed_power"], 1), g.cap)
     whole = batch / side * once * np.where(closed, p["closed_time"], 1)
+    # A queue is served until it is empty: its rates are of whole requests, and of its thin end too.
+    queue, drain = (rows["load"] == "queue").to_numpy(), 1 + rows["drain_pct"].to_numpy() / 100
     capped = p["cap_relief"] * r.capped_flop_J / r.room_W
     values = {
         "ttft_s": batch / side * prefill.time + cold * p["cold_s"],
-        "tpot_s": decode.time,
+        "tpot_s": drain * np.where(queue, whole / np.maximum(output, 1), decode.time),
         "e2e_s": whole,
         "power_W": watts,
-        "energy_J": watts * whole,
+        "energy_J": drain * watts * whole,
         "layer_matrices_s": _layer_s(p, m, r, batch * prompt),
         "memory_GiB": memory / 2**30,
         "matmul_TFLOPs": 1e-12 / roofline.soft4(1 / r.compute, capped),
@@ -101,20 +107,36 @@ def expected(p: dict[str, float], rows: pd.DataFrame, ready: Cases | None = None
     quantity = rows["quantity"].to_numpy()
     value = np.select([quantity == name for name in values], list(values.values()), np.nan)
     of_prefill = prefill.time / once
-    part = np.select([quantity == "ttft_s", quantity == "tpot_s"], [1.0, 0.0], of_prefill)
+    of_step = (quantity == "tpot_s") & ~queue
+    part = np.select([quantity == "ttft_s", of_step], [1.0, 0.0], of_prefill)
     columns = {"value": value}
     for name in intervals.CAUSES:
         columns[name] = part * prefill.shares[name] + (1 - part) * decode.shares[name]
     columns |= {"joules": power.joules, "floor": power.floor}
-    columns |= {"memory_index": g.memory, "engine_index": engine}
+    columns |= {"memory_index": g.memory, "engine_index": engine, "loaded": g.loaded}
     return pd.DataFrame(columns, index=rows.index)
 
 
 def _layer_s(p: dict[str, float], m: roofline.Models, r: roofline.Rates, tokens):
     """Seconds of the four matrix products of one decoder layer."""
-    moved, flops = 2 * m.layer_weights, 2 * m.layer_weights * tokens
+    moved, flops = 2 * m.layer_weights, 2 * m.layer_weights * (tokens + r.half_tokens)
     needed = p["cap_relief"] * (moved * r.byte_J + flops * r.capped_flop_J) / r.room_W
     return roofline.soft4(roofline.soft3(moved / r.read, flops / r.compute) + r.layer_s / 4, needed)
+
+
+def products_us(p: dict[str, float], rows: pd.DataFrame, ready: Cases | None = None) -> np.ndarray:
+    """Microseconds of single matrix products: rows with gpu, dtype, m, n and k (data/gemm.csv)."""
+    m, g, engine, dtype = ready or cases(p, as_kernels(rows))
+    r = roofline.rates(p, m, g, engine, dtype, recent=False)
+    weights, tokens = (rows["n"] * rows["k"]).to_numpy(dtype=float), rows["m"].to_numpy()
+    read, compute = weights * r.weight_bytes / r.read, 2 * weights / r.compute
+    busy = roofline.soft3(read, compute * (tokens + r.half_tokens))
+    return 1e6 * (busy + r.layer_s / PRODUCTS)
+
+
+def as_kernels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Products as rows of bare kernels, which have no model."""
+    return rows.assign(model="-", engine="kernels")
 
 
 def priors(*groups: str) -> pd.DataFrame:
@@ -123,14 +145,17 @@ def priors(*groups: str) -> pd.DataFrame:
     return rows.loc[rows["group"].isin(groups), ["prior_median", "prior_log_sd"]]
 
 
-def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.ndarray, np.ndarray]:
+def fit(
+    rows: pd.DataFrame, fixed: dict[str, float], start=None, products: pd.DataFrame | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Logarithms of the parameters and their standard errors, by least squares on logarithms.
 
     A cell (one GPU, source, engine, dtype and quantity) of n rows weighs as much as sqrt(n) of
     them, quantised rows a quarter; residuals beyond their scatter count linearly (pseudo-Huber);
     priors are Gaussian in the logarithm. Energy rows are left out (they are power x time), memory
-    is fitted apart.
+    is fitted apart. products: single matrix products (none: those of data/gemm.csv).
     """
+    products = spec.frame("gemm") if products is None else products
     from scipy.optimize import least_squares  # here: slow to load, and no page of the book fits
 
     rows = rows[~rows["quantity"].isin(("energy_J", "memory_GiB"))]
@@ -140,11 +165,17 @@ def fit(rows: pd.DataFrame, fixed: dict[str, float], start=None) -> tuple[np.nda
     cells = rows.groupby(["gpu", "source", "engine", "dtype", "quantity"])["value"]
     quantised = np.where(rows["dtype"].str.startswith("int"), 0.5, 1)
     scatter = rows["quantity"].map(SCATTER).fillna(0.08).to_numpy()
+    scatter = np.hypot(scatter, rows["drain_pct"].to_numpy() / 200)  # half of it is an estimate
     weight = cells.transform("size").to_numpy() ** -0.25 * quantised / scatter
-    ready = cases(fixed, rows)
+    ready, ready_kernels = cases(fixed, rows), cases(fixed, as_kernels(products))
+    of_gpu = products.groupby("gpu")["us"].transform("size").to_numpy()
+    weight = np.concatenate([weight, of_gpu**-0.25 / 0.08])
+    measured = np.concatenate([measured, np.log(products["us"].to_numpy())])
 
     def residuals(x):
-        value = expected(fixed | from_logs(prior.index, x), rows, ready)["value"].to_numpy()
+        p = fixed | from_logs(prior.index, x)
+        value = expected(p, rows, ready)["value"].to_numpy()
+        value = np.concatenate([value, products_us(p, products, ready_kernels)])
         off = weight * (np.log(value) - measured)
         huber = np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1))
         return np.concatenate([huber, (x - middle) / width])
@@ -178,12 +209,39 @@ def memory(p: dict[str, float], rows: pd.DataFrame) -> dict[str, float]:
     return from_logs(names, found.x) | {"memory_half_width": half}
 
 
+def _folds(rows: pd.DataFrame, split: str) -> Iterator[tuple[pd.Series, Callable]]:
+    """The rows that are judged together, and a function that tells which rows a fit must not see.
+
+    split: gpu, model, source; or `both`, where a GPU is judged by a fit that has seen neither its
+    die nor a source that measured it.
+    """
+    if split != "both":
+        for group in rows[split].unique():
+            yield rows[split] == group, lambda table, group=group: table[split] == group
+        return
+    known = spec.known()
+    for gpu in rows["gpu"].unique():
+        die = (known[gpu].architecture, known[gpu].die_mm2)
+        dies = {
+            name
+            for name in rows["gpu"].unique()
+            if (known[name].architecture, known[name].die_mm2) == die
+        } | {gpu}
+        sources = set(rows.loc[rows["gpu"] == gpu, "source"])
+        yield (
+            rows["gpu"] == gpu,
+            lambda table, dies=dies, sources=sources: (
+                table["gpu"].isin(dies) | table["source"].isin(sources)
+            ),
+        )
+
+
 def left_out(p: dict[str, float], rows: pd.DataFrame, split: str, start) -> pd.DataFrame:
     """Each row as a fit to the others expects it, and `off`, the logarithm of expected / value."""
-    parts, names = [], priors(*FITTED).index
-    for group in rows[split].unique():
-        inside = rows[split] == group
-        own = p | from_logs(names, fit(rows[~inside], p, start)[0])
+    parts, names, products = [], priors(*FITTED).index, spec.frame("gemm")
+    for inside, unseen in _folds(rows, split):
+        seen = products[~unseen(products.assign(model="-"))]
+        own = p | from_logs(names, fit(rows[~unseen(rows)], p, start, seen)[0])
         mine = rows[inside]
         parts.append(mine.join(expected(own, mine).rename(columns={"value": "expected"})))
     expectations = pd.concat(parts).loc[rows.index]
@@ -201,9 +259,9 @@ def calibrate() -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
     names, spreads = priors(*FITTED).index, priors("spread")
     p |= from_logs(names, x)
     errors = dict(zip(names, error, strict=True))
-    for kind in ("hbm", "gddr", "gddr_ecc"):
+    for kind in ("hbm", "hbm3", "gddr", "gddr_ecc"):
         p[f"spread_memory_{kind}"] = errors[f"bandwidth_{kind}"]
-    for kind in ("hbm", "gddr"):
+    for kind in ("hbm", "hbm3", "gddr"):
         p[f"spread_joules_{kind}"] = errors[f"byte_nJ_{kind}"]
     left = {split: left_out(p, rows, split, x) for split in LEFT_OUT}
     judged = rows["quantity"].isin(intervals.LEVELS)

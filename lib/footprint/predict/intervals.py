@@ -48,15 +48,17 @@ def time_variance(p: dict[str, float], shares: dict, engine, memory):
     return total
 
 
-def power_variance(p: dict[str, float], joules, floor, memory):
+def power_variance(p: dict[str, float], joules, floor, memory, loaded):
     """Variance of ln power, with the error of the fitted joules a byte.
 
-    joules, floor: d ln power / d ln of the joules of the work and of the floor.
+    joules, floor: d ln power / d ln of the joules of the work and of the floor. loaded: watts with
+    a model in memory and nothing to do; where they are NaN the floor is modelled.
     """
+    floor = floor * np.where(np.isnan(loaded), p["spread_floor"], p["spread_loaded"])
     gddr = p["spread_joules_gddr"]
-    fitted = choose(memory, p["spread_joules_hbm"], gddr, gddr, 0)
+    fitted = choose(memory, p["spread_joules_hbm"], p["spread_joules_hbm3"], gddr, gddr, 0)
     of_joules = (p["spread_joules"] ** 2 + fitted**2) * joules**2
-    return of_joules + (p["spread_floor"] * floor) ** 2 + p["spread_watts"] ** 2
+    return of_joules + floor**2 + p["spread_watts"] ** 2
 
 
 def energy_variance(of_power, joules, of_time):
@@ -69,7 +71,8 @@ def deviations(p: dict[str, float], rows: pd.DataFrame) -> np.ndarray:
     shares = {name: rows[name].to_numpy() for name in (*CAUSES, "joules", "floor")}
     memory, quantity = rows["memory_index"].to_numpy(), rows["quantity"].to_numpy()
     of_time = time_variance(p, shares, rows["engine_index"].to_numpy(), memory)
-    of_power = power_variance(p, shares["joules"], shares["floor"], memory)
+    loaded = rows["loaded"].to_numpy()
+    of_power = power_variance(p, shares["joules"], shares["floor"], memory, loaded)
     of_energy = energy_variance(of_power, shares["joules"], of_time)
     wanted = [quantity == "power_W", quantity == "energy_J"]
     return np.sqrt(np.select(wanted, [of_power, of_energy], of_time))
@@ -114,8 +117,9 @@ def nested(p: dict[str, float], rows: pd.DataFrame, prior: pd.DataFrame, split: 
     """Half-widths of ln expected of each row, fitted to the rows of the other groups of `split`."""
     half_widths = pd.Series(np.nan, index=rows.index)
     kinds = rows["quantity"].map(LEVELS)
-    for group in rows[split].unique():
-        inside = rows[split] == group
+    column = "gpu" if split == "both" else split
+    for group in rows[column].unique():
+        inside = rows[column] == group
         own = p | fit(p, rows[~inside], prior)
         level = levels(own, rows[~inside])
         half_widths[inside] = deviations(own, rows[inside]) * kinds[inside].map(level)

@@ -94,6 +94,8 @@ def _case(model, gpu, engine, dtype: str, host: float = 1.0, known: Iterable[str
     for name in known:
         _check_word("cause", name, intervals.READABLE)
     p = parameters() | {f"spread_{name}": 0.0 for name in known}
+    if "floor" in known:
+        p["spread_loaded"] = 0.0
     engines = [engine] if isinstance(engine, str) else list(engine)
     for name in engines:
         _check_word("engine", name, Engine.__members__)
@@ -170,7 +172,7 @@ def _phase(case: _Case, work: roofline.Pass, steps, phase: str, load: str) -> di
     of_time = intervals.time_variance(p, work.shares, case.engine, memory)
     guessed = roofline.without_tensor_cores(g, case.dtype) & (memory != Memory.probed)
     of_time = of_time + np.where(guessed, (p["spread_fp32"] * work.shares["multiplying"]) ** 2, 0)
-    of_power = intervals.power_variance(p, power.joules, power.floor, memory)
+    of_power = intervals.power_variance(p, power.joules, power.floor, memory, g.loaded)
     of_energy = intervals.energy_variance(of_power, power.joules, of_time)
     level = _half_widths(case)
     wide = np.exp(level[kind] * np.sqrt(of_time))

@@ -1,7 +1,8 @@
 """The physics: time, power and memory of a pass through a decoder, from bytes and operations.
 
 A pass reads every weight and the KV cache, and multiplies. With read = bytes / (share x published
-bandwidth) and multiply = FLOP / (share x published peak), its time is
+bandwidth) and multiply = FLOP / (share x published peak), a share that few tokens do not reach
+(`half_tokens`), its time is
 
     matrices = (read^3 + multiply^3)^(1/3)               the larger of the two, softened
     device   = matrices + traffic + attention + waiting  KV cache, activations; latency of kernels
@@ -9,8 +10,9 @@ bandwidth) and multiply = FLOP / (share x published peak), its time is
     time     = (launched^4 + limited^4)^(1/4)            limited: joules / watts the cap leaves
 
 Joules grow with bytes and FLOP, so a GPU at its cap takes the time that its energy needs. Power is
-idle + floor + joules / time, bent towards the cap. All functions take arrays that broadcast; `p`
-holds the parameters by name.
+idle + floor + joules / time, bent towards the cap; idle + floor are the watts of a GPU that has a
+model in its memory and nothing to do, published or a share of its cap. All functions take arrays
+that broadcast; `p` holds the parameters by name.
 """
 
 from collections.abc import Callable
@@ -23,9 +25,10 @@ from footprint import Refused, spec
 
 Engine = IntEnum("Engine", "eager graphs serving", start=0)
 Dtype = IntEnum("Dtype", list(spec.DTYPE_BYTES), start=0)
-Memory = IntEnum("Memory", "hbm gddr gddr_ecc probed", start=0)
+Memory = IntEnum("Memory", "hbm hbm3 gddr gddr_ecc probed", start=0)
 # Bytes of a weight by Dtype; a quantised weight has its part of a scale of 16 bits for 32 weights.
 WEIGHT_BYTES = np.array([4.0, 2.0, 2.0, 1.0625, 0.5625])
+HBM = (Memory.hbm, Memory.hbm3)
 GRAPHS_TOKENS = 512  # that llama.cpp has in flight at once
 
 
@@ -54,6 +57,7 @@ class GPUs(NamedTuple):
     node: np.ndarray  # class of the process in units of 5 nm
     memory: np.ndarray  # of Memory
     on_chip: np.ndarray  # B of the last-level cache
+    loaded: np.ndarray  # W with a model in memory and nothing to do, NaN where nobody knows
     half_rate: np.ndarray  # whether sums in fp32 run at half the rate
     emulates: np.ndarray  # whether bf16 has no tensor cores
 
@@ -66,6 +70,7 @@ class Rates(NamedTuple):
     read: np.ndarray  # B/s of weights
     bandwidth: np.ndarray  # B/s of all else
     compute: np.ndarray
+    half_tokens: np.ndarray  # with so many in a pass, products reach half of `compute`
     byte_J: np.ndarray
     flop_J: np.ndarray
     capped_flop_J: np.ndarray  # where the cap on power limits the time
@@ -132,15 +137,15 @@ def memory_of(gpu: spec.GPU) -> Memory:
     if gpu.probed:
         return Memory.probed
     if gpu.memory_family == "hbm":
-        return Memory.hbm
+        return Memory.hbm3 if gpu.memory_type.startswith("HBM3") else Memory.hbm
     return Memory.gddr_ecc if gpu.inline_ecc else Memory.gddr
 
 
 def idle_W(p: dict[str, float], gpu: spec.GPU) -> float:
     """Idle power as published or else as modelled; `Refused` unless it is less than the cap."""
-    stacks = p["idle_hbm_W"] if memory_of(gpu) == Memory.hbm else 0
+    stacks = p["idle_hbm_W"] if memory_of(gpu) in HBM else 0
     modelled = p["idle_W"] + p["idle_share"] * gpu.tdp_W + stacks
-    idle = modelled if np.isnan(gpu.idle_W) else gpu.idle_W
+    idle = np.fmin(modelled, gpu.loaded_W) if np.isnan(gpu.idle_W) else gpu.idle_W
     if idle >= gpu.tdp_W:
         raise Refused(
             f"idle_W of {gpu.id} is {idle:g}; less than its tdp_W of {gpu.tdp_W:g} is allowed."
@@ -163,6 +168,7 @@ def gpu_arrays(p: dict[str, float], gpus: list[spec.GPU]) -> GPUs:
         node=column(lambda gpu: gpu.node_class_nm / 5),
         memory=column(memory_of, int),
         on_chip=column(lambda gpu: gpu.cache_MB * 1e6),
+        loaded=column(lambda gpu: gpu.loaded_W),
         half_rate=column(lambda gpu: gpu.half_rate_accumulation, bool),
         emulates=column(lambda gpu: not gpu.bf16_tensor_cores, bool),
     )
@@ -173,11 +179,15 @@ def without_tensor_cores(g: GPUs, dtype):
     return (dtype == Dtype.fp32) | ((dtype == Dtype.bf16) & g.emulates)
 
 
-def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 1.0) -> Rates:
+def rates(
+    p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 1.0, recent=True
+) -> Rates:
     """The rates that models reach on GPUs.
 
     engine, dtype: arrays of Engine and Dtype. host: launch time relative to the hosts of the fit.
+    recent: whether a serving engine is of today, and not of 2024 or before.
     """
+    later = np.where((engine == Engine.serving) & recent, p["waiting_recent"], 1)
     probed = g.memory == Memory.probed
     eager, graphs = engine == Engine.eager, engine == Engine.graphs
     quantised = dtype >= Dtype.int8
@@ -189,12 +199,16 @@ def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 
     emulated = np.where(without_tensor_cores(g, dtype), p["fp32_compute"], 1)
     slower = np.where(quantised, unpacking, emulated)
     share = choose(g.memory, *[p[f"bandwidth_{kind}"] for kind in Memory.__members__])
-    byte_nJ = choose(g.memory, p["byte_nJ_hbm"], p["byte_nJ_gddr"], p["byte_nJ_gddr"], 0)
+    gddr_nJ = p["byte_nJ_gddr"]
+    byte_nJ = choose(g.memory, p["byte_nJ_hbm"], p["byte_nJ_hbm3"], gddr_nJ, gddr_nJ, 0)
     flop_J = p["flop_pJ"] * 1e-12 * g.node ** p["flop_node"]
     room = g.cap - g.idle
-    floor = choose(g.memory, p["floor_hbm"], p["floor_gddr"], p["floor_gddr"], 0) * room
-    slow = np.where(g.memory == Memory.hbm, p["layer_graphs_hbm"], 1)
-    layer = np.where(graphs, p["layer_s_graphs"] * slow, p["layer_s"]) * g.node ** p["layer_node"]
+    hbm, gddr = p["floor_hbm"], p["floor_gddr"]
+    modelled = choose(g.memory, hbm, hbm, gddr, gddr, 0) * room
+    floor = np.where(np.isnan(g.loaded), modelled, g.loaded - g.idle)
+    slow = np.where(np.isin(g.memory, HBM), p["layer_graphs_hbm"], 1)
+    layer = np.where(graphs, p["layer_s_graphs"] * slow, later * p["layer_s"])
+    layer = layer * g.node ** p["layer_node"]
     launch = p["host_s"] * (1 + p["host_norm"] * (m.norms - 2))
     launch = launch * choose(dtype, 1, 1, 1, p["host_int8"], p["host_int4"]) * eager
     grouped = choose(engine, 1, 0, p["cache_group_serving"])
@@ -205,6 +219,7 @@ def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 
         read=share * g.bandwidth / np.where(graphs & quantised, p["quantised_read_graphs"], 1),
         bandwidth=share * g.bandwidth,
         compute=np.where(probed, g.peak, compute / slower),
+        half_tokens=np.where(probed, 0, choose(engine, 0, 0, p["half_tokens"])),
         byte_J=byte_nJ * 1e-9,
         flop_J=flop_J,
         capped_flop_J=flop_J * np.where(graphs, p["flop_graphs"], 1),
@@ -212,7 +227,7 @@ def rates(p: dict[str, float], m: Models, g: GPUs, engine, dtype, host: float = 
         room_W=room - floor,
         layer_s=np.where(probed, 0, layer),
         host_s=host * m.layers * np.where(probed, p["host_cpu_s"], launch),
-        sequence_s=choose(engine, 0, 0, p["sequence_s_serving"]),
+        sequence_s=choose(engine, 0, 0, p["sequence_s_serving"]) * later,
         cache=copies * m.key_value * (m.query / m.key_value) ** grouped,
         cache_J=choose(engine, 1, 1, p["cache_energy_serving"]),
         scores=choose(engine, 0, p["scores_graphs"], 0),
@@ -244,7 +259,8 @@ def forward_pass(p: dict[str, float], m: Models, r: Rates, batch, new, past, chu
     cache = m.layers * layer_cache / (1 + r.on_chip * p["cache_eager"] / layer_cache)
     activations = p["activations"] * m.width * r.element_bytes
     rest = m.layers * batch * new * (r.scores * m.heads * (past + new) + activations)
-    read, compute = weights / r.read, multiply / r.compute
+    started = 2 * r.half_tokens * (m.layers * m.layer_weights + m.head_weights)
+    read, compute = weights / r.read, (multiply + started) / r.compute
     matrices, traffic = soft3(read, compute), (cache + rest) / r.bandwidth
     attention = attend / r.compute
     device = matrices + traffic + attention + m.layers * r.layer_s + r.sequence_s * batch
@@ -323,4 +339,4 @@ def _memory(p: dict[str, float], m: Models, r: Rates, engine, context) -> _Memor
 
 def usable(g: GPUs):
     """Bytes that programs can use: drivers keep 1.5 %, inline error correction a sixteenth."""
-    return choose(g.memory, 0.985, 0.985, 15 / 16, 0.95) * g.bytes
+    return choose(g.memory, 0.985, 0.985, 0.985, 15 / 16, 0.95) * g.bytes

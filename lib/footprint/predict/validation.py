@@ -2,7 +2,8 @@
 
 Reads `data/cross_validation.csv`, which `python -m footprint.predict.fit` writes: for each public
 measurement the value that was expected by a fit without its GPU (`gpu_`), without its model
-(`model_`) and without its source (`source_`). The errors of other tools stand in `data/peers.csv`.
+(`model_`), without its source (`source_`), and without its die and all sources that measured its
+GPU (`both_`). The errors of other tools stand in `data/peers.csv`.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from footprint import Refused, spec
 from footprint.predict import model
 
 HALVES = ("fp16", "bf16")
-LEFT_OUT = ("gpu", "model", "source")
+LEFT_OUT = ("gpu", "model", "source", "both")
 QUANTITIES = {
     "ttft_s": "TTFT",
     "tpot_s": "TPOT",
@@ -23,7 +24,7 @@ QUANTITIES = {
 
 
 def residuals(left_out: str = "gpu") -> pd.DataFrame:
-    """One row a 16-bit measurement, with what a fit without its GPU, model or source expected.
+    """One row a 16-bit measurement, with what a fit expected that had not seen it (see above).
 
     `low` and `high` bound the 90 % interval. Added: `error` (expected / value - 1), `distance` (its
     size, |ln|-symmetric as a share), `covered` (NaN without bounds).
@@ -52,6 +53,26 @@ def summary(rows: pd.DataFrame, by: str) -> pd.DataFrame:
             "bias": groups["error"].median(),
             "coverage": groups["covered"].mean(),
             "half-width": groups["width"].median(),
+        }
+    ).reset_index()
+
+
+def over_gpus(rows: pd.DataFrame) -> pd.DataFrame:
+    """Errors and coverage by quantity where each GPU counts once, with standard errors over GPUs.
+
+    error: mean over GPUs of the median of each; coverage: mean over the cells of a GPU, a source
+    and a quantity; sources: how many measured it.
+    """
+    names = ["quantity", "gpu"]
+    medians = rows.groupby(names, sort=False)["distance"].median().groupby("quantity", sort=False)
+    cells = rows.groupby([*names, "measured_by"], sort=False)["covered"].mean()
+    return pd.DataFrame(
+        {
+            "GPUs": medians.size(),
+            "sources": rows.groupby("quantity")["measured_by"].nunique(),
+            "error": medians.mean(),
+            "standard error": medians.sem(),
+            "coverage": cells.groupby("quantity", sort=False).mean(),
         }
     ).reset_index()
 
