@@ -94,7 +94,7 @@ def validation(book: Book) -> dict:
         "covered": seldom["coverage"].mean(),
         "apart_error": apart["error"],
         "apart_covered": apart["coverage"].mean(),
-        "watts_covered": apart.loc["power_W", "coverage"],
+        "joules_covered": apart.loc["energy_J", "coverage"],
         "over_gpus": _over_gpus(over),
         "old_energies": int(energies.get(book.old, 0)),
         "new_energies": int(energies.get(book.new, 0)),
