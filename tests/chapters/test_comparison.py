@@ -101,3 +101,15 @@ def test_what_is_left_beside_the_weights_is_shared_by_tokens():
     assert room["free_GiB"] == pytest.approx(room["usable_GiB"] - room["weights_GiB"])
     assert room["tokens"] == pytest.approx(room["free_GiB"] * 1024 / room["token_MiB"])
     assert room["sequences"] == int(room["tokens"] / room["length"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("t4", "rtx-6000-ada", "watts of the T4 alone"),
+        ("t4", "l4", "watts of both cards"),
+        ("rtx-6000-ada", "a40", "watts of neither card"),
+    ],
+)
+def test_whose_watts_the_model_was_fitted_to_is_said(old, new, said):
+    assert said in comparison._energies_modelled(SimpleNamespace(old=old, new=new))

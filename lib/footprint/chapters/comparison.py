@@ -20,10 +20,6 @@ TIMES_MODELLED = (
     "{ref}`validation` tells how far the model has been off on cards that others measured, and "
     "{ref}`reproduce` how to replace it."
 )
-ENERGIES_MODELLED = (
-    "The energies of the two cards are modelled, from a fit in which no joule of either card took "
-    "part, and their intervals are as wide as that makes them."
-)
 TERMS = {
     "u_quantisation_pct": "ticks of the counter",
     "u_sampling_pct": "power between samples",
@@ -128,6 +124,17 @@ def _basis(book: Book, modelled: str) -> str:
         f"{int(seen.sum())} of the {seen.size} pairs of a model and one of the two cards were "
         "measured; what was not, at some batch or at all, is modelled, and marked so: "
         "{ref}`validation` tells how far the model has been off."
+    )
+
+
+def _energies_modelled(book: Book) -> str:
+    """Which of the two GPUs has a power that others measured, and that the model was fitted to."""
+    powers = {row["gpu"] for row in spec.table("measurements") if row["quantity"] == "power_W"}
+    seen = [spec.label(gpu) for gpu in (book.old, book.new) if gpu in powers]
+    whose = ["watts of neither card", f"watts of the {''.join(seen)} alone", "watts of both cards"]
+    return (
+        "The energies of the two cards are modelled, from a fit in which "
+        f"{whose[len(seen)]} took part, and their intervals are as wide as that makes them."
     )
 
 
@@ -248,7 +255,7 @@ def energy(book: Book) -> dict:
         "joules": joules,
         "ratios": _against_the_newer(book, "energy_J"),
         "evidence": theme.kinds(both["evidence"]),
-        "basis": _basis(book, ENERGIES_MODELLED),
+        "basis": _basis(book, _energies_modelled(book)),
         "small": small[["ratio", "low", "high"]].astype(float),
         "decode": decode["ratio"],
         "cap": cap,

@@ -47,7 +47,7 @@ def bound(table: pd.DataFrame) -> alt.LayerChart:
         shape=theme.shape("weights"),
         tooltip=theme.tips("name", "engine", "weights", **numbers),
     )
-    return (limit + marks).properties(width=520, height=alt.Step(38))
+    return (limit + marks).properties(width=520, height=alt.Step(20))
 
 
 def scoreboard(table: pd.DataFrame, again: pd.DataFrame) -> alt.LayerChart:
